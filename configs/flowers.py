@@ -1,0 +1,22 @@
+"""Oxford flowers, 64x64, from the hub. Sized for an accelerator."""
+
+from sgm.config import Config, EvaluateConfig, SampleConfig, TrainConfig, UNetConfig
+from sgm.data import Images
+
+config = Config(
+    data=Images("nelorth/oxford-flowers", resolution=64, flip=True),
+    network=UNetConfig(width=64, multipliers=(1, 2, 3, 4), blocks=2, dropout=0.1),
+    sigma_data=0.5,
+    train=TrainConfig(
+        steps=100_000,
+        batch_size=64,
+        learning_rate=2e-4,
+        warmup=1000,
+        average_decay=0.9999,
+        weighting="Karras",
+        times="NormalLogSNR",
+        sample_every=5000,
+    ),
+    sample=SampleConfig(n=16, steps=200),
+    evaluate=EvaluateConfig(trace="hutchinson", batch_size=16),
+)

@@ -1,0 +1,225 @@
+"""Train a diffusion model, draw samples from it and evaluate its likelihood: `python main.py --config NAME`."""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import tyro
+
+import sgm
+from sgm import plot
+from sgm.checkpoint import CheckpointError
+from sgm.config import (
+    Config,
+    ConfigError,
+    build,
+    build_recipe,
+    differences,
+    has_config,
+    initial_state,
+    read_config,
+    restore_state,
+    write_config,
+)
+from sgm.data import DataUnavailable, prefetch
+from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim
+from sgm.likelihood import dequantise
+from sgm.model.condition import condition_from
+from sgm.solve import FixedSteps, ThetaGrid
+from sgm.train import TrainingDiverged, train
+
+CONFIGS = Path(__file__).parent / "configs"
+GAUSSIAN_LIMIT = 4096
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stages that the command line asks for; the exit status."""
+    try:
+        config, default = parse(arguments)
+        run = Path(config.run)
+        config = prepare(run, config, default)
+        for stage in config.stages:
+            print(f"== {stage}: {run}", flush=True)
+            STAGES[stage](run, config)
+    except (ValueError, DataUnavailable, CheckpointError, TrainingDiverged) as error:
+        print(f"main.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[Config, Config]:
+    """The configuration of the command line, and that of its file alone."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default="digits")
+    known, rest = parser.parse_known_args(arguments)
+    names = sorted(path.stem for path in CONFIGS.glob("*.py"))
+    if known.config not in names:
+        raise ConfigError(f"--config {known.config}: there is no configs/{known.config}.py; there are {', '.join(names)}.")
+    spec = importlib.util.spec_from_file_location(known.config, CONFIGS / f"{known.config}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    default = dataclasses.replace(module.config, run=f"runs/{known.config}")
+    description = f"{__doc__} NAME is one of {', '.join(names)} (default: digits); the options below are of {known.config}."
+    config = tyro.cli(
+        tyro.conf.AvoidSubcommands[Config], default=default, args=rest, prog="main.py", description=description
+    )
+    return config, default
+
+
+def prepare(run: Path, config: Config, default: Config) -> Config:
+    """The configuration to go on with: an existing run keeps what it was begun with."""
+    if has_config(run):
+        saved = read_config(run)
+        conflicts = differences(config, saved)
+        if "train" not in config.stages:
+            conflicts &= differences(config, default)
+        if conflicts:
+            raise ConfigError(
+                f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; "
+                "give the same options to go on, or another folder with --run."
+            )
+        return dataclasses.replace(saved, sample=config.sample, evaluate=config.evaluate, stages=config.stages)
+    run.mkdir(parents=True, exist_ok=True)
+    write_config(run, config)
+    return config
+
+
+def train_stage(run: Path, config: Config) -> None:
+    """Train up to the configured step, and draw the data, the process and the loss."""
+    sde, model, data = build(config)
+    picture(run / "data.png", first_examples(data, 1024 if model.shape == (2,) else 64), "data")
+    plot.save(plot.process(sde), run / "process.png")
+
+    def make(step):
+        x, fields = data.batch(step, config.train.batch_size, config.seed)
+        return jax.device_put(x), condition_from(fields)
+
+    def preview(state):
+        method = sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
+        x = draw(sde, state.average, config, method, n=min(16, config.sample.n))
+        picture(run / f"samples_step_{int(state.step):07d}.png", x, f"step {int(state.step)}")
+
+    train(
+        build_recipe(config, sde),
+        initial_state(config),
+        lambda start, stop: prefetch(make, start, stop),
+        config.train.steps,
+        run,
+        log_every=config.train.log_every,
+        checkpoint_every=config.train.checkpoint_every,
+        sample_every=config.train.sample_every,
+        on_sample=preview,
+    )
+    with (run / "metrics.jsonl").open() as file:
+        plot.save(plot.loss_curve(np.array([json.loads(line)["loss"] for line in file])), run / "loss.png")
+
+
+def sample_stage(run: Path, config: Config) -> None:
+    """Draw samples by the reverse SDE and the probability flow, and follow some paths."""
+    sde, model = config.sde.build(), restore_state(run, config).average
+    stochastic = sgm.EulerMaruyama(config.sample.steps)
+    tolerance = config.sample.tolerance
+    flow = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=tolerance, atol=tolerance))
+    print("reverse SDE", flush=True)
+    by_sde = draw(sde, model, config, stochastic)
+    print("probability flow", flush=True)
+    by_ode = draw(sde, model, config, flow)
+
+    # Paths are followed in u = x / rho, the same for every process, at equal steps of theta.
+    ts = sde.time(jnp.linspace(sde.theta(sde.t1), sde.theta(sde.t0), config.sample.frames))
+    saveat = diffrax.SaveAt(ts=jnp.clip(ts, sde.t0, sde.t1), fn=lambda t, x, args: x / sde.rho(t))
+    print("paths", flush=True)
+    if model.shape == (2,):
+        cloud = first_examples(config.data, config.sample.n)
+        plot.save(plot.points({"data": cloud, "reverse SDE": by_sde, "probability flow": by_ode}), run / "samples.png")
+        paths = draw(sde, model, config, flow, n=200, saveat=saveat)
+        plot.save(plot.trajectories(paths), run / "trajectories.png")
+    else:
+        picture(run / "samples_sde.png", by_sde, "reverse SDE")
+        picture(run / "samples_ode.png", by_ode, "probability flow")
+        frames = draw(sde, model, config, stochastic, n=min(6, config.sample.n), saveat=saveat)
+        plot.save(plot.film_strip(frames, "from noise to data"), run / "film_strip.png")
+
+
+def evaluate_stage(run: Path, config: Config) -> None:
+    """Evaluate the log-likelihood of a split, and print it beside its references."""
+    sde, model, data = config.sde.build(), restore_state(run, config).average, config.data
+    options = config.evaluate
+    result = evaluate(
+        sde,
+        model,
+        data,
+        split=options.split,
+        n=options.n,
+        batch_size=options.batch_size,
+        trace=sgm.Exact() if options.trace == "exact" else sgm.Hutchinson(options.probes),
+        tolerance=options.tolerance,
+        seed=config.seed,
+    )
+    report = {"split": options.split, "examples": len(result.log_prob), "log_prob": average(result.log_prob)}
+    report["unfinished"] = int(np.sum(~np.isfinite(result.log_prob)))
+    report["evaluations"] = float(np.mean(result.nfe))
+    if data.levels is not None:
+        dim = math.prod(data.shape)
+        report["bits_per_dim"] = average(np.asarray(sgm.bits_per_dim(result.log_prob, dim, levels=data.levels)))
+        report["uniform"] = uniform_bits_per_dim(data.levels)
+        if dim <= GAUSSIAN_LIMIT:
+            report["gaussian"] = gaussian_bits_per_dim(data, options.split, config.seed)
+    else:
+        report["entropy"] = data.entropy
+        grid = plot.plane_grid(first_examples(data, 1024), 100)
+        log_density = sgm.log_prob(sde, model, grid, jr.key(config.seed), trace=sgm.Exact())
+        plot.save(plot.density(grid, jnp.exp(log_density)), run / "density.png")
+    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+    print_report(report)
+
+
+def print_report(report: dict) -> None:
+    """The evaluation in words."""
+    print(f"{report['split']} set, {report['examples']} examples, {report['evaluations']:.0f} evaluations each")
+    if report["unfinished"]:
+        print(f"  {report['unfinished']} solves did not finish and are left out of the means")
+    print(f"  log p(x)            {report['log_prob']} nats")
+    if "entropy" in report:
+        print(f"  entropy of the data {-report['entropy']:.4f} nats, with the sign of log p(x)")
+    if "bits_per_dim" in report:
+        print(f"  bits/dim            {report['bits_per_dim']}")
+        print(f"  Gaussian bits/dim   {report.get('gaussian', f'not fitted above {GAUSSIAN_LIMIT} dimensions')}")
+        print(f"  uniform bits/dim    {report['uniform']:.4f}")
+
+
+def draw(sde, model, config: Config, method, n: int | None = None, saveat: diffrax.SaveAt | None = None) -> jax.Array:
+    """`n` samples, of each class in turn where the model is conditioned on classes."""
+    n = n or config.sample.n
+    classes = config.data.classes
+    cond = sgm.Condition(label=jnp.arange(n) % classes) if classes else None
+    meter = diffrax.TqdmProgressMeter()
+    key = jr.key(config.seed)
+    return sgm.sample(sde, model, key, n, cond=cond, method=method, saveat=saveat, progress=meter)
+
+
+def first_examples(data, n: int) -> jax.Array:
+    """The first `n` training examples as a model sees them."""
+    x, _ = data.rows("train", 0, n)
+    return jnp.asarray(x) if data.levels is None else dequantise(x, data.levels, jr.key(0))
+
+
+def picture(path: Path, x: jax.Array, title: str) -> None:
+    """Save points as a cloud, and images as a grid."""
+    plot.save(plot.points({title: x}) if x.shape[1:] == (2,) else plot.image_grid(x, title), path)
+
+
+STAGES = {"train": train_stage, "sample": sample_stage, "evaluate": evaluate_stage}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

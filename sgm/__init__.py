@@ -1,0 +1,37 @@
+"""sgm: differentiable diffusion models in JAX."""
+
+from sgm import data, loss, model, nn, plot, sde, solve
+from sgm.config import load
+from sgm.likelihood import Exact, Hutchinson, LogProb, bits_per_dim, log_prob
+from sgm.loss import score_matching_loss
+from sgm.model import Condition, ScoreModel
+from sgm.sample import sample
+from sgm.sde import VE, VP, Rectified, SubVP
+from sgm.solve import EulerMaruyama, ProbabilityFlow, ReverseSDE
+
+__all__ = [
+    "VE",
+    "VP",
+    "Condition",
+    "EulerMaruyama",
+    "Exact",
+    "Hutchinson",
+    "LogProb",
+    "ProbabilityFlow",
+    "Rectified",
+    "ReverseSDE",
+    "ScoreModel",
+    "SubVP",
+    "bits_per_dim",
+    "data",
+    "load",
+    "log_prob",
+    "loss",
+    "model",
+    "nn",
+    "plot",
+    "sample",
+    "score_matching_loss",
+    "sde",
+    "solve",
+]

@@ -1,0 +1,82 @@
+"""States on disk, written atomically by Orbax: a crash while writing leaves the earlier checkpoints as they were."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import orbax.checkpoint as ocp
+
+State = TypeVar("State", bound=eqx.Module)
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing, damaged, or of another model."""
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return run / "checkpoints" / str(step)
+
+
+def latest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint of a run, None where there is none."""
+    if not (run / "checkpoints").is_dir():
+        return None
+    with _manager(run) as manager:
+        return manager.latest_step()
+
+
+def save_checkpoint(run: Path, step: int, state: eqx.Module) -> None:
+    """Write the arrays of `state`, and keep the two newest checkpoints."""
+    with _manager(run) as manager:
+        manager.save(step, args=ocp.args.StandardSave(_named_arrays(state)), force=True)
+
+
+def restore_checkpoint(run: Path, step: int, like: State) -> State:
+    """The state saved at `step`, with the structure of `like`, whose arrays may be `jax.ShapeDtypeStruct`s.
+
+    Raises `CheckpointError` where the checkpoint is damaged, or its arrays are not those of `like`.
+    """
+    path, wanted = checkpoint_path(run, step), _named_arrays(like)
+    wanted = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in wanted.items()}
+    try:
+        with _manager(run) as manager:
+            found = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).tree.items()}
+            _check_same(path, found, {name: (array.shape, array.dtype) for name, array in wanted.items()})
+            arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+    except CheckpointError:
+        raise
+    except Exception as error:  # Orbax raises many kinds for files that are missing or cut short.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {path}: it is damaged or cut short ({reason:.200}); "
+            "delete this folder, and the run goes on from the checkpoint before it."
+        ) from error
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    return jax.tree.unflatten(
+        structure, [arrays.get(jax.tree_util.keystr(name), leaf) for name, leaf in leaves]
+    )
+
+
+def _manager(run):
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    return ocp.CheckpointManager((run / "checkpoints").absolute(), options=options)
+
+
+def _named_arrays(state):
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(name): leaf for name, leaf in leaves if hasattr(leaf, "dtype")}
+
+
+def _check_same(path, found, wanted):
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            saved, expected = (
+                "no such array" if entry is None else f"shape {tuple(entry[0])} {entry[1]}"
+                for entry in (found.get(name), wanted.get(name))
+            )
+            raise CheckpointError(
+                f"checkpoint {path}: it is of another model; at {name} it has {saved}, but the model has {expected}. "
+                "Build the model of its configuration, or begin a run in another folder."
+            )

@@ -1,0 +1,39 @@
+"""Checks of arguments where they enter; each message names the call, the value and the remedy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch axes of `x`, whose trailing axes must be the model's `shape`, of floating-point entries."""
+    batch = x.shape[: max(0, x.ndim - len(shape))]
+    if x.shape != batch + shape:
+        raise ValueError(
+            f"{call}: x has shape {x.shape}, but the model is of examples of shape {shape}; "
+            f"pass one example, or batch axes in front of that shape."
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"{call}: x has dtype {x.dtype}, but the model is of real numbers; "
+            "scale integer levels first, with sgm.likelihood.dequantise(levels, count, key)."
+        )
+    return batch
+
+
+def check_time(call: str, sde, t) -> None:
+    """Raise if a concrete time lies outside the process's [t0, t1]; traced times pass."""
+    if any(isinstance(value, jax.core.Tracer) for value in (t, sde.t0, sde.t1)):
+        return
+    times = np.asarray(t, np.float32)
+    outside = times[(times < np.float32(sde.t0)) | (times > np.float32(sde.t1))]
+    if outside.size:
+        raise ValueError(
+            f"{call}: t = {outside.flat[0]} lies outside [t0, t1] = [{sde.t0}, {sde.t1}] of {type(sde).__name__}; "
+            "pass times within it, or build the process with other ends."
+        )
+
+
+def check_at_least(call: str, name: str, value: float, least: float = 1) -> None:
+    if value < least:
+        raise ValueError(f"{call}: {name} = {value}; pass {name} >= {least}.")

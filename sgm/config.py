@@ -1,0 +1,311 @@
+"""An experiment as data: frozen dataclasses, their JSON, and what they build."""
+
+import dataclasses
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import PRNGKeyArray
+
+import sgm.data
+import sgm.loss
+import sgm.model
+import sgm.nn
+import sgm.sde
+from sgm.checkpoint import CheckpointError, latest_step, restore_checkpoint
+from sgm.train import Recipe, TrainState, adam
+
+_FILE = "config.json"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be built, or is not that of its run."""
+
+
+Data = (
+    sgm.data.Digits
+    | sgm.data.Images
+    | sgm.data.SwissRoll
+    | sgm.data.Spiral
+    | sgm.data.Moons
+    | sgm.data.TwoGaussians
+    | sgm.data.EightGaussians
+    | sgm.data.Checkerboard
+)
+
+
+def _check_positive(section, config, *names):
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{section}.{name} = {value}; pass at least 1.")
+
+
+@dataclass(frozen=True)
+class SDEConfig:
+    """A process of `sgm.sde`; an option left at None has the default of the process."""
+
+    process: Literal["VP", "SubVP", "VE", "Rectified"] = "VP"
+    schedule: Literal["Linear", "Cosine"] | None = None
+    """Of VP and SubVP."""
+    beta_min: float | None = None
+    """Of the Linear schedule."""
+    beta_max: float | None = None
+    """Of the Linear schedule."""
+    sigma_min: float | None = None
+    """Of VE."""
+    sigma_max: float | None = None
+    """Of VE."""
+    t0: float | None = None
+    t1: float | None = None
+
+    def build(self) -> sgm.sde.AbstractSDE:
+        """The process. Raises ConfigError for an option that it does not have."""
+        options = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        process = getattr(sgm.sde, options.pop("process"))
+        rates = {name: options.pop(name) for name in ("beta_min", "beta_max") if name in options}
+        if rates or "schedule" in options:
+            schedule = getattr(sgm.sde, options.get("schedule", "Linear"))
+            options["schedule"] = _call("sde", schedule, rates)
+        return _call("sde", process, options)
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """`sgm.nn.MLP`."""
+
+    width: int = 256
+    depth: int = 4
+    dropout: float = 0.0
+
+    def build(self, shape: tuple[int, ...], classes: int | None, key: PRNGKeyArray) -> sgm.nn.MLP:
+        """The network for examples of `shape`."""
+        return sgm.nn.MLP(shape, **dataclasses.asdict(self), classes=classes, key=key)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """`sgm.nn.UNet`."""
+
+    width: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    dropout: float = 0.0
+
+    def build(self, shape: tuple[int, ...], classes: int | None, key: PRNGKeyArray) -> sgm.nn.UNet:
+        """The network for images of `shape`."""
+        height, width, channels = shape
+        return sgm.nn.UNet((height, width, channels), **dataclasses.asdict(self), classes=classes, key=key)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the model is trained."""
+
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    """Steps over which the learning rate rises."""
+    clip: float = 1.0
+    """Largest global norm of a gradient."""
+    average_decay: float = 0.999
+    """Of the exponential average of the weights."""
+    weighting: Literal["Uniform", "Likelihood", "Karras"] = "Likelihood"
+    times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR"] = "UniformLogSNR"
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    sample_every: int = 2000
+
+    def __post_init__(self):
+        _check_positive("train", self, "steps", "batch_size", "log_every", "checkpoint_every", "sample_every")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How the final samples are drawn."""
+
+    n: int = 64
+    steps: int = 500
+    """Of Euler-Maruyama."""
+    tolerance: float = 1e-4
+    """Of the probability flow's adaptive solve."""
+    frames: int = 10
+    """Of the film strip, or of a trajectory."""
+
+    def __post_init__(self):
+        _check_positive("sample", self, "n", "steps", "frames")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the log-likelihood of a split is found."""
+
+    split: Literal["train", "test"] = "test"
+    n: int | None = None
+    """Examples from the start of the split; None for all."""
+    batch_size: int = 100
+    trace: Literal["exact", "hutchinson"] = "exact"
+    probes: int = 4
+    """Of Hutchinson's estimate."""
+    tolerance: float = 1e-4
+    """Of the adaptive solve."""
+
+    def __post_init__(self):
+        _check_positive("evaluate", self, "n", "batch_size", "probes")
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment."""
+
+    data: Data
+    network: MLPConfig | UNetConfig
+    sde: SDEConfig = SDEConfig()
+    prediction: Literal["Noise", "Denoised", "Velocity", "Score", "Karras"] = "Karras"
+    sigma_data: float = 0.5
+    """Standard deviation of the data, for the Karras prediction and weighting."""
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    stages: tuple[Literal["train", "sample", "evaluate"], ...] = ("train", "sample", "evaluate")
+    run: str = "runs/unnamed"
+    """The folder of the run; on the command line runs/NAME by default."""
+    seed: int = 0
+
+
+class Built(NamedTuple):
+    """What `build` makes of a configuration."""
+
+    sde: sgm.sde.AbstractSDE
+    model: sgm.model.ScoreModel
+    data: Data
+
+
+def build(config: Config) -> Built:
+    """The process, the untrained model and the data set of a configuration."""
+    network = config.network.build(config.data.shape, config.data.classes, jr.key(config.seed))
+    options = {"sigma_data": config.sigma_data} if config.prediction == "Karras" else {}
+    prediction = getattr(sgm.model, config.prediction)(**options)
+    model = sgm.model.ScoreModel(network, prediction, shape=config.data.shape)
+    return Built(config.sde.build(), model, config.data)
+
+
+def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
+    """How the configuration trains."""
+    options = {"sigma_data": config.sigma_data} if config.train.weighting == "Karras" else {}
+    return Recipe(
+        sde=sde,
+        weighting=getattr(sgm.loss, config.train.weighting + "Weighting")(**options),
+        times=getattr(sgm.loss, config.train.times)(),
+        optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
+        average_decay=config.train.average_decay,
+        levels=config.data.levels,
+        seed=config.seed,
+    )
+
+
+def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE, sgm.model.ScoreModel]:
+    """`(sde, model)` of the newest checkpoint in the folder `run`; the averaged weights, or the raw ones.
+
+    Raises `CheckpointError` where there is none, or it is damaged or of another model.
+    """
+    run = Path(run)
+    if not (run / _FILE).exists():
+        raise CheckpointError(f"load: there is no run in {run} ({_FILE} is missing); pass the folder of a run.")
+    config = read_config(run)
+    state = restore_state(run, config)
+    return config.sde.build(), state.average if average else state.model
+
+
+def restore_state(run: Path, config: Config) -> TrainState:
+    """The newest training state of a run."""
+    step = latest_step(run)
+    if step is None:
+        raise CheckpointError(f"{run}: the run has no checkpoint yet; train it first, with the stage `train`.")
+    return restore_checkpoint(run, step, eqx.filter_eval_shape(initial_state, config))
+
+
+def initial_state(config: Config) -> TrainState:
+    """The training state before the first step."""
+    sde, model, _ = build(config)
+    return build_recipe(config, sde).start(model)
+
+
+def has_config(run: Path) -> bool:
+    """Whether the folder is that of a run."""
+    return (run / _FILE).exists()
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write the configuration to the run as JSON, whole or not at all."""
+    part = run / (_FILE + ".part")
+    part.write_text(json.dumps(to_json(config), indent=2) + "\n")
+    part.replace(run / _FILE)
+
+
+def read_config(run: Path) -> Config:
+    """The configuration of a run. Raises ConfigError where it is not one."""
+    try:
+        config = from_json(json.loads((run / _FILE).read_text()))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{run / _FILE}: it is not JSON ({error}); restore it, or begin in another folder.") from None
+    if not isinstance(config, Config):
+        raise ConfigError(f"{run / _FILE}: it describes a {type(config).__name__}; a run is described by a Config.")
+    return config
+
+
+def differences(first: Config, second: Config) -> set[str]:
+    """The fields, as `train.steps`, in which two configurations would not train the same model."""
+    flat, other = (_flatten(to_json(config)) for config in (first, second))
+    names = {name for name in flat.keys() | other.keys() if flat.get(name) != other.get(name)}
+    free = ("sample.", "evaluate.", "stages", "run", "train.log_every", "train.checkpoint_every", "train.sample_every")
+    return {name for name in names if not name.startswith(free)}
+
+
+def _flatten(value, prefix=""):
+    if not isinstance(value, dict):
+        return {prefix[:-1]: value}
+    parts = (_flatten(field, f"{prefix}{name}.") for name, field in value.items())
+    return {name: leaf for part in parts for name, leaf in part.items()}
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses as objects with their class's name under "type"."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`, for the classes of this module and the data sets."""
+    if isinstance(value, dict):
+        fields = {name: from_json(field) for name, field in value.items()}
+        kind = fields.pop("type", None)
+        if kind not in _CLASSES:
+            raise ConfigError(f"configuration: there is no {kind!r}; known are {', '.join(sorted(_CLASSES))}.")
+        return _call("configuration", _CLASSES[kind], fields)
+    return tuple(value) if isinstance(value, list) else value
+
+
+_CLASSES = {
+    cls.__name__: cls
+    for cls in (
+        *(Config, SDEConfig, MLPConfig, UNetConfig, TrainConfig, SampleConfig, EvaluateConfig),
+        *Data.__args__,
+    )
+}
+
+
+def _call(where, function, options):
+    known = [name for name in inspect.signature(function).parameters]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{where}: {function.__name__} has no option {name!r}; it has {', '.join(known)}.")
+    return function(**options)

@@ -1,0 +1,129 @@
+"""What a data set is, and the two things every training loop does with one: order it and fetch ahead.
+
+A record is `(x, condition)`: a batch of examples and the fields that may condition a model of them, all as NumPy arrays
+on the host. Scaling grey levels to a model's range, dequantisation and placement on devices are the caller's.
+"""
+
+import abc
+import collections
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+Record = tuple[np.ndarray, dict[str, np.ndarray]]
+"""x of shape (batch, *shape), and its condition: {} or {"label": int32 (batch,)}."""
+
+T = TypeVar("T")
+
+# Must not be zero: NumPy pads seeds with zeros, so (seed, step, 0) would repeat the stream (seed, step).
+_FLIP_STREAM = 1
+
+
+class DataUnavailable(Exception):
+    """A data set can not be had from where it was asked for; the message is one line that ends with the remedy."""
+
+
+class AbstractDataset(abc.ABC):
+    """Examples to train on and to evaluate on, in two splits: "train" and "test".
+
+    A data set is a frozen dataclass of plain settings, so it can stand in a configuration; data are loaded on first use
+    and are no part of its equality.
+    """
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example; images are (height, width, channels)."""
+
+    @property
+    @abc.abstractmethod
+    def levels(self) -> int | None:
+        """Number of grey levels: x is uint8 in 0 ... levels - 1. None: x is float32."""
+
+    @property
+    @abc.abstractmethod
+    def classes(self) -> int | None:
+        """Number of classes of the condition field "label"; None if there is no such field."""
+
+    @abc.abstractmethod
+    def size(self, split: str) -> int:
+        """Number of examples of a split. Raises ValueError if `split` is neither "train" nor "test"."""
+
+    @abc.abstractmethod
+    def rows(self, split: str, start: int, stop: int) -> Record:
+        """Examples start ... stop - 1 of a split in stored order, cut off at its end as slices are."""
+
+    @abc.abstractmethod
+    def batch(self, step: int, batch_size: int, seed: int) -> Record:
+        """The training batch of a step: a function of its arguments alone, so a resumed run repeats what it would see.
+
+        Raises ValueError if `batch_size` is below 1.
+        """
+
+
+class AbstractFiniteDataset(AbstractDataset):
+    """A stored set of images, visited epoch after epoch, each epoch in a new order.
+
+    Training position p = step * batch_size + i is example permutation_e[p mod N] of epoch e = p div N, where the
+    permutation depends on (seed, e). Batches therefore straddle epochs, and may be larger than the data set.
+    """
+
+    flip: bool
+    """Whether training images are mirrored left to right, each with probability 1/2."""
+
+    @abc.abstractmethod
+    def take(self, split: str, index: np.ndarray) -> Record:
+        """The examples of a split at the given positions in stored order, shape (batch,)."""
+
+    def rows(self, split: str, start: int, stop: int) -> Record:
+        return self.take(split, np.arange(self.size(split))[start:stop])
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Record:
+        check_batch_size(batch_size)
+        size = self.size("train")
+        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), size)
+        orders = [_permutation(size, seed, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        x, condition = self.take("train", np.concatenate(orders))
+        if self.flip:
+            flipped = np.random.default_rng((seed, step, _FLIP_STREAM)).random(batch_size) < 0.5
+            x = np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
+        return x, condition
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def check_split(split: str) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f'unknown split {split!r}: a data set has the splits "train" and "test"')
+
+
+def check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: a batch needs at least 1 example")
+
+
+def prefetch(make: Callable[[int], T], start: int, stop: int, ahead: int = 2) -> Iterator[T]:
+    """Yields make(start), ..., make(stop - 1), computed in order by one thread up to `ahead` before they are needed.
+
+    An exception of `make` is raised at the step it belongs to. Closing the iterator, as leaving a `for` loop does,
+    drops what has not begun and waits for the call in progress. Raises ValueError if `ahead` is below 1.
+    """
+    if ahead < 1:
+        raise ValueError(f"ahead is {ahead}: prefetch needs room for at least 1 result")
+    steps = iter(range(start, stop))
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        pending = collections.deque(pool.submit(make, step) for step in itertools.islice(steps, ahead))
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(make, step) for step in itertools.islice(steps, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)

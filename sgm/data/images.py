@@ -1,0 +1,250 @@
+"""Image data sets from the HuggingFace hub or from a folder, through the `datasets` library."""
+
+import dataclasses
+import functools
+import io
+import pathlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+from datasets.packaged_modules.cache.cache import Cache
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import httpx
+
+from sgm.data.base import AbstractFiniteDataset, DataUnavailable, Record, check_split
+
+# A DatasetDict; under that name its base class, dict[str, "Dataset"], defeats run-time type checks.
+Splits = Mapping[Any, datasets.Dataset]
+
+_MODES = {1: "L", 3: "RGB"}
+_FOLDER_REMEDY = "give a folder of parquet or image files with --data.path FOLDER"
+_HUB_TIMEOUT = 10.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Images(AbstractFiniteDataset):
+    """Square images of 256 levels and their classes, prepared once and kept on disk by `datasets`.
+
+    `name` is a data set of the HuggingFace hub, such as "nelorth/oxford-flowers". `path`, if given, is read instead: a
+    folder of parquet files (train*.parquet, test*.parquet) or of image files (train/CLASS/*.png), in any layout that
+    `datasets.load_dataset` understands; it knows a changed file by its modification time.
+
+    Images are turned upright by their EXIF orientation, converted to grey (`channels` 1) or RGB (3), cropped to the
+    central square and resized to `resolution` pixels a side with an antialiasing Lanczos filter. With `flip`, training
+    images are mirrored left to right, each with probability 1/2. With `classes`, their number, the class is the condition
+    "label": the first column of class labels, or else the column named label, whose sorted distinct values are the classes.
+
+    "test" is the stored split test, else validation, else a fixed random tenth of train, which "train" then lacks.
+
+    Raises ValueError for a setting out of range, an unreadable image or a missing label; DataUnavailable for data that
+    are not to be had.
+    """
+
+    name: str | None
+    path: str | None = None
+    resolution: int = 64
+    channels: int = 3
+    flip: bool = False
+    classes: int | None = None
+
+    levels: ClassVar[int | None] = 256
+
+    def __post_init__(self):
+        if self.name is None and self.path is None:
+            raise ValueError("neither name nor path is given: name a data set of the HuggingFace hub or a local folder")
+        if self.resolution < 1:
+            raise ValueError(f"resolution is {self.resolution}: images need at least 1 pixel a side")
+        if self.channels not in _MODES:
+            raise ValueError(f"channels is {self.channels}: images have 1 channel (grey) or 3 (RGB)")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.resolution, self.resolution, self.channels
+
+    def size(self, split: str) -> int:
+        return len(self._examples(split))
+
+    def take(self, split: str, index: np.ndarray) -> Record:
+        rows = self._examples(split)[index]
+        x = np.frombuffer(b"".join(rows["pixels"]), np.uint8).reshape(-1, *self.shape)
+        return x, {"label": np.asarray(rows["label"], np.int32)} if self.classes else {}
+
+    @property
+    def _source(self) -> str:
+        return f"the folder {self.path}" if self.path is not None else f"the data set {self.name}"
+
+    @functools.cached_property
+    def _stored(self) -> Splits:
+        if self.path is not None:
+            stored = _load_folder(self.path)
+        else:
+            assert self.name is not None, "__post_init__ asks for one of the two"
+            stored = _load_hub(self.name)
+        if "train" not in stored:
+            raise DataUnavailable(f"{self._source} has no split 'train', only {list(stored)}: {_FOLDER_REMEDY}")
+        return stored
+
+    @property
+    def _features(self) -> datasets.Features:
+        return self._stored["train"].features
+
+    @property
+    def _image_column(self) -> str:
+        for column, feature in self._features.items():
+            if isinstance(feature, datasets.Image):
+                return column
+        columns = list(self._features)
+        raise DataUnavailable(f"{self._source} holds no images, only the columns {columns}: {_FOLDER_REMEDY}")
+
+    @property
+    def _label_column(self) -> str:
+        for column, feature in self._features.items():
+            if isinstance(feature, datasets.ClassLabel):
+                return column
+        if "label" in self._features:
+            return "label"
+        raise ValueError(f"{self._source} has no labels, only the columns {list(self._features)}: leave classes at None")
+
+    @functools.cached_property
+    def _class_index(self) -> dict[Any, int]:
+        feature = self._features[self._label_column]
+        if isinstance(feature, datasets.ClassLabel):
+            values = set(range(len(feature.names)))
+        else:
+            values = {value for split in self._stored.values() for value in split.unique(self._label_column)} - {None}
+        if len(values) != self.classes:
+            raise ValueError(f"{self._source} has {len(values)} classes, but classes is {self.classes}: give their number")
+        return {value: index for index, value in enumerate(sorted(values))}
+
+    def _examples(self, split: str) -> datasets.Dataset:
+        check_split(split)
+        return self._train if split == "train" else self._test
+
+    @functools.cached_property
+    def _train(self) -> datasets.Dataset:
+        prepared = self._prepare("train")
+        return prepared if self._stored_test else prepared.select(_holdout(len(prepared))[1])
+
+    @functools.cached_property
+    def _test(self) -> datasets.Dataset:
+        if self._stored_test:
+            return self._prepare(self._stored_test)
+        prepared = self._prepare("train")
+        return prepared.select(_holdout(len(prepared))[0])
+
+    @property
+    def _stored_test(self) -> str | None:
+        return next((split for split in ("test", "validation") if split in self._stored), None)
+
+    def _prepare(self, split: str) -> datasets.Dataset:
+        raw = self._stored[split].cast_column(self._image_column, datasets.Image(decode=False))
+        features = {"pixels": datasets.Value("binary")} | ({"label": datasets.Value("int32")} if self.classes else {})
+        return raw.map(
+            _Preparation(
+                where=f"split {split!r} of {self._source}",
+                image_column=self._image_column,
+                resolution=self.resolution,
+                channels=self.channels,
+                label_column=self._label_column if self.classes else None,
+                class_index=self._class_index if self.classes else {},
+            ),
+            with_indices=True,
+            remove_columns=raw.column_names,
+            features=datasets.Features(features),
+            desc=f"Preparing {split}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Preparation:
+    """From a stored row to the bytes of its pixels and its class.
+
+    `datasets` finds a result it has kept by these fields, not by the code: hence `version`, to be counted up with every
+    change of what is computed.
+    """
+
+    where: str
+    image_column: str
+    resolution: int
+    channels: int
+    label_column: str | None
+    class_index: dict[Any, int]
+    version: int = 1
+
+    def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+        encoded = row[self.image_column] or {"bytes": None, "path": None}
+        try:
+            prepared: dict[str, Any] = {"pixels": self._pixels(encoded)}
+        except Exception as error:  # decoders of broken files raise almost anything
+            file = f" ({encoded['path']})" if encoded["path"] else ""
+            raise ValueError(
+                f"image {number}{file} of {self.where} cannot be read ({error}): replace it or leave it out"
+            ) from None
+        if self.label_column is not None:
+            label = row[self.label_column]
+            if label not in self.class_index:
+                raise ValueError(
+                    f"image {number} of {self.where} has no class ({label!r}): give it one or leave classes at None"
+                )
+            prepared["label"] = self.class_index[label]
+        return prepared
+
+    def _pixels(self, encoded: dict[str, Any]) -> bytes:
+        if encoded["bytes"] is None and encoded["path"] is None:
+            raise ValueError("it is missing")
+        source = encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
+        with PIL.Image.open(source) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would clip them to 255
+                raise ValueError(f"its mode {image.mode} has more than 8 bits a channel")
+            upright = PIL.ImageOps.exif_transpose(image).convert(_MODES[self.channels])
+        return PIL.ImageOps.fit(upright, (self.resolution, self.resolution), PIL.Image.Resampling.LANCZOS).tobytes()
+
+
+def _holdout(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out tenth of `size` rows, at least one unless it is the only one, and the rest."""
+    held_out = max(size // 10, min(1, size - 1))
+    order = np.random.default_rng(0).permutation(size)
+    return np.sort(order[:held_out]), np.sort(order[held_out:])
+
+
+def _load_folder(path: str) -> Splits:
+    folder = pathlib.Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise DataUnavailable(f"there is no folder {folder}: {_FOLDER_REMEDY}")
+    try:
+        return datasets.load_dataset(str(folder))
+    except (DatasetsError, FileNotFoundError, ValueError) as error:
+        raise DataUnavailable(f"the folder {folder} cannot be read ({_first_line(error)}): {_FOLDER_REMEDY}") from None
+
+
+def _load_hub(name: str) -> Splits:
+    try:
+        # load_dataset alone would retry for half a minute before it gave up
+        HfApi().dataset_info(name, timeout=_HUB_TIMEOUT)
+        return datasets.load_dataset(name)
+    except (RepositoryNotFoundError, DatasetNotFoundError, HFValidationError) as error:
+        raise DataUnavailable(
+            f"the HuggingFace hub has no data set {name!r} open to you ({_first_line(error)}): correct the name, or "
+            f"{_FOLDER_REMEDY}"
+        ) from None
+    except (httpx.HTTPError, ConnectionError, LocalEntryNotFoundError) as error:
+        try:
+            cached = Cache(repo_id=name, dataset_name=name.split("/")[-1], version="auto", hash="auto").as_dataset()
+            assert isinstance(cached, datasets.DatasetDict), "no single split was asked for"
+            return cached
+        except ValueError:
+            raise DataUnavailable(
+                f"the data set {name!r} is neither on this computer nor to be had from the HuggingFace hub "
+                f"({_first_line(error)}): connect to the internet so that it can be downloaded once, or "
+                f"{_FOLDER_REMEDY}"
+            ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().split("\n")[0]

@@ -1,0 +1,10 @@
+"""Log-likelihoods along the probability flow."""
+
+from sgm.likelihood.dequantise import bits_per_dim as bits_per_dim
+from sgm.likelihood.dequantise import dequantise as dequantise
+from sgm.likelihood.dequantise import quantise as quantise
+from sgm.likelihood.log_prob import LogProb as LogProb
+from sgm.likelihood.log_prob import log_prob as log_prob
+from sgm.likelihood.trace import AbstractTrace as AbstractTrace
+from sgm.likelihood.trace import Exact as Exact
+from sgm.likelihood.trace import Hutchinson as Hutchinson

@@ -1,0 +1,48 @@
+"""Discrete data: `count` levels, each a bin of width (high - low) / count of the real interval [low, high)."""
+
+import math
+
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray
+
+from sgm.checks import check_at_least
+
+
+def dequantise(
+    levels: Integer[ArrayLike, "..."], count: int, key: PRNGKeyArray, low: float = -1.0, high: float = 1.0
+) -> Float[Array, "..."]:
+    """x = low + (high - low) (level + noise) / count with noise ~ U[0, 1): uniform within each level's bin.
+
+    Source: Uria et al. 2013 (arXiv:1306.0186); Theis et al. 2016 (arXiv:1511.01844, section 3.1).
+    """
+    check_at_least("dequantise", "count", count)
+    levels = jnp.asarray(levels)
+    noise = jr.uniform(key, levels.shape)
+    return low + (high - low) / count * (levels.astype(noise.dtype) + noise)
+
+
+def quantise(x: Float[ArrayLike, "..."], count: int, low: float = -1.0, high: float = 1.0) -> Integer[Array, "..."]:
+    """The level, 0 to count - 1, in whose bin `x` lies; values outside [low, high) go to the nearest level."""
+    check_at_least("quantise", "count", count)
+    position = (jnp.asarray(x) - low) * (count / (high - low))
+    return jnp.clip(jnp.floor(position), 0, count - 1).astype(int)
+
+
+def bits_per_dim(
+    log_prob: Float[ArrayLike, "*batch"],
+    dim: int,
+    *,
+    levels: int = 256,
+    low: float = -1.0,
+    high: float = 1.0,
+) -> Float[Array, "*batch"]:
+    """-(log p(x) / dim + log bin) / log 2 with bin = (high - low) / levels, for `log_prob` in nats.
+
+    `log_prob` is the density, over `dim` real numbers, of uniformly dequantised data of `levels` levels that span
+    [low, high). Its average over the dequantisation noise bounds the bits per dimension of the discrete data from above.
+    Source: Theis et al. 2016 (arXiv:1511.01844, eq. 2).
+    """
+    check_at_least("bits_per_dim", "dim", dim)
+    check_at_least("bits_per_dim", "levels", levels)
+    return -(jnp.asarray(log_prob) / dim + math.log((high - low) / levels)) / math.log(2)

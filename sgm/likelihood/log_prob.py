@@ -1,0 +1,146 @@
+"""The log-density of a model by the instantaneous change of variables along its probability flow.
+
+    log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v from theta(t0) to theta(t1)
+"""
+
+import math
+from typing import Protocol
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from sgm.checks import check_examples
+from sgm.likelihood.trace import AbstractTrace, Hutchinson, field_and_products
+from sgm.model.base import AbstractModel
+from sgm.model.condition import Condition, is_batched
+from sgm.sde.base import AbstractSDE
+
+MAX_STEPS = 4096
+
+
+class Density(Protocol):
+    """A density of x at t1, such as `sde.prior` or an exact model's `marginal(sde, sde.t1)`."""
+
+    def log_prob(self, x: Array) -> Array: ...
+
+
+class LogProb(eqx.Module):
+    """What `log_prob(..., full=True)` returns, each with the batch axes of x.
+
+    - `value`: log p(x) in nats; nan where the solve did not finish.
+    - `stderr`: the standard error of `value` from the trace's probes, in nats.
+    - `latent`: x carried to t1 by the probability flow.
+    - `nfe`: evaluations of the velocity and its divergence.
+    - `result`: `diffrax.RESULTS`, successful or the reason why not.
+    """
+
+    value: Float[Array, "*batch"]
+    stderr: Float[Array, "*batch"]
+    latent: Float[Array, "..."]
+    nfe: Int[Array, "*batch"]
+    result: diffrax.RESULTS
+
+
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    controller: diffrax.AbstractStepSizeController = diffrax.PIDController(rtol=1e-5, atol=1e-5),
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: bool = False,
+) -> Float[Array, "*batch"] | LogProb:
+    """log p(x) at t0 in nats, for one example of shape `model.shape` or a batch with any leading axes.
+
+    - `key`: for random probes; each example draws its own.
+    - `cond`: one condition for all examples, or one each.
+    - `trace`: how the divergence is found, `Hutchinson(count)` or `Exact()`.
+    - `controller`: the step size controller of the Tsit5 solve, each example with steps of its own.
+    - `prior`: the density of x at t1 in place of `sde.prior`.
+    - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
+    - `full`: return a `LogProb` with the standard error, the latent, the evaluations and the solver's result.
+
+    Source: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
+    """
+    batch = check_examples("log_prob", x, model.shape)
+    trace.check_key(key)
+    cond_axis = 0 if is_batched("log_prob", cond, batch) else None
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    prior = sde.prior if prior is None else prior
+    result = _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adjoint, batch)
+    return result if full else result.value
+
+
+@eqx.filter_jit
+def _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adjoint, batch):
+    n = math.prod(batch)
+    x = x.reshape(n, *model.shape)
+    keys = None if key is None else jr.split(key, n)
+    if cond_axis is not None:
+        cond = jax.tree.map(lambda part: part.reshape(n, *part.shape[len(batch) :]), cond)
+
+    def one(x, key, cond):
+        return _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint)
+
+    # Adaptive steps need the digits that TF32 matrix products would take.
+    with jax.default_matmul_precision("highest"):
+        results = jax.vmap(one, in_axes=(0, 0 if keys is not None else None, cond_axis))(x, keys, cond)
+    return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), results)
+
+
+def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
+    start, end = sde.theta(sde.t0), sde.theta(sde.t1)
+    u0 = x / sde.rho(sde.t0)
+    probes = trace.probes(key, x)
+    no_change = jnp.zeros_like(trace.estimates(jnp.zeros(len(probes), x.dtype)))
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(_FlowAndDivergence(model, cond, trace)),
+        diffrax.Tsit5(),
+        start,
+        end,
+        None,
+        (u0, no_change),
+        args=probes,
+        stepsize_controller=controller,
+        adjoint=adjoint,
+        max_steps=MAX_STEPS,
+        throw=False,
+    )
+    u1, changes = jax.tree.map(lambda leaf: leaf[-1], solution.ys)
+    latent = sde.rho(sde.t1) * u1
+    change, stderr = trace.combine(changes)
+    stretch = x.size * (jnp.log(sde.rho(sde.t1)) - jnp.log(sde.rho(sde.t0)))
+    value = prior.log_prob(latent) + stretch + change
+    return LogProb(
+        value=jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan),
+        stderr=stderr,
+        latent=latent,
+        nfe=_evaluations(solution.stats["num_steps"]),
+        result=solution.result,
+    )
+
+
+class _FlowAndDivergence(eqx.Module):
+    """(u, log-density) -> (velocity, estimates of its divergence)."""
+
+    model: AbstractModel
+    cond: Condition | None
+    trace: AbstractTrace
+
+    def __call__(self, theta, state, probes):
+        u, _ = state
+        velocity, products = field_and_products(lambda u: self.model.predict(theta, u, self.cond).velocity, u, probes)
+        return velocity, self.trace.estimates(products)
+
+
+def _evaluations(steps):
+    """Of Tsit5: six a step, accepted or not, one at the start, and two that choose the first step."""
+    return 6 * steps + 3

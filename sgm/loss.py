@@ -1,0 +1,173 @@
+"""Denoising score matching.
+
+With l = log tan(theta) = -log_snr / 2, the loss is the weighted error of the noise estimate, a mean over dimensions,
+
+    loss = E over t ~ U(t0, t1) of weight(t) |noise_hat - noise|^2 / D
+
+A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is.
+Errors are measured in the velocity, noise_hat - noise = cos(theta) (velocity_hat - velocity), which is well scaled at
+both ends of the path.
+"""
+
+import math
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy.stats import norm
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.checks import check_examples
+from sgm.model.base import AbstractModel
+from sgm.model.condition import Condition, is_batched
+from sgm.sde.base import AbstractSDE
+
+Times = Float[Array, " n"]
+
+
+class AbstractWeighting(eqx.Module):
+    """weight(t) of the squared error of the noise estimate, for t uniform on [t0, t1]."""
+
+    @abstractmethod
+    def weight(self, sde: AbstractSDE, t: Times) -> Times:
+        """weight(t) >= 0."""
+
+
+class UniformWeighting(AbstractWeighting):
+    """weight = 1. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
+
+    def weight(self, sde, t):
+        return jnp.ones_like(t)
+
+
+class LikelihoodWeighting(AbstractWeighting):
+    """weight = (t1 - t0) g^2 / (2 sigma^2): the loss is, in nats per dimension and up to a constant, a bound on -log p.
+
+    Source: Song et al. 2021 (arXiv:2101.09258, theorem 1).
+    """
+
+    def weight(self, sde, t):
+        return (sde.t1 - sde.t0) * _rate(sde, t)
+
+
+class KarrasWeighting(AbstractWeighting):
+    """Noise levels l ~ N(mean, std^2), each weighted so that a Karras-preconditioned network starts at unit loss.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364, table 1), whose ln(sigma) is l.
+    """
+
+    sigma_data: float = 0.5
+    mean: float = -1.2
+    std: float = 1.2
+
+    def weight(self, sde, t):
+        theta = sde.theta(t)
+        density = norm.pdf(jnp.log(jnp.tan(theta)), self.mean, self.std)
+        return (sde.t1 - sde.t0) * _rate(sde, t) * density * (1 + (jnp.tan(theta) / self.sigma_data) ** 2)
+
+
+class AbstractTimeSampling(eqx.Module):
+    """A density of times on [t0, t1]."""
+
+    @abstractmethod
+    def quantile(self, sde: AbstractSDE, probability: Times) -> Times:
+        """The time below which `probability` of the mass lies."""
+
+    @abstractmethod
+    def density(self, sde: AbstractSDE, t: Times) -> Times:
+        """The density at t, relative to the uniform one."""
+
+
+class UniformTime(AbstractTimeSampling):
+    """Uniform in t."""
+
+    def quantile(self, sde, probability):
+        return sde.t0 + (sde.t1 - sde.t0) * probability
+
+    def density(self, sde, t):
+        return jnp.ones_like(t)
+
+
+class UniformLogSNR(AbstractTimeSampling):
+    """Uniform in log_snr: the importance sampling of `LikelihoodWeighting`, whose weight over this density is constant.
+
+    Source: Song et al. 2021 (arXiv:2101.09258, section 5.1); Kingma et al. 2021 (VDM, arXiv:2107.00630).
+    """
+
+    def quantile(self, sde, probability):
+        first, last = _levels(sde)
+        return sde.time(jnp.arctan(jnp.exp(first + (last - first) * probability)))
+
+    def density(self, sde, t):
+        first, last = _levels(sde)
+        return (sde.t1 - sde.t0) * _rate(sde, t) / (last - first)
+
+
+class NormalLogSNR(AbstractTimeSampling):
+    """l ~ N(mean, std^2), truncated to the process's ends: the importance sampling of `KarrasWeighting`.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364, table 1).
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def quantile(self, sde, probability):
+        lower, upper = self._ends(sde)
+        level = self.mean + self.std * norm.ppf(lower + (upper - lower) * probability)
+        return sde.time(jnp.arctan(jnp.exp(level)))
+
+    def density(self, sde, t):
+        lower, upper = self._ends(sde)
+        level = jnp.log(jnp.tan(sde.theta(t)))
+        return (sde.t1 - sde.t0) * _rate(sde, t) * norm.pdf(level, self.mean, self.std) / (upper - lower)
+
+    def _ends(self, sde):
+        return tuple(norm.cdf(level, self.mean, self.std) for level in _levels(sde))
+
+
+def score_matching_loss(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    weighting: AbstractWeighting = UniformWeighting(),
+    times: AbstractTimeSampling = UniformTime(),
+) -> Float[Array, ""]:
+    """An unbiased estimate of the loss from clean data `x`, one example of shape `model.shape` or a batch.
+
+    Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset, shifted
+    by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
+    """
+    batch = check_examples("score_matching_loss", x, model.shape)
+    cond_axis = 0 if is_batched("score_matching_loss", cond, batch) else None
+    n = math.prod(batch)
+    if cond_axis is not None:
+        cond = jax.tree.map(lambda part: part.reshape(n, *part.shape[len(batch) :]), cond)
+    key_time, key_noise, key_model = jr.split(key, 3)
+    strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1
+    t = jnp.clip(times.quantile(sde, strata), sde.t0, sde.t1)
+    noise = jr.normal(key_noise, (n, *model.shape), x.dtype)
+
+    def error(theta, x0, noise, cond, key):
+        cos, sin = jnp.cos(theta), jnp.sin(theta)
+        estimate = model.predict(theta, cos * x0 + sin * noise, cond, key)
+        return cos**2 * jnp.mean((estimate.velocity - (cos * noise - sin * x0)) ** 2)
+
+    errors = jax.vmap(error, in_axes=(0, 0, 0, cond_axis, 0))(
+        sde.theta(t), x.reshape(n, *model.shape), noise, cond, jr.split(key_model, n)
+    )
+    return jnp.mean(weighting.weight(sde, t) / times.density(sde, t) * errors)
+
+
+def _rate(sde, t):
+    """dl/dt = g^2 / (2 sigma^2)."""
+    return 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2
+
+
+def _levels(sde):
+    return -0.5 * sde.log_snr(sde.t0), -0.5 * sde.log_snr(sde.t1)

@@ -1,0 +1,16 @@
+"""Models: from a network, or a closed form, to an estimate of what is under the noise."""
+
+from sgm.model.analytic import AbstractAnalyticModel as AbstractAnalyticModel
+from sgm.model.analytic import Empirical as Empirical
+from sgm.model.analytic import Gaussian as Gaussian
+from sgm.model.analytic import GaussianMixture as GaussianMixture
+from sgm.model.base import AbstractModel as AbstractModel
+from sgm.model.base import Estimate as Estimate
+from sgm.model.condition import Condition as Condition
+from sgm.model.prediction import AbstractPrediction as AbstractPrediction
+from sgm.model.prediction import Denoised as Denoised
+from sgm.model.prediction import Karras as Karras
+from sgm.model.prediction import Noise as Noise
+from sgm.model.prediction import Score as Score
+from sgm.model.prediction import Velocity as Velocity
+from sgm.model.score_model import ScoreModel as ScoreModel

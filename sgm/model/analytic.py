@@ -1,0 +1,147 @@
+"""Models whose estimate, density and samples are known in closed form under every process: the truth for tests.
+
+With c = cos(theta), s = sin(theta) and data x0 ~ N(m, C), the path u is N(c m, c^2 C + s^2 I), and with the residual
+r = (c^2 C + s^2 I)^-1 (u - c m)
+
+    E[x0 | u] = m + c C r        E[noise | u] = s r        E[velocity | u] = c s (I - C) r - s m
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.model.base import AbstractModel, Estimate
+from sgm.sde.base import AbstractSDE
+
+
+class AbstractAnalyticModel(AbstractModel):
+    """A distribution that stays in closed form under noise."""
+
+    @abstractmethod
+    def marginal(self, sde: AbstractSDE, t: Float[Array, ""] | float) -> "Gaussian | GaussianMixture":
+        """The distribution of x_t = alpha(t) x0 + sigma(t) noise."""
+
+    @abstractmethod
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n *shape"]:
+        """`n` independent draws."""
+
+
+class Gaussian(AbstractAnalyticModel):
+    """N(mean, cov): `mean` of the shape of an example, `cov` of shape (D, D) over its D entries in row-major order."""
+
+    mean: Float[Array, "*shape"]
+    eigenvalues: Float[Array, " D"]
+    eigenvectors: Float[Array, "D D"]
+
+    def __init__(self, mean: Float[Array, "*shape"], cov: Float[Array, "D D"]):
+        self.mean = mean
+        self.eigenvalues, self.eigenvectors = jnp.linalg.eigh(cov)
+
+    @property
+    def shape(self):
+        return self.mean.shape
+
+    def predict(self, theta, u, cond=None, key=None):
+        cos, sin = jnp.cos(theta), jnp.sin(theta)
+        residual = self._project(u - cos * self.mean) / (cos**2 * self.eigenvalues + sin**2)
+        return Estimate(
+            denoised=self.mean + self._embed(cos * self.eigenvalues * residual),
+            noise=self._embed(sin * residual),
+            velocity=self._embed(cos * sin * (1 - self.eigenvalues) * residual) - sin * self.mean,
+        )
+
+    def marginal(self, sde, t):
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        moments = (alpha * self.mean, alpha**2 * self.eigenvalues + sigma**2)
+        return eqx.tree_at(lambda gaussian: (gaussian.mean, gaussian.eigenvalues), self, moments)
+
+    def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """The log-density of one example, in nats."""
+        standardised = self._project(x - self.mean) ** 2 / self.eigenvalues
+        return -0.5 * jnp.sum(standardised + jnp.log(2 * jnp.pi * self.eigenvalues))
+
+    def sample(self, key, n):
+        noise = jr.normal(key, (n, self.mean.size), self.mean.dtype)
+        return self.mean + jax.vmap(self._embed)(jnp.sqrt(self.eigenvalues) * noise)
+
+    def _project(self, x):
+        return self.eigenvectors.T @ x.reshape(-1)
+
+    def _embed(self, coefficients):
+        return (self.eigenvectors @ coefficients).reshape(self.mean.shape)
+
+
+class GaussianMixture(AbstractAnalyticModel):
+    """sum_k weights_k N(means_k, stds_k^2 I): `means` of shape (K, *shape), `stds` and `weights` of shape (K,)."""
+
+    means: Float[Array, "K *shape"]
+    stds: Float[Array, " K"]
+    weights: Float[Array, " K"]
+
+    @property
+    def shape(self):
+        return self.means.shape[1:]
+
+    def predict(self, theta, u, cond=None, key=None):
+        cos, sin = jnp.cos(theta), jnp.sin(theta)
+        offsets = u - cos * self.means
+        variances = cos**2 * self.stds**2 + sin**2
+        posterior = jax.nn.softmax(_log_components(offsets, variances, self.weights))
+
+        def average(coefficients, vectors):
+            return jnp.tensordot(posterior * coefficients, vectors, axes=1)
+
+        mean = average(1.0, self.means)
+        return Estimate(
+            denoised=mean + average(cos * self.stds**2 / variances, offsets),
+            noise=average(sin / variances, offsets),
+            velocity=average(cos * sin * (1 - self.stds**2) / variances, offsets) - sin * mean,
+        )
+
+    def marginal(self, sde, t):
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        return GaussianMixture(alpha * self.means, jnp.sqrt(alpha**2 * self.stds**2 + sigma**2), self.weights)
+
+    def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """The log-density of one example, in nats."""
+        return jax.nn.logsumexp(_log_components(x - self.means, self.stds**2, self.weights))
+
+    def sample(self, key, n):
+        key_component, key_noise = jr.split(key)
+        component = jr.categorical(key_component, jnp.log(self.weights), shape=(n,))
+        noise = jr.normal(key_noise, (n, *self.shape), self.means.dtype)
+        return self.means[component] + self.stds[component].reshape(n, *[1] * len(self.shape)) * noise
+
+
+class Empirical(AbstractAnalyticModel):
+    """K equally likely points, `points` of shape (K, *shape): a density under any noise, and none without."""
+
+    points: Float[Array, "K *shape"]
+
+    @property
+    def shape(self):
+        return self.points.shape[1:]
+
+    def predict(self, theta, u, cond=None, key=None):
+        return self._mixture().predict(theta, u)
+
+    def marginal(self, sde, t):
+        return self._mixture().marginal(sde, t)
+
+    def sample(self, key, n):
+        return jr.choice(key, self.points, (n,))
+
+    def _mixture(self):
+        count, dtype = self.points.shape[0], self.points.dtype
+        return GaussianMixture(self.points, jnp.zeros(count, dtype), jnp.full(count, 1 / count, dtype))
+
+
+def _log_components(offsets, variances, weights):
+    """log weights_k + log N(offsets_k; 0, variances_k I), shape (K,)."""
+    entries = offsets.reshape(offsets.shape[0], -1)
+    quadratic = jnp.sum(entries**2, axis=1) / variances
+    return jnp.log(weights) - 0.5 * (quadratic + entries.shape[1] * jnp.log(2 * jnp.pi * variances))

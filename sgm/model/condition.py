@@ -1,0 +1,39 @@
+"""What a model is conditioned on."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+
+class Condition(eqx.Module):
+    """The condition of one example, each part optional; a batch of conditions has its leading axes on every part.
+
+    - `params`: a vector of parameters, shape `(params,)`.
+    - `label`: a class index, shape `()`.
+    - `image`: an image on the grid of the data, shape `(height, width, channels)`.
+    """
+
+    params: Float[Array, "*batch params"] | None = None
+    label: Int[Array, "*batch"] | None = None
+    image: Float[Array, "*batch height width channels"] | None = None
+
+    def batch_axes(self) -> set[tuple[int, ...]]:
+        """The leading axes of each part that is there."""
+        parts = ((self.params, 1), (self.label, 0), (self.image, 3))
+        return {part.shape[: part.ndim - rank] for part, rank in parts if part is not None}
+
+
+def is_batched(call: str, cond: Condition | None, batch: tuple[int, ...]) -> bool:
+    """Whether `cond` has the batch axes of the examples (else it has none, and holds for all of them)."""
+    axes = cond.batch_axes() if cond is not None else set()
+    if not axes <= {()} and axes != {batch}:
+        raise ValueError(
+            f"{call}: the parts of cond have batch axes {sorted(axes)}, but the examples have {batch}; "
+            "give every part those axes, or none of them any."
+        )
+    return bool(axes - {()})
+
+
+def condition_from(fields: dict[str, ArrayLike]) -> Condition | None:
+    """The condition of a data set's record, None where it has no fields."""
+    return Condition(**{name: jnp.asarray(value) for name, value in fields.items()}) if fields else None

@@ -1,0 +1,136 @@
+"""Layers that networks share. Each acts on one example; images are channels-last, (height, width, channels)."""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Layer = TypeVar("Layer", bound=eqx.Module)
+Features = Float[Array, " features"]
+Image = Float[Array, "height width channels"]
+
+
+class Convolution(eqx.Module):
+    """A 3x3 or 1x1 convolution with zero padding, on images of `inputs` channels.
+
+    Channels-last in memory and in the kernel: inside a loop on the CPU the other layout is many times slower
+    (https://github.com/jax-ml/jax/issues/12868).
+    """
+
+    kernel: Float[Array, "size size inputs outputs"]
+    bias: Float[Array, " outputs"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, key: PRNGKeyArray):
+        self.kernel = jr.normal(key, (size, size, inputs, outputs)) / (size**2 * inputs) ** 0.5
+        self.bias = jnp.zeros(outputs)
+        self.stride = stride
+
+    def __call__(self, x: Image) -> Image:
+        pad = self.kernel.shape[0] // 2
+        y = jax.lax.conv_general_dilated(
+            x[None],
+            self.kernel,
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y[0] + self.bias
+
+
+class GroupNorm(eqx.Module):
+    """Normalise each group of channels over space, then scale and shift each channel.
+
+    Source: Wu and He 2018 (arXiv:1803.08494).
+    """
+
+    scale: Features
+    shift: Features
+    groups: int = eqx.field(static=True)
+
+    def __init__(self, channels: int, groups: int = 32):
+        self.groups = next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
+        self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
+
+    def __call__(self, x: Image) -> Image:
+        grouped = x.reshape(*x.shape[:2], self.groups, -1)
+        mean = jnp.mean(grouped, (0, 1, 3), keepdims=True)
+        variance = jnp.var(grouped, (0, 1, 3), keepdims=True)
+        normal = (grouped - mean) * jax.lax.rsqrt(variance + 1e-5)
+        return normal.reshape(x.shape) * self.scale + self.shift
+
+
+class Embedding(eqx.Module):
+    """The noise level and the condition as one vector of `width` features.
+
+    sinusoids of the level, a linear map of `cond.params` (where `params` of them were announced) and a learned vector for
+    `cond.label` (where `classes` were) are summed, between two dense layers.
+    """
+
+    first: eqx.nn.Linear
+    params: eqx.nn.Linear | None
+    label: eqx.nn.Embedding | None
+    second: eqx.nn.Linear
+
+    def __init__(self, width: int, params: int | None, classes: int | None, *, key: PRNGKeyArray):
+        key_first, key_params, key_label, key_second = jr.split(key, 4)
+        self.first = eqx.nn.Linear(2 * _FREQUENCIES, width, key=key_first)
+        self.params = None if params is None else eqx.nn.Linear(params, width, key=key_params)
+        self.label = None if classes is None else eqx.nn.Embedding(classes, width, key=key_label)
+        self.second = eqx.nn.Linear(width, width, key=key_second)
+
+    def __call__(self, level: Float[Array, ""], cond) -> Features:
+        embedded = self.first(sinusoids(level))
+        params, label = getattr(cond, "params", None), getattr(cond, "label", None)
+        check_part("params", params, self.params is not None)
+        check_part("label", label, self.label is not None)
+        if self.params is not None:
+            embedded = embedded + self.params(params)
+        if self.label is not None:
+            embedded = embedded + self.label(label)
+        return jax.nn.silu(self.second(jax.nn.silu(embedded)))
+
+
+_FREQUENCIES = 16
+
+
+def sinusoids(level: Float[Array, ""]) -> Features:
+    """cos and sin of the level at fixed frequencies, from 1/8 to 8 radians a unit of log tan(theta)."""
+    angles = level * jnp.geomspace(0.125, 8.0, _FREQUENCIES, dtype=level.dtype)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
+
+
+def check_part(name: str, part, expected: bool) -> None:
+    """Raise unless a part of the condition is given exactly when the network was built for it."""
+    if (part is not None) != expected:
+        built, given = ("for", "has none") if expected else ("without", "has one")
+        raise ValueError(
+            f"network: it was built {built} a condition on `{name}`, but cond {given}; "
+            "pass a Condition with just the parts the network was built for."
+        )
+
+
+def modulate(x: Float[Array, "*space features"], scale_shift: Float[Array, " twice"]) -> Float[Array, "*space features"]:
+    """x (1 + scale) + shift."""
+    scale, shift = jnp.split(scale_shift, 2)
+    return x * (1 + scale) + shift
+
+
+def dropout(x: Float[Array, "*any"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*any"]:
+    """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate); nothing without a key."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jr.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def split_or_none(key: PRNGKeyArray | None, count: int):
+    """`count` keys, or as many Nones."""
+    return [None] * count if key is None else list(jr.split(key, count))
+
+
+def zeros_like(layer: Layer) -> Layer:
+    """The layer with every parameter zero, as last layers start."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf, layer)

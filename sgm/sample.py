@@ -1,0 +1,64 @@
+"""Draw examples from a model."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from sgm.checks import check_at_least, check_time
+from sgm.model.base import AbstractModel
+from sgm.model.condition import Condition, is_batched
+from sgm.sde.base import AbstractSDE
+from sgm.solve.euler_maruyama import EulerMaruyama
+from sgm.solve.method import AbstractMethod
+
+
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: int | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: diffrax.SaveAt | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+) -> PyTree[Float[Array, "..."]]:
+    """One example of shape `model.shape`, or `n` of them: x ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
+
+    - `cond`: one condition for all examples, or one each (a leading axis of length `n` on every part).
+    - `saveat`: by default the result is E[x0 | x], the denoised end of each path. A `diffrax.SaveAt` asks for the path
+      x itself, in the process's time: `SaveAt(ts=jnp.linspace(sde.t1, sde.t0, 8))` for eight frames, of shape
+      `(n, 8, *shape)`; `SaveAt(t0=True)` for x at t0; its `fn(t, x, args)` is given the process's time and x.
+      Frames come in the order of the solve, from t1 to t0.
+    - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
+    - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`.
+
+    Each example has a key of its own, `jax.random.split(key, n)`. An adaptive solve that fails raises.
+    """
+    if n is not None:
+        check_at_least("sample", "n", n)
+    for sub in jax.tree.leaves(saveat, is_leaf=lambda node: isinstance(node, diffrax.SubSaveAt)):
+        if isinstance(sub, diffrax.SubSaveAt) and sub.ts is not None:
+            check_time("sample: saveat", sde, sub.ts)
+    batch = () if n is None else (n,)
+    cond_axis = 0 if is_batched("sample", cond, batch) else None
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    progress = diffrax.NoProgressMeter() if progress is None else progress
+    return _sample(sde, model, key, n, cond, cond_axis, method, saveat, adjoint, progress)
+
+
+@eqx.filter_jit
+def _sample(sde, model, key, n, cond, cond_axis, method, saveat, adjoint, progress):
+    def one(key, cond):
+        key_prior, key_path = jr.split(key)
+        x1 = sde.prior.sample(key_prior, model.shape)
+        equation = method.equation(sde, model, cond)
+        if saveat is not None:
+            return method.solve(equation, x1, key_path, saveat, adjoint, progress)
+        x0 = method.solve(equation, x1, key_path, diffrax.SaveAt(t0=True), adjoint, progress)[-1]
+        return model.denoise(sde, sde.t0, x0, cond)
+
+    return one(key, cond) if n is None else jax.vmap(one, in_axes=(0, cond_axis))(jr.split(key, n), cond)

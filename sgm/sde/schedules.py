@@ -1,0 +1,79 @@
+"""What a variance-preserving process is built from: the integrated rate B(t), the integral of beta from 0 to t."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
+
+Time = Real[ArrayLike, "*time"]
+OfTime = Float[Array, "*time"]
+
+
+class AbstractSchedule(eqx.Module):
+    """A monotone integrated rate `B(t)` on [0, 1], with its inverse."""
+
+    @abstractmethod
+    def integral(self, t: Time) -> OfTime:
+        """B(t), the integral of beta from 0 to t."""
+
+    @abstractmethod
+    def inverse(self, integral: Time) -> OfTime:
+        """The time at which B equals `integral`."""
+
+
+class Linear(AbstractSchedule):
+    """beta(t) = beta_min + t (beta_max - beta_min), so B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
+
+    Source: Ho et al. 2020, in the continuous form of Song et al. 2021 (arXiv:2011.13456, appendix C).
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __check_init__(self):
+        if not 0 < self.beta_min <= self.beta_max:
+            raise ValueError(
+                f"Linear: got beta_min={self.beta_min}, beta_max={self.beta_max}; pass 0 < beta_min <= beta_max."
+            )
+
+    def integral(self, t):
+        return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * jnp.asarray(t))
+
+    def inverse(self, integral):
+        # The root of the quadratic in the form that adds, so that small times keep their digits.
+        root = jnp.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * jnp.asarray(integral))
+        return 2 * integral / (self.beta_min + root)
+
+
+class Cosine(AbstractSchedule):
+    """alpha(t) = cos(theta(t)) with theta linear in t, from sigma/alpha = `ratio_min` at t = 0 to `ratio_max` at t = 1.
+
+    Then B(t) = log(1 + tan^2 theta(t)).
+    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the truncation of Salimans and Ho 2022
+    (arXiv:2202.00512, appendix B) in place of the offset s.
+    """
+
+    ratio_min: float = 1e-3
+    ratio_max: float = 1e2
+
+    def __check_init__(self):
+        if not 0 < self.ratio_min < self.ratio_max:
+            raise ValueError(
+                f"Cosine: got ratio_min={self.ratio_min}, ratio_max={self.ratio_max}; pass 0 < ratio_min < ratio_max."
+            )
+
+    def _angles(self):
+        return jnp.arctan(self.ratio_min), jnp.arctan(1 / self.ratio_max)
+
+    def integral(self, t):
+        start, margin = self._angles()
+        # theta and its complement pi/2 - theta are each a sum of positive parts, so that both ends keep their digits.
+        slope = jnp.pi / 2 - start - margin
+        theta, complement = start + slope * jnp.asarray(t), margin + slope * (1 - jnp.asarray(t))
+        return jnp.log1p((jnp.sin(theta) / jnp.sin(complement)) ** 2)
+
+    def inverse(self, integral):
+        start, margin = self._angles()
+        theta = jnp.arctan(jnp.sqrt(jnp.expm1(integral)))
+        return (theta - start) / (jnp.pi / 2 - start - margin)

@@ -1,0 +1,14 @@
+"""Solves from noise to data: equations, grids, Brownian paths and the methods made of them."""
+
+from sgm.solve.brownian import GridBrownianPath as GridBrownianPath
+from sgm.solve.euler_maruyama import EulerMaruyama as EulerMaruyama
+from sgm.solve.grid import AbstractGrid as AbstractGrid
+from sgm.solve.grid import FixedSteps as FixedSteps
+from sgm.solve.grid import KarrasGrid as KarrasGrid
+from sgm.solve.grid import LogSNRGrid as LogSNRGrid
+from sgm.solve.grid import QuadraticGrid as QuadraticGrid
+from sgm.solve.grid import ThetaGrid as ThetaGrid
+from sgm.solve.grid import UniformGrid as UniformGrid
+from sgm.solve.method import AbstractMethod as AbstractMethod
+from sgm.solve.probability_flow import ProbabilityFlow as ProbabilityFlow
+from sgm.solve.reverse_sde import ReverseSDE as ReverseSDE

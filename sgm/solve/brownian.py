@@ -1,0 +1,42 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from diffrax import AbstractBrownianPath, BrownianIncrement, SpaceTimeLevyArea
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class GridBrownianPath(AbstractBrownianPath):
+    """Brownian motion known on a grid of increasing times `ts`, one independent draw an interval.
+
+    The draw of interval i depends on `fold_in(key, i)` alone, so that any adjoint replays it exactly; a solver may ask
+    for whole intervals only, as one does that steps to `ts` and evaluates its noise once a step. With
+    `levy_area=diffrax.SpaceTimeLevyArea` each interval also has its space-time Levy area H ~ N(0, dt/12).
+    """
+
+    ts: Float[Array, " times"]
+    shape: jax.ShapeDtypeStruct = eqx.field(static=True)
+    key: PRNGKeyArray
+    levy_area: type[BrownianIncrement] | type[SpaceTimeLevyArea] = eqx.field(static=True, default=BrownianIncrement)
+
+    @property
+    def t0(self):
+        return self.ts[0]
+
+    @property
+    def t1(self):
+        return self.ts[-1]
+
+    def evaluate(self, t0, t1=None, left=True, use_levy=False):
+        if t1 is None:
+            raise ValueError("GridBrownianPath: got one time; it has increments over whole steps of its grid only.")
+        # The midpoint, so that rounding of the ends cannot choose a neighbour.
+        step = jnp.searchsorted(self.ts, 0.5 * (t0 + t1)) - 1
+        key_w, key_h = jr.split(jr.fold_in(self.key, step))
+        dt = jnp.asarray(t1 - t0, self.shape.dtype)
+        w = jnp.sqrt(dt) * jr.normal(key_w, self.shape.shape, self.shape.dtype)
+        if not use_levy:
+            return w
+        if self.levy_area is BrownianIncrement:
+            return BrownianIncrement(dt=dt, W=w)
+        return SpaceTimeLevyArea(dt=dt, W=w, H=jnp.sqrt(dt / 12) * jr.normal(key_h, w.shape, w.dtype))

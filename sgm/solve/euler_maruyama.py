@@ -1,0 +1,31 @@
+import diffrax
+import equinox as eqx
+
+from sgm.checks import check_at_least
+from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
+from sgm.solve.method import AbstractMethod
+from sgm.solve.terms import ReverseTimeSDE
+
+
+class EulerMaruyama(AbstractMethod):
+    """Euler-Maruyama on the reverse SDE in (x, t), `steps` evaluations of the model. Weak order 1.
+
+    Source: Song et al. 2021 (arXiv:2011.13456, eq. 6), there on a grid uniform in t.
+    """
+
+    steps: int = eqx.field(static=True, default=500)
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        check_at_least("EulerMaruyama", "steps", self.steps)
+
+    @property
+    def solver(self):
+        return diffrax.Euler()
+
+    @property
+    def stepping(self):
+        return FixedSteps(self.steps, self.grid)
+
+    def equation(self, sde, model, cond):
+        return ReverseTimeSDE(sde, model, cond)

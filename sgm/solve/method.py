@@ -1,0 +1,86 @@
+from abc import abstractmethod
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from sgm.model.base import AbstractModel
+from sgm.model.condition import Condition
+from sgm.sde.base import AbstractSDE
+from sgm.solve.brownian import GridBrownianPath
+from sgm.solve.grid import FixedSteps
+from sgm.solve.terms import AbstractEquation
+
+MAX_ADAPTIVE_STEPS = 4096
+
+
+class AbstractMethod(eqx.Module):
+    """A way to sample: an equation, a Diffrax solver, and where it steps (a controller, or fixed steps on a grid)."""
+
+    solver: eqx.AbstractVar[diffrax.AbstractSolver]
+    stepping: eqx.AbstractVar[diffrax.AbstractStepSizeController | FixedSteps]
+
+    @abstractmethod
+    def equation(self, sde: AbstractSDE, model: AbstractModel, cond: Condition | None) -> AbstractEquation:
+        """What is solved for one example."""
+
+    def solve(
+        self,
+        equation: AbstractEquation,
+        x1: Float[Array, "*shape"],
+        key: PRNGKeyArray,
+        saveat: diffrax.SaveAt,
+        adjoint: diffrax.AbstractAdjoint,
+        progress: diffrax.AbstractProgressMeter,
+    ) -> PyTree[Float[Array, "..."]]:
+        """What `saveat`, written in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0."""
+        sde = equation.sde
+        noise = jax.ShapeDtypeStruct(x1.shape, x1.dtype)
+        levy_area = _levy_area(self.solver)
+        if isinstance(self.stepping, FixedSteps):
+            ts = equation.clock(self.stepping.times(sde))
+            start, end = ts[0], ts[-1]
+            controller, max_steps = diffrax.StepTo(ts), self.stepping.steps
+            path = GridBrownianPath(ts, noise, key, levy_area)
+        else:
+            start, end = equation.clock(sde.t1), equation.clock(sde.t0)
+            controller, max_steps = self.stepping, MAX_ADAPTIVE_STEPS
+            path = diffrax.VirtualBrownianTree(start, end, 1e-4 * (end - start), noise, key, levy_area)
+        solution = diffrax.diffeqsolve(
+            equation.terms(path),
+            self.solver,
+            start,
+            end,
+            None,
+            x1 / equation.scale(sde.t1),
+            stepsize_controller=controller,
+            saveat=diffrax.SaveAt(subs=_map_subs(lambda sub: _on_clock(sub, equation, start, end), saveat)),
+            adjoint=adjoint,
+            progress_meter=progress,
+            max_steps=max_steps,
+        )
+        return solution.ys
+
+
+def _levy_area(solver):
+    needed = getattr(solver, "minimal_levy_area", diffrax.AbstractBrownianIncrement)
+    has_area = issubclass(needed, diffrax.AbstractSpaceTimeLevyArea)
+    return diffrax.SpaceTimeLevyArea if has_area else diffrax.BrownianIncrement
+
+
+def _map_subs(function, saveat):
+    return jax.tree.map(function, saveat.subs, is_leaf=lambda node: isinstance(node, diffrax.SubSaveAt))
+
+
+def _on_clock(sub, equation, start, end):
+    """`sub`, written in process time and x, for the equation's clock and state; the ends change places."""
+
+    def in_process(clock, state, args):
+        t = jnp.clip(equation.time(clock), equation.sde.t0, equation.sde.t1)
+        return sub.fn(t, state * equation.scale(t), args)
+
+    # Clipped, since the clock of an end may round differently among other times than alone.
+    ts = None if sub.ts is None else jnp.clip(equation.clock(sub.ts), start, end)
+    return diffrax.SubSaveAt(t0=sub.t1, t1=sub.t0, ts=ts, steps=sub.steps, fn=in_process)

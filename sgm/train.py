@@ -1,0 +1,160 @@
+"""Training: the state, one step, the loop."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+from tqdm import tqdm
+
+from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
+from sgm.likelihood.dequantise import dequantise
+from sgm.loss import AbstractTimeSampling, AbstractWeighting, score_matching_loss
+from sgm.model.base import AbstractModel
+from sgm.model.condition import Condition
+from sgm.sde.base import AbstractSDE
+
+Batch = tuple[Shaped[Array, "batch *shape"], Condition | None]
+
+
+class TrainingDiverged(Exception):
+    """The loss or its gradient is no longer finite."""
+
+
+class TrainState(eqx.Module):
+    """All that changes in training."""
+
+    model: AbstractModel
+    average: AbstractModel
+    opt_state: PyTree
+    step: Int[Array, ""]
+
+
+class Recipe(eqx.Module):
+    """All that does not change in training; the randomness of a step is a function of `seed` and the step alone.
+
+    - `levels`: the number of grey levels of integer data, which are dequantised afresh every step; None for real data.
+    - `average_decay`: of the exponential average of the weights, reached from below as (1 + step) / (10 + step).
+    """
+
+    sde: AbstractSDE
+    weighting: AbstractWeighting
+    times: AbstractTimeSampling
+    optimiser: optax.GradientTransformation
+    average_decay: float
+    levels: int | None
+    seed: int
+
+    def start(self, model: AbstractModel) -> TrainState:
+        """The state before the first step."""
+        average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, model)
+        opt_state = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        return TrainState(model, average, opt_state, jnp.zeros((), jnp.int32))
+
+
+def adam(learning_rate: float, warmup: int, steps: int, clip: float) -> optax.GradientTransformation:
+    """Adam on gradients clipped to global norm `clip`; its rate rises linearly, then falls to zero as a cosine."""
+    warmup = min(warmup, steps // 2)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One step of gradient descent. The buffers of `state` are given up."""
+    recipe, (x, cond) = fixed
+    key_data, key_loss = jr.split(jr.fold_in(jr.key(recipe.seed), state.step))
+    if recipe.levels is not None:
+        x = dequantise(x, recipe.levels, key_data)
+
+    def objective(model):
+        return score_matching_loss(
+            recipe.sde, model, x, key_loss, cond=cond, weighting=recipe.weighting, times=recipe.times
+        )
+
+    loss, gradients = eqx.filter_value_and_grad(objective)(state.model)
+    updates, opt_state = recipe.optimiser.update(gradients, state.opt_state)
+    model = eqx.apply_updates(state.model, updates)
+    step = state.step.astype(loss.dtype)
+    decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
+    weights, rest = eqx.partition(model, eqx.is_inexact_array)
+    averaged = optax.incremental_update(weights, eqx.filter(state.average, eqx.is_inexact_array), 1 - decay)
+    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+    return TrainState(model, eqx.combine(averaged, rest), opt_state, state.step + 1), metrics
+
+
+def train(
+    recipe: Recipe,
+    state: TrainState,
+    batches: Callable[[int, int], Iterator[Batch]],
+    steps: int,
+    run: Path,
+    *,
+    log_every: int = 50,
+    checkpoint_every: int = 1000,
+    sample_every: int = 1000,
+    on_sample: Callable[[TrainState], None] = lambda state: None,
+) -> TrainState:
+    """Train up to `steps`, going on from the last checkpoint in the folder `run` where there is one.
+
+    `batches(start, stop)` yields the batches of those steps. Each step's metrics become a line of `run/metrics.jsonl`.
+    The state goes to `run/checkpoints` every `checkpoint_every` steps and at the end; every `sample_every` steps
+    `on_sample` is called. Raises `TrainingDiverged` at the first loss or gradient that is not finite.
+    """
+    saved = latest_step(run)
+    if saved is not None:
+        state = restore_checkpoint(run, saved, state)
+    start = saved or 0
+    metrics_file = run / "metrics.jsonl"
+    _truncate(metrics_file, start)
+    pending = []
+    with tqdm(desc="train", total=steps, initial=start, unit="step") as bar:
+        for step, batch in enumerate(batches(start, steps), start + 1):
+            state, metrics = train_step((recipe, batch), state)
+            pending.append(metrics)
+            ends = step == steps
+            saves = ends or step % checkpoint_every == 0
+            if saves or step % log_every == 0:
+                loss = _log(metrics_file, step, jax.device_get(pending), run)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update(len(pending))
+                pending = []
+            if saves:
+                save_checkpoint(run, step, state)
+            if ends or step % sample_every == 0:
+                on_sample(state)
+    return state
+
+
+def _truncate(metrics_file, step):
+    """Keep the lines of the first `step` steps, so that a resumed run writes each step once."""
+    lines = metrics_file.read_text().splitlines(keepends=True) if metrics_file.exists() else []
+    metrics_file.write_text("".join(lines[:step]))
+
+
+def _log(metrics_file, step, pending, run):
+    """Write the metrics of the steps up to `step`; their mean loss."""
+    first = step - len(pending) + 1
+    with metrics_file.open("a") as file:
+        for number, metrics in enumerate(pending, first):
+            values = {name: float(value) for name, value in metrics.items()}
+            file.write(json.dumps({"step": number, **values}) + "\n")
+            if not all(math.isfinite(value) for value in values.values()):
+                raise TrainingDiverged(_diverged(number, values, run))
+    return float(np.mean([metrics["loss"] for metrics in pending]))
+
+
+def _diverged(step, values, run):
+    saved = latest_step(run)
+    kept = "there is no checkpoint yet" if saved is None else f"the last good checkpoint is {checkpoint_path(run, saved)}"
+    return (
+        f"train: at step {step} the loss is {values['loss']} and the gradient's norm {values['gradient_norm']}; {kept}. "
+        "Lower train.learning-rate or train.clip, or look for bad values in the data."
+    )
