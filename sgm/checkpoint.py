@@ -42,7 +42,7 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
     wanted = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in wanted.items()}
     try:
         with _manager(run) as manager:
-            found = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).tree.items()}
+            found = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).items()}
             _check_same(path, found, {name: (array.shape, array.dtype) for name, array in wanted.items()})
             arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
     except CheckpointError:
@@ -61,7 +61,8 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
 
 def _manager(run):
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    return ocp.CheckpointManager((run / "checkpoints").absolute(), options=options)
+    folder = (run / "checkpoints").absolute()
+    return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
 def _named_arrays(state):

@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -22,6 +22,7 @@ from sgm.sde.base import AbstractSDE
 MAX_STEPS = 4096
 
 
+@runtime_checkable
 class Density(Protocol):
     """A density of x at t1, such as `sde.prior` or an exact model's `marginal(sde, sde.t1)`."""
 

@@ -1,0 +1,19 @@
+import contextlib
+import pathlib
+import tempfile
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Compiled functions outlive a run of the tests, so that the next one starts warm.
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettempdir()) / "sgm-test-compilation-cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def float64():
+    """Double precision for the whole test."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.enable_x64(True))
+        yield

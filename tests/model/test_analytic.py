@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from truth import FOUR, PROCESSES, gaussian, mixture
+
+from sgm.model import Empirical, Gaussian
+
+POINTS = jnp.asarray([[1.0, 0.0], [-1.0, 0.5], [0.2, -0.8]])
+MODELS = {"gaussian": gaussian(2), "mixture": mixture(2), "empirical": Empirical(POINTS)}
+
+
+@pytest.mark.parametrize("process", FOUR)
+@pytest.mark.parametrize("name", MODELS)
+def test_score_is_the_gradient_of_the_marginal(process, name):
+    sde, model = PROCESSES[process], MODELS[name]
+    for fraction in (0.2, 0.5, 0.9):
+        t = sde.t0 + fraction * (sde.t1 - sde.t0)
+        marginal = model.marginal(sde, t)
+        x = marginal.sample(jr.key(0), 20)
+        expected = jax.vmap(jax.grad(marginal.log_prob))(x)
+        np.testing.assert_allclose(jax.vmap(lambda x: model.score(sde, t, x))(x), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("theta", [1e-3, 0.3, 1.2, 1.5607])
+def test_estimates_obey_the_geometry_of_the_path(name, theta):
+    model = MODELS[name]
+    x0 = model.sample(jr.key(1), 50)
+    u = np.cos(theta) * x0 + np.sin(theta) * jr.normal(jr.key(2), x0.shape)
+    estimate = jax.vmap(lambda u: model.predict(jnp.asarray(theta), u))(u)
+    cos, sin = np.cos(theta), np.sin(theta)
+    np.testing.assert_allclose(cos * u - sin * estimate.velocity, estimate.denoised, atol=2e-5)
+    np.testing.assert_allclose(sin * u + cos * estimate.velocity, estimate.noise, atol=2e-5)
+
+
+def test_velocity_does_not_cancel_at_small_noise():
+    model = Gaussian(jnp.asarray([0.3, -0.2]), jnp.asarray([[0.5, 0.2], [0.2, 0.3]]))
+    u = jnp.asarray([1.1, 0.4])
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), model)
+        truth = double.predict(jnp.asarray(1e-3, jnp.float64), jnp.asarray(u, jnp.float64))
+    single = model.predict(jnp.asarray(1e-3), u)
+    np.testing.assert_allclose(single.velocity, truth.velocity, rtol=1e-5)
+    np.testing.assert_allclose(single.noise, truth.noise, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_marginal_samples_have_its_density(name):
+    sde, model = PROCESSES["VP"], MODELS[name]
+    marginal = model.marginal(sde, 0.2)
+    direct = marginal.sample(jr.key(3), 20_000)
+    noised = sde.alpha(0.2) * model.sample(jr.key(4), 20_000) + sde.sigma(0.2) * jr.normal(jr.key(5), (20_000, 2))
+    np.testing.assert_allclose(jnp.mean(direct, 0), jnp.mean(noised, 0), atol=0.03)
+    np.testing.assert_allclose(jnp.cov(direct.T), jnp.cov(noised.T), atol=0.03)
+    entropies = [-jnp.mean(jax.vmap(marginal.log_prob)(x)) for x in (direct, noised)]
+    np.testing.assert_allclose(*entropies, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_density_integrates_to_one(name):
+    ticks = jnp.linspace(-6, 6, 1201)
+    grid = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+    total = jnp.exp(jax.vmap(MODELS[name].log_prob)(grid)).sum() * 0.01**2
+    assert float(total) == pytest.approx(1, abs=1e-3)
+
+
+def test_shapes_of_images():
+    model = Gaussian(jnp.zeros((2, 3, 1)), jnp.eye(6))
+    assert model.shape == (2, 3, 1)
+    assert model.sample(jr.key(0), 4).shape == (4, 2, 3, 1)
+    assert model.predict(jnp.asarray(0.5), jnp.ones((2, 3, 1))).velocity.shape == (2, 3, 1)

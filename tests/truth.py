@@ -1,0 +1,54 @@
+"""Processes, exact models and closed forms that tests share."""
+
+import math
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import sgm
+from sgm.model import Gaussian, GaussianMixture
+from sgm.sde import Cosine
+
+PROCESSES = {
+    "VP": sgm.VP(),
+    "VP cosine": sgm.VP(Cosine()),
+    "SubVP": sgm.SubVP(),
+    "SubVP cosine": sgm.SubVP(Cosine()),
+    "VE": sgm.VE(),
+    "Rectified": sgm.Rectified(),
+}
+FOUR = ("VP", "SubVP", "VE", "Rectified")
+
+
+def gaussian(dim):
+    """A correlated Gaussian with a mean, standard deviations between 0.1 and about 1.5."""
+    factor = jr.normal(jr.key(dim), (dim, dim)) / math.sqrt(dim)
+    return Gaussian(jr.normal(jr.key(dim + 1), (dim,)), factor @ factor.T + 0.01 * jnp.eye(dim))
+
+
+def mixture(dim):
+    """Five unequal modes."""
+    means = jr.normal(jr.key(dim + 2), (5, dim))
+    return GaussianMixture(means, jnp.linspace(0.1, 0.5, 5), jnp.asarray([0.3, 0.25, 0.2, 0.15, 0.1]))
+
+
+def closed_form(name, t):
+    """(alpha, sigma, f, g^2, log_snr) in float64, by formulas of the process's own paper."""
+    t = np.asarray(t, np.float64)
+    if name == "VE":
+        sigma = 1e-3 * 1e5**t
+        return np.ones_like(t), sigma, np.zeros_like(t), 2 * math.log(1e5) * sigma**2, -2 * np.log(sigma)
+    if name == "Rectified":
+        return 1 - t, t, -1 / (1 - t), 2 * t / (1 - t), 2 * np.log((1 - t) / t)
+    if name.endswith("cosine"):
+        start, end = math.atan(1e-3), math.atan(1e2)
+        theta = start + (end - start) * t
+        integral, beta = -2 * np.log(np.cos(theta)), 2 * (end - start) * np.tan(theta)
+    else:
+        integral, beta = 0.1 * t + 9.95 * t**2, 0.1 + 19.9 * t
+    alpha = np.exp(-integral / 2)
+    if name.startswith("VP"):
+        return alpha, np.sqrt(-np.expm1(-integral)), -beta / 2, beta, -np.log(np.expm1(integral))
+    sigma = -np.expm1(-integral)
+    return alpha, sigma, -beta / 2, -beta * np.expm1(-2 * integral), -integral - 2 * np.log(sigma)
