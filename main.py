@@ -21,7 +21,6 @@ from sgm.checkpoint import CheckpointError
 from sgm.config import (
     Config,
     ConfigError,
-    build,
     build_recipe,
     differences,
     has_config,
@@ -96,8 +95,8 @@ def prepare(run: Path, config: Config, default: Config) -> Config:
 
 def train_stage(run: Path, config: Config) -> None:
     """Train up to the configured step, and draw the data, the process and the loss."""
-    sde, model, data = build(config)
-    picture(run / "data.png", first_examples(data, 1024 if model.shape == (2,) else 64), "data")
+    sde, data = config.sde.build(), config.data
+    picture(run / "data.png", first_examples(data, 1024 if data.shape == (2,) else 64), "data")
     plot.save(plot.process(sde), run / "process.png")
 
     def make(step):

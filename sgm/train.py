@@ -108,6 +108,7 @@ def train(
     The state goes to `run/checkpoints` every `checkpoint_every` steps and at the end; every `sample_every` steps
     `on_sample` is called. Raises `TrainingDiverged` at the first loss or gradient that is not finite.
     """
+    run.mkdir(parents=True, exist_ok=True)
     saved = latest_step(run)
     if saved is not None:
         state = restore_checkpoint(run, saved, state)

@@ -17,3 +17,10 @@ def float64():
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.enable_x64(True))
         yield
+
+
+@pytest.fixture(scope="module")
+def standard_promotion():
+    """For tests that run other libraries' code, which is not written for strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

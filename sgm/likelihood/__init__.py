@@ -8,3 +8,4 @@ from sgm.likelihood.log_prob import log_prob as log_prob
 from sgm.likelihood.trace import AbstractTrace as AbstractTrace
 from sgm.likelihood.trace import Exact as Exact
 from sgm.likelihood.trace import Hutchinson as Hutchinson
+from sgm.likelihood.trace import field_and_products as field_and_products

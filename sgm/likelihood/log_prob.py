@@ -20,6 +20,7 @@ from sgm.model.condition import Condition, is_batched
 from sgm.sde.base import AbstractSDE
 
 MAX_STEPS = 4096
+FIRST_STEP = 0.01  # radians
 
 
 @runtime_checkable
@@ -54,7 +55,7 @@ def log_prob(
     *,
     cond: Condition | None = None,
     trace: AbstractTrace = Hutchinson(),
-    controller: diffrax.AbstractStepSizeController = diffrax.PIDController(rtol=1e-5, atol=1e-5),
+    controller: diffrax.AbstractAdaptiveStepSizeController = diffrax.PIDController(rtol=1e-5, atol=1e-5),
     prior: Density | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     full: bool = False,
@@ -64,7 +65,7 @@ def log_prob(
     - `key`: for random probes; each example draws its own.
     - `cond`: one condition for all examples, or one each.
     - `trace`: how the divergence is found, `Hutchinson(count)` or `Exact()`.
-    - `controller`: the step size controller of the Tsit5 solve, each example with steps of its own.
+    - `controller`: the adaptive step size controller of the Tsit5 solve, in which each example has steps of its own.
     - `prior`: the density of x at t1 in place of `sde.prior`.
     - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
     - `full`: return a `LogProb` with the standard error, the latent, the evaluations and the solver's result.
@@ -107,7 +108,7 @@ def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
         diffrax.Tsit5(),
         start,
         end,
-        None,
+        FIRST_STEP,
         (u0, no_change),
         args=probes,
         stepsize_controller=controller,
@@ -143,5 +144,5 @@ class _FlowAndDivergence(eqx.Module):
 
 
 def _evaluations(steps):
-    """Of Tsit5: six a step, accepted or not, one at the start, and two that choose the first step."""
-    return 6 * steps + 3
+    """Of Tsit5: six a step, accepted or not, and one at the start."""
+    return 6 * steps + 1

@@ -29,7 +29,7 @@ class Convolution(eqx.Module):
         self.bias = jnp.zeros(outputs)
         self.stride = stride
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Float[Array, "rows columns outputs"]:
         pad = self.kernel.shape[0] // 2
         y = jax.lax.conv_general_dilated(
             x[None],

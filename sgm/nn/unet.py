@@ -39,7 +39,7 @@ class ResidualBlock(eqx.Module):
         self.shortcut = Convolution(inputs, outputs, size=1, key=key_shortcut) if inputs != outputs else None
         self.rate = rate
 
-    def __call__(self, x: Image, embedded, key) -> Image:
+    def __call__(self, x: Image, embedded, key) -> Float[Array, "height width outputs"]:
         hidden = self.conv1(jax.nn.silu(self.norm1(x)))
         hidden = jax.nn.silu(modulate(self.norm2(hidden), self.modulation(embedded)))
         hidden = self.conv2(dropout(hidden, self.rate, key))

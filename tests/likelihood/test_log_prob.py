@@ -1,0 +1,194 @@
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy import stats
+from truth import FOUR, PROCESSES, gaussian, mixture
+
+import sgm
+from sgm.likelihood import field_and_products
+from sgm.model import Gaussian
+
+MODELS = {"gaussian 2": gaussian(2), "gaussian 16": gaussian(16), "mixture 2": mixture(2), "mixture 16": mixture(16)}
+
+
+def data(sde, model, n):
+    return model.marginal(sde, sde.t0).sample(jr.key(0), n)
+
+
+def truth(sde, model, x):
+    return jax.vmap(model.marginal(sde, sde.t0).log_prob)(x)
+
+
+@pytest.mark.parametrize("process", FOUR)
+@pytest.mark.parametrize("name", MODELS)
+def test_exact_models_have_their_closed_form_density(process, name):
+    sde, model = PROCESSES[process], MODELS[name]
+    x = data(sde, model, 200)
+    prior = model.marginal(sde, sde.t1)
+    result = sgm.log_prob(sde, model, x, trace=sgm.Exact(), prior=prior, full=True)
+    assert np.abs(result.value - truth(sde, model, x)).mean() < 1e-3
+    np.testing.assert_array_equal(result.stderr, 0)
+    assert bool(jnp.all(result.result == diffrax.RESULTS.successful))
+    # The standard prior in place of the exact one costs what docs/likelihood.md says: below 0.05 nats here.
+    mismatch = np.abs(sgm.log_prob(sde, model, x, trace=sgm.Exact()) - truth(sde, model, x)).mean()
+    expected = np.abs(jax.vmap(sde.prior.log_prob)(result.latent) - jax.vmap(prior.log_prob)(result.latent)).mean()
+    np.testing.assert_allclose(mismatch, expected, atol=1e-3)
+    assert mismatch < 0.05
+
+
+def shared_range(process, low=2e-3, high=90.0):
+    sde = PROCESSES[process]
+    options = {} if not process.endswith("cosine") else {"schedule": sde.schedule}
+    t0, t1 = (float(sde.time(np.arctan(ratio))) for ratio in (low, high))
+    return type(sde)(**options, t0=t0, t1=t1)
+
+
+def test_the_density_of_u_is_the_same_under_every_process():
+    u, values = mixture(2).sample(jr.key(1), 50), []
+    for process in PROCESSES:
+        sde = shared_range(process)
+        scale = sde.rho(sde.t0)
+        values.append(sgm.log_prob(sde, mixture(2), scale * u, trace=sgm.Exact()) + 2 * jnp.log(scale))
+    np.testing.assert_allclose(values, np.tile(values[0], (len(values), 1)), atol=2e-3)
+
+
+def test_hutchinson_covers_the_exact_value_at_the_stated_rate():
+    sde, model = sgm.VP(), gaussian(16)
+    x = data(sde, model, 1000)
+    exact = sgm.log_prob(sde, model, x, trace=sgm.Exact())
+    for count in (2, 8):
+        result = sgm.log_prob(sde, model, x, jr.key(2), trace=sgm.Hutchinson(count), full=True)
+        standard = np.asarray((result.value - exact) / result.stderr)
+        # Student's t with count - 1 degrees of freedom; sign probes are only nearly normal.
+        covered = np.mean(np.abs(standard) < stats.t.ppf(0.9, count - 1))
+        assert abs(covered - 0.8) < 0.05
+        np.testing.assert_allclose(np.mean(result.value - exact), 0, atol=4 * np.std(result.value - exact) / 1000**0.5)
+
+
+def test_a_single_probe_has_no_error_bar():
+    result = sgm.log_prob(sgm.VP(), gaussian(2), jnp.ones((3, 2)), jr.key(0), trace=sgm.Hutchinson(1), full=True)
+    assert bool(jnp.all(jnp.isnan(result.stderr)) & jnp.all(jnp.isfinite(result.value)))
+
+
+def test_products_with_the_jacobian():
+    def field(x):
+        return jnp.stack([x[0] ** 2 * x[1], jnp.sin(x[1]) + 3 * x[0]])
+
+    x, probes = jnp.asarray([0.5, -1.2]), jnp.asarray([[1.0, 0.0], [1.0, -1.0], [0.3, 2.0]])
+    value, products = field_and_products(field, x, probes)
+    jacobian = jax.jacfwd(field)(x)
+    np.testing.assert_allclose(value, field(x), rtol=1e-6)
+    np.testing.assert_allclose(products, jnp.einsum("pi,ij,pj->p", probes, jacobian, probes), rtol=1e-5)
+
+
+def test_latents_are_carried_to_the_end():
+    sde, model = sgm.VE(), gaussian(2)
+    x = data(sde, model, 2000)
+    latent = sgm.log_prob(sde, model, x, trace=sgm.Exact(), full=True).latent
+    np.testing.assert_allclose(jnp.cov(latent.T), 1e4 * jnp.eye(2), atol=700)
+
+
+def test_evaluations_are_counted():
+    calls = []
+
+    class Counting(sgm.model.AbstractModel):
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, theta, u, cond=None, key=None):
+            jax.debug.callback(lambda theta: calls.append(float(theta)), theta)
+            return mixture(2).predict(theta, u)
+
+    controller = diffrax.PIDController(rtol=1e-4, atol=1e-4)
+    result = sgm.log_prob(sgm.VP(), Counting(), jnp.ones(2), trace=sgm.Exact(), controller=controller, full=True)
+    result.value.block_until_ready()
+    jax.effects_barrier()
+    # Each evaluation calls the model once, or once a probe where the callback is batched with the products.
+    assert len(calls) in (int(result.nfe), 2 * int(result.nfe))
+
+
+def test_one_example_or_many_and_any_batch_axes():
+    sde, model = sgm.VP(), mixture(2)
+    x = data(sde, model, 6)
+    flat = sgm.log_prob(sde, model, x, trace=sgm.Exact())
+    shaped = sgm.log_prob(sde, model, x.reshape(2, 3, 2), trace=sgm.Exact(), full=True)
+    assert shaped.value.shape == shaped.nfe.shape == (2, 3) and shaped.latent.shape == (2, 3, 2)
+    np.testing.assert_allclose(shaped.value.reshape(-1), flat, rtol=1e-5)
+    alone = sgm.log_prob(sde, model, x[4], trace=sgm.Exact())
+    np.testing.assert_allclose(alone, flat[4], rtol=1e-5)
+
+
+def test_conditions_reach_the_model():
+    class Shifted(sgm.model.AbstractModel):
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, theta, u, cond=None, key=None):
+            return Gaussian(cond.params, jnp.eye(2)).predict(theta, u)
+
+    params, x = jnp.asarray([[1.0, 2.0], [-1.0, 0.5]]), jnp.asarray([[0.3, 0.1], [0.3, 0.1]])
+    values = sgm.log_prob(sgm.VP(), Shifted(), x, cond=sgm.Condition(params=params), trace=sgm.Exact())
+    expected = -0.5 * jnp.sum((x - params) ** 2, -1) - jnp.log(2 * jnp.pi)
+    np.testing.assert_allclose(values, expected, atol=5e-2)  # The standard prior is off by so much.
+    one = sgm.log_prob(sgm.VP(), Shifted(), x, cond=sgm.Condition(params=params[0]), trace=sgm.Exact())
+    np.testing.assert_allclose(one[0], values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("trace", [sgm.Exact(), sgm.Hutchinson(2)])
+def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float64, trace):
+    network = sgm.nn.MLP((2,), width=8, depth=1, key=jr.key(0))
+    weights, rest = eqx.partition(network, eqx.is_inexact_array)
+    weights = jax.tree.map(lambda leaf: 0.3 * jr.normal(jr.key(leaf.size), leaf.shape), weights)
+    direction = jax.tree.map(lambda leaf: jr.normal(jr.key(leaf.size + 1), leaf.shape), weights)
+    controller = diffrax.PIDController(rtol=1e-9, atol=1e-9)
+
+    def mean(weights):
+        model = sgm.ScoreModel(eqx.combine(weights, rest), sgm.model.Karras(0.5), shape=(2,))
+        x = jnp.asarray([[0.3, -0.4], [1.0, 0.2]])
+        return jnp.mean(sgm.log_prob(sgm.VP(), model, x, jr.key(1), trace=trace, controller=controller))
+
+    def along(step):
+        return float(mean(jax.tree.map(lambda leaf, slope: leaf + step * slope, weights, direction)))
+
+    gradient = jax.grad(mean)(weights)
+    slope = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    assert float(slope) == pytest.approx((along(1e-5) - along(-1e-5)) / 2e-5, rel=1e-5)
+
+
+def test_an_unfinished_solve_is_flagged():
+    class Stiff(sgm.model.AbstractModel):
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, theta, u, cond=None, key=None):
+            return jax.tree.map(lambda part: jnp.where(u > 5, jnp.nan, part), gaussian(2).predict(theta, u))
+
+    result = sgm.log_prob(sgm.VP(), Stiff(), jnp.asarray([[0.1, 0.2], [9.0, 9.0]]), trace=sgm.Exact(), full=True)
+    assert bool(jnp.isfinite(result.value[0]) & jnp.isnan(result.value[1]))
+    assert bool((result.result == diffrax.RESULTS.successful)[0]) and not bool(
+        (result.result == diffrax.RESULTS.successful)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (jnp.ones(3), {"trace": sgm.Exact()}, r"log_prob: x has shape \(3,\), but the model is of examples of shape \(2,\)"),
+        (jnp.ones((2, 5)), {"trace": sgm.Exact()}, r"log_prob: x has shape \(2, 5\)"),
+        (jnp.ones(2), {}, "log_prob: key is None, but Hutchinson draws random probes; pass key="),
+    ],
+)
+def test_wrong_arguments_are_named(x, options, message):
+    with pytest.raises(ValueError, match=message):
+        sgm.log_prob(sgm.VP(), gaussian(2), x, **options)
+
+
+def test_integer_images_are_refused():
+    with jax.disable_jit(False), pytest.raises((ValueError, TypeError), match="log_prob"):
+        sgm.log_prob(sgm.VP(), gaussian(2), jnp.ones(2, jnp.int32), trace=sgm.Exact())
+
+
+def test_probes_must_be_positive():
+    with pytest.raises(ValueError, match="Hutchinson: count = 0; pass count >= 1"):
+        sgm.Hutchinson(0)

@@ -1,0 +1,188 @@
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from main import main
+
+import sgm
+from sgm.checkpoint import CheckpointError
+from sgm.config import (
+    Config,
+    ConfigError,
+    MLPConfig,
+    SDEConfig,
+    TrainConfig,
+    differences,
+    from_json,
+    read_config,
+    to_json,
+    write_config,
+)
+from sgm.data import Checkerboard, Digits, Images
+
+# optax and Orbax promote types.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+SMALL = (
+    *("--train.steps", "6", "--train.batch-size", "8", "--train.checkpoint-every", "3", "--train.sample-every", "3"),
+    *("--sample.n", "4", "--sample.steps", "5", "--sample.frames", "3"),
+    *("--evaluate.n", "5", "--evaluate.batch-size", "3", "--evaluate.tolerance", "1e-2"),
+)
+
+
+def command(folder, *arguments):
+    return main([*arguments, "--run", str(folder), *SMALL])
+
+
+def is_picture(path):
+    pixels = np.asarray(PIL.Image.open(path).convert("L"))
+    return pixels.size > 10_000 and pixels.std() > 1
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert command(folder, "--network.width", "16", "--network.depth", "1") == 0
+    return folder
+
+
+def test_digits_leave_all_that_is_promised(digits):
+    pictures = ("data", "process", "loss", "samples_sde", "samples_ode", "film_strip", "samples_step_0000003")
+    for name in pictures:
+        assert is_picture(digits / f"{name}.png"), name
+    assert len((digits / "metrics.jsonl").read_text().splitlines()) == 6
+    report = json.loads((digits / "evaluation.json").read_text())
+    assert report["examples"] == 5 and report["unfinished"] == 0
+    assert report["uniform"] == pytest.approx(np.log2(17))
+    assert report["gaussian"][0] == pytest.approx(2.95, abs=0.03)
+    assert np.isfinite(report["bits_per_dim"]).all()
+
+
+def test_the_same_command_again_changes_nothing(digits, capsys):
+    before = (digits / "metrics.jsonl").read_text(), (digits / "evaluation.json").read_text()
+    assert command(digits, "--network.width", "16", "--network.depth", "1") == 0
+    assert before == ((digits / "metrics.jsonl").read_text(), (digits / "evaluation.json").read_text())
+    printed = capsys.readouterr().out
+    assert "Gaussian bits/dim   2.9" in printed and "uniform bits/dim    4.0875" in printed
+
+
+def test_load_gives_averaged_weights_or_raw_ones(digits):
+    sde, averaged = sgm.load(digits)
+    _, raw = sgm.load(digits, average=False)
+    assert isinstance(sde, sgm.VP) and averaged.shape == (8, 8, 1)
+    difference = np.abs(np.asarray(averaged.network.inlet.weight) - np.asarray(raw.network.inlet.weight)).max()
+    assert 0 < difference < 0.1
+
+
+def test_later_stages_need_no_repetition_of_the_options(digits):
+    assert main(["--run", str(digits), "--stages", "sample", "--sample.n", "4", "--sample.steps", "3"]) == 0
+    assert read_config(digits).network == MLPConfig(16, 1, 0.1)
+
+
+def test_a_run_keeps_its_configuration(digits, capsys):
+    assert command(digits, "--network.width", "32", "--network.depth", "1") == 1
+    error = capsys.readouterr().err
+    assert "was begun with another configuration, in network.width;" in error and "--run" in error
+
+
+def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
+    assert command(tmp_path / "moons", "--config", "moons", "--network.width", "16") == 0
+    for name in ("data", "process", "loss", "samples", "trajectories", "density"):
+        assert is_picture(tmp_path / "moons" / f"{name}.png"), name
+    assert "entropy of the data -2.3939" in capsys.readouterr().out
+
+
+def test_images_conditioned_on_classes(tmp_path):
+    arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
+    assert command(tmp_path / "classes", *arguments) == 0
+    _, model = sgm.load(tmp_path / "classes")
+    assert model.network.embedding.label.weight.shape[0] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config", "nothing"), "main.py: --config nothing: there is no configs/nothing.py; there are checkerboard,"),
+        (("--sde.process", "VE", "--sde.beta-max", "3"), "main.py: sde: VE has no option 'schedule'; it has sigma_min"),
+        (("--stages", "evaluate"), "the run has no checkpoint yet; train it first"),
+    ],
+)
+def test_wrong_commands_end_with_one_line(tmp_path, capsys, arguments, message):
+    assert main([*arguments, "--run", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_an_unknown_field_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--train.stepz", "3", "--run", str(tmp_path)])
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert "--train.stepz" in printed.err + printed.out
+
+
+def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["--config", "flowers", "--run", str(tmp_path / "run"), "--data.path", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert "there is no folder" in error and "--data.path FOLDER" in error and error.count("\n") == 1
+
+
+def test_load_names_what_is_missing(tmp_path):
+    with pytest.raises(CheckpointError, match=r"load: there is no run in .* pass the folder of a run"):
+        sgm.load(tmp_path)
+
+
+CONFIG = Config(data=Digits(), network=MLPConfig())
+
+
+@pytest.mark.parametrize("data", [Digits(label=True), Checkerboard(), Images("hub/name", resolution=8, classes=3)])
+def test_configurations_survive_the_disk(tmp_path, data):
+    config = Config(data=data, network=MLPConfig(8), sde=SDEConfig("VE", sigma_max=50.0), stages=("train",))
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+def test_nothing_on_disk_can_run_code(tmp_path):
+    with pytest.raises(ConfigError, match="there is no 'Popen'; known are"):
+        from_json({"type": "Popen", "args": ["ls"]})
+    with pytest.raises(ConfigError, match=r"MLPConfig has no option 'widht'; it has width, depth, dropout"):
+        from_json({"type": "MLPConfig", "widht": 3})
+    (tmp_path / "config.json").write_text('{"type": "Config", ')
+    with pytest.raises(ConfigError, match="it is not JSON"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(to_json(MLPConfig())))
+    with pytest.raises(ConfigError, match="it describes a MLPConfig"):
+        read_config(tmp_path)
+
+
+def test_differences_are_what_changes_the_model():
+    import dataclasses
+
+    other = dataclasses.replace(CONFIG, train=TrainConfig(steps=7, log_every=3), run="elsewhere", stages=("train",), seed=1)
+    assert differences(CONFIG, other) == {"train.steps", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("sde", "expected"),
+    [
+        (SDEConfig(), sgm.VP()),
+        (SDEConfig("SubVP", beta_max=10.0), sgm.SubVP(sgm.sde.Linear(beta_max=10.0))),
+        (SDEConfig("VP", schedule="Cosine"), sgm.VP(sgm.sde.Cosine())),
+        (SDEConfig("VE", sigma_max=50.0), sgm.VE(sigma_max=50.0)),
+        (SDEConfig("Rectified", t0=0.01), sgm.Rectified(t0=0.01)),
+    ],
+)
+def test_processes_are_built_from_their_options(sde, expected):
+    assert sde.build() == expected
+
+
+@pytest.mark.parametrize("section", ["train.steps", "sample.n", "evaluate.n"])
+def test_counts_are_positive(tmp_path, capsys, section):
+    try:
+        status = main([f"--{section}", "0", "--run", str(tmp_path)])
+    except SystemExit as stop:
+        status = stop.code
+    printed = capsys.readouterr()
+    assert status != 0 and f"{section} = 0; pass at least 1" in printed.err + printed.out

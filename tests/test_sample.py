@@ -1,0 +1,248 @@
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy import stats
+from truth import FOUR, PROCESSES, gaussian, mixture
+
+import sgm
+from sgm.model import Empirical, Gaussian
+from sgm.solve import FixedSteps, LogSNRGrid, ThetaGrid, UniformGrid
+
+MODEL = gaussian(2)
+METHODS = {
+    "EulerMaruyama": sgm.EulerMaruyama(500),
+    "ReverseSDE": sgm.ReverseSDE(),
+    "ReverseSDE fixed": sgm.ReverseSDE(stepping=FixedSteps(100)),
+    "ProbabilityFlow": sgm.ProbabilityFlow(),
+    "ProbabilityFlow fixed": sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(50, ThetaGrid())),
+}
+TIGHT = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-6, atol=1e-6))
+
+
+def moments_agree(x, model, n):
+    """Mean and covariance within five standard errors, and 1% for the method's own error."""
+    cov = model.eigenvectors * model.eigenvalues @ model.eigenvectors.T
+    std = np.sqrt(np.diag(cov))
+    np.testing.assert_array_less(np.abs(x.mean(0) - model.mean), (5 / np.sqrt(n) + 0.01) * std)
+    np.testing.assert_array_less(np.abs(np.cov(x.T) - cov), (5 * np.sqrt(2 / n) + 0.02) * np.outer(std, std))
+
+
+@pytest.mark.parametrize("process", FOUR)
+def test_euler_maruyama_draws_the_gaussian_under_every_process(process):
+    x = sgm.sample(PROCESSES[process], MODEL, jr.key(0), 10_000)
+    moments_agree(np.asarray(x), MODEL, 10_000)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_draws_the_gaussian(method):
+    x = sgm.sample(sgm.VP(), MODEL, jr.key(1), 5000, method=METHODS[method])
+    moments_agree(np.asarray(x), MODEL, 5000)
+
+
+@pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
+def test_equal_points_are_drawn_equally_often(method):
+    points = jnp.asarray([[1.0, 0.0], [-1.0, 0.3], [0.4, -1.0], [0.1, 0.9], [-0.6, -0.7]])
+    chosen = sgm.EulerMaruyama(200) if method == "EulerMaruyama" else METHODS[method]
+
+    def p_value(key):
+        x = sgm.sample(sgm.VP(), Empirical(points), key, 400, method=chosen)
+        nearest = jnp.argmin(jnp.sum((x[:, None] - points) ** 2, -1), -1)
+        np.testing.assert_allclose(x, points[nearest], atol=0.01)
+        return stats.chisquare(np.bincount(nearest, minlength=5)).pvalue
+
+    p_values = [p_value(jr.key(seed)) for seed in range(20)]
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+
+
+def weak_error(method):
+    """Of the standard deviation, for centred data of one standard deviation and 100,000 paths."""
+    model = Gaussian(jnp.zeros(50), 0.25 * jnp.eye(50))
+    x = sgm.sample(sgm.VP(), model, jr.key(2), 2000, method=method, saveat=diffrax.SaveAt(t0=True))
+    return abs(float(x.std() / model.marginal(sgm.VP(), sgm.VP().t0).eigenvalues[0] ** 0.5) - 1)
+
+
+@pytest.mark.parametrize("make", [sgm.EulerMaruyama, lambda n: sgm.ReverseSDE(diffrax.Euler(), FixedSteps(n))])
+def test_weak_order_of_euler_is_one(make):
+    steps = np.asarray([20, 40, 80])
+    errors = np.asarray([weak_error(make(int(n))) for n in steps])
+    order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert 0.85 < order < 1.25
+
+
+def test_shark_beats_euler_by_far():
+    euler, shark = (weak_error(sgm.ReverseSDE(solver, FixedSteps(40))) for solver in (diffrax.Euler(), diffrax.ShARK()))
+    assert shark < 0.2 * euler
+
+
+@pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (diffrax.Bosh3(), 3)])
+def test_order_of_the_flow(float64, solver, order):
+    sde, model = sgm.VP(), mixture(2)
+    steps = np.asarray([40, 80, 160])
+    saveat = diffrax.SaveAt(t0=True)
+    tight = sgm.ProbabilityFlow(diffrax.Dopri8(), diffrax.PIDController(rtol=1e-11, atol=1e-11))
+    truth = sgm.sample(sde, model, jr.key(3), 20, method=tight, saveat=saveat)
+    errors = [
+        float(jnp.abs(sgm.sample(sde, model, jr.key(3), 20, method=method, saveat=saveat) - truth).mean())
+        for method in (sgm.ProbabilityFlow(solver, FixedSteps(int(n), ThetaGrid())) for n in steps)
+    ]
+    measured = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert abs(measured - order) < 0.35
+
+
+def shared_range(process, low=2e-3, high=90.0):
+    """The process between two noise levels that all share."""
+    sde = PROCESSES[process]
+    options = {} if not process.endswith("cosine") else {"schedule": sde.schedule}
+    t0, t1 = (float(sde.time(np.arctan(ratio))) for ratio in (low, high))
+    return type(sde)(**options, t0=t0, t1=t1)
+
+
+def test_the_flow_is_the_same_under_every_process():
+    samples = [sgm.sample(shared_range(name), mixture(2), jr.key(4), 50, method=TIGHT) for name in PROCESSES]
+    np.testing.assert_allclose(samples, np.tile(samples[0], (len(samples), 1, 1)), atol=2e-4)
+
+
+def test_the_universal_sde_is_the_same_under_every_process():
+    method = sgm.ReverseSDE(stepping=FixedSteps(100, LogSNRGrid()))
+    samples = [sgm.sample(shared_range(name), mixture(2), jr.key(4), 50, method=method) for name in PROCESSES]
+    np.testing.assert_allclose(samples, np.tile(samples[0], (len(samples), 1, 1)), atol=2e-3)
+
+
+@pytest.mark.parametrize("process", FOUR)
+@pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
+def test_saved_paths_speak_the_time_of_the_process(process, method):
+    sde = PROCESSES[process]
+    ts = sde.time(jnp.linspace(sde.theta(sde.t1), sde.theta(sde.t0), 6)).at[0].set(sde.t1).at[-1].set(sde.t0)
+    saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: (t, x))
+    times, x = sgm.sample(sde, MODEL, jr.key(5), 2000, method=METHODS[method], saveat=saveat)
+    assert x.shape == (2000, 6, 2)
+    np.testing.assert_allclose(times[0], ts, rtol=1e-3, atol=1e-5)
+    for index, t in enumerate(ts):
+        if index > 0:  # At t1 the path starts from the prior instead.
+            std = np.sqrt(MODEL.marginal(sde, t).eigenvalues)
+            turned = np.asarray(x[:, index]) @ np.asarray(MODEL.eigenvectors)
+            np.testing.assert_allclose(turned.std(0), std, rtol=0.1)
+    end = sgm.sample(sde, MODEL, jr.key(5), 2000, method=METHODS[method], saveat=diffrax.SaveAt(t0=True))
+    np.testing.assert_allclose(end[:, 0], x[:, -1], atol=1e-5 * float(sde.rho(sde.t0)))
+    start = sgm.sample(sde, MODEL, jr.key(5), 2000, method=METHODS[method], saveat=diffrax.SaveAt(t1=True))
+    np.testing.assert_allclose(start[:, 0], x[:, 0], rtol=1e-5)
+
+
+def test_a_sample_is_the_denoised_end_of_its_path():
+    sde = sgm.VP()
+    end = sgm.sample(sde, MODEL, jr.key(6), 5, saveat=diffrax.SaveAt(t0=True))[:, 0]
+    denoised = jax.vmap(lambda x: MODEL.denoise(sde, sde.t0, x))(end)
+    np.testing.assert_allclose(sgm.sample(sde, MODEL, jr.key(6), 5), denoised, atol=1e-6)
+
+
+def test_one_example_or_many():
+    assert sgm.sample(sgm.VP(), MODEL, jr.key(7)).shape == (2,)
+    many = sgm.sample(sgm.VP(), MODEL, jr.key(7), 3)
+    assert many.shape == (3, 2)
+    alone = sgm.sample(sgm.VP(), MODEL, jr.split(jr.key(7), 3)[1])
+    np.testing.assert_allclose(alone, many[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
+def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float64, method):
+    chosen = {
+        "EulerMaruyama": sgm.EulerMaruyama(20),
+        # Tight, so that the choice of steps is smooth in the parameters to the digits compared.
+        "ProbabilityFlow": sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-10, atol=1e-10)),
+    }.get(method, METHODS[method])
+    model, direction = mixture(2), jax.tree.map(jnp.cos, mixture(2))
+
+    def mean_square(model):
+        return jnp.mean(sgm.sample(sgm.VP(), model, jr.key(8), 4, method=chosen) ** 2)
+
+    def along(step):
+        return float(mean_square(jax.tree.map(lambda leaf, slope: leaf + step * slope, model, direction)))
+
+    gradient = jax.grad(mean_square)(model)
+    slope = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    assert float(slope) == pytest.approx((along(1e-5) - along(-1e-5)) / 2e-5, rel=1e-5)
+
+
+def test_every_adjoint_gives_the_same_gradient():
+    def mean_square(scale, adjoint):
+        model = Gaussian(MODEL.mean * scale, jnp.eye(2))
+        return jnp.mean(sgm.sample(sgm.VP(), model, jr.key(9), 4, method=sgm.EulerMaruyama(50), adjoint=adjoint) ** 2)
+
+    by_default = jax.grad(mean_square)(1.0, None)
+    direct = jax.grad(mean_square)(1.0, diffrax.DirectAdjoint())
+    forward = jax.jacfwd(mean_square)(1.0, diffrax.ForwardMode())
+    np.testing.assert_allclose([direct, forward], float(by_default), rtol=1e-5)
+
+
+def test_conditions_are_one_for_all_or_one_each():
+    class Shifted(sgm.model.AbstractModel):
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, theta, u, cond=None, key=None):
+            return Gaussian(cond.params, 1e-4 * jnp.eye(2)).predict(theta, u)
+
+    params = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [-1.0, 0.0]])
+    method = sgm.EulerMaruyama(100)
+    each = sgm.sample(sgm.VP(), Shifted(), jr.key(0), 3, cond=sgm.Condition(params=params), method=method)
+    np.testing.assert_allclose(each, params, atol=0.1)
+    same = sgm.sample(sgm.VP(), Shifted(), jr.key(0), 3, cond=sgm.Condition(params=params[0]), method=method)
+    np.testing.assert_allclose(same, jnp.tile(params[0], (3, 1)), atol=0.1)
+    with pytest.raises(ValueError, match=r"sample: the parts of cond have batch axes \[\(3,\)\], but the examples have \(4,\)"):
+        sgm.sample(sgm.VP(), Shifted(), jr.key(0), 4, cond=sgm.Condition(params=params), method=method)
+
+
+def test_progress_is_shown(capfd):
+    method = sgm.EulerMaruyama(10)
+    sgm.sample(sgm.VP(), MODEL, jr.key(0), 2, method=method, progress=diffrax.TextProgressMeter()).block_until_ready()
+    jax.effects_barrier()
+    assert "100.00%" in capfd.readouterr().out
+
+
+def test_a_second_call_does_not_trace_again():
+    traces = []
+
+    class Counting(sgm.model.AbstractModel):
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, theta, u, cond=None, key=None):
+            traces.append(1)
+            return MODEL.predict(theta, u)
+
+    model, method = Counting(), sgm.EulerMaruyama(5)
+    sgm.sample(sgm.VP(), model, jr.key(0), 2, method=method)
+    first = len(traces)
+    sgm.sample(sgm.VP(), model, jr.key(1), 2, method=sgm.EulerMaruyama(5))
+    assert first > 0 and len(traces) == first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "sample: n = 0; pass n >= 1"),
+        ({"saveat": diffrax.SaveAt(ts=jnp.asarray([1.0, 0.5, -0.1]))}, r"sample: saveat: t = -0.1\S* lies outside"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        sgm.sample(sgm.VP(), MODEL, jr.key(0), **options)
+
+
+def test_steps_must_be_positive():
+    with pytest.raises(ValueError, match="EulerMaruyama: steps = 0; pass steps >= 1"):
+        sgm.EulerMaruyama(0)
+
+
+def test_uniform_steps_overshoot_where_log_snr_steps_do_not():
+    """Why the default grid is what it is; the whole table is in docs/sampling.md."""
+
+    def reach(grid):
+        saveat = diffrax.SaveAt(steps=True, fn=lambda t, x, args: x / sgm.Rectified().rho(t))
+        method = sgm.EulerMaruyama(100, grid)
+        paths = sgm.sample(sgm.Rectified(), Gaussian(jnp.zeros(2), jnp.eye(2)), jr.key(0), 1000, method=method, saveat=saveat)
+        return float(paths.std(axis=(0, 2)).max())
+
+    assert reach(UniformGrid()) > 5
+    assert reach(LogSNRGrid()) < 1.2

@@ -1,0 +1,181 @@
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import sgm
+from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
+from sgm.data import Checkerboard, Digits, prefetch
+from sgm.loss import LikelihoodWeighting, UniformLogSNR
+from sgm.train import Recipe, TrainingDiverged, adam, train, train_step
+# optax and Orbax promote types.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+STEPS = 40
+
+
+def recipe(data=Digits(), **options):
+    settings = dict(weighting=LikelihoodWeighting(), times=UniformLogSNR(), average_decay=0.99, levels=data.levels, seed=3)
+    return Recipe(**{**settings, "sde": sgm.VP(), "optimiser": adam(1e-3, 10, STEPS, 1.0), **options})
+
+
+def model(width=16, shape=(8, 8, 1)):
+    network = sgm.nn.MLP(shape, width, 1, dropout=0.1, key=jr.key(0))
+    return sgm.ScoreModel(network, sgm.model.Karras(0.7), shape=shape)
+
+
+def batches(start, stop, data=Digits()):
+    return prefetch(lambda step: (jax.device_put(data.batch(step, 32, 3)[0]), None), start, stop)
+
+
+def run_to(steps, folder, fixed=None, **options):
+    fixed = fixed or recipe()
+    settings = {"log_every": 7, "checkpoint_every": 10, "sample_every": 1000, **options}
+    return train(fixed, fixed.start(model()), batches, steps, folder, **settings)
+
+
+def arrays(state):
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(
+        eqx.filter(state, eqx.is_array))}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
+    whole = run_to(STEPS, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(start, stop):
+        for step, batch in enumerate(batches(start, stop), start):
+            if step == 25:  # Five steps after the checkpoint of step 20.
+                raise Killed
+            yield batch
+
+    fixed = recipe()
+    with pytest.raises(Killed):
+        train(fixed, fixed.start(model()), kill, STEPS, tmp_path / "killed", log_every=1, checkpoint_every=20)
+    assert latest_step(tmp_path / "killed") == 20 and len(lines(tmp_path / "killed")) == 25
+    resumed = run_to(STEPS, tmp_path / "killed", checkpoint_every=20)
+    first, second = arrays(whole), arrays(resumed)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+    assert [line["step"] for line in lines(tmp_path / "whole")] == list(range(1, STEPS + 1))
+
+
+def test_training_learns_and_keeps_two_checkpoints(tmp_path):
+    fixed = recipe(Checkerboard(), optimiser=adam(3e-3, 10, 300, 1.0), average_decay=0.9)
+    seen = []
+    state = train(
+        fixed,
+        fixed.start(model(32, (2,))),
+        lambda start, stop: batches(start, stop, Checkerboard()),
+        300,
+        tmp_path,
+        checkpoint_every=100,
+        sample_every=150,
+        on_sample=lambda state: seen.append(int(state.step)),
+    )
+    losses = [line["loss"] for line in lines(tmp_path)]
+    assert np.mean(losses[-50:]) < 0.9 * np.mean(losses[:50])
+    assert seen == [150, 300]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["200", "300"]
+    assert int(state.step) == 300
+
+
+def test_averages_warm_up_and_are_not_the_weights():
+    fixed, state = recipe(average_decay=0.9), recipe().start(model())
+    batch = next(batches(0, 1))
+    before = np.asarray(state.average.network.outlet.bias)
+    state, _ = train_step((fixed, batch), state)
+    # The first decay is 1/10 whatever the final one.
+    weights = np.asarray(state.model.network.outlet.bias)
+    np.testing.assert_allclose(state.average.network.outlet.bias, before + 0.9 * (weights - before), rtol=1e-5)
+    state, _ = train_step((fixed, batch), state)
+    assert np.abs(np.asarray(state.average.network.outlet.bias) - np.asarray(state.model.network.outlet.bias)).max() > 0
+
+
+def test_every_step_has_its_own_randomness():
+    fixed, batch = recipe(optimiser=optax.sgd(0.0)), next(batches(0, 1))
+    state = fixed.start(model())
+    losses = []
+    for _ in range(3):
+        state, metrics = train_step((fixed, batch), state)
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == 3
+
+
+def test_the_learning_rate_rises_and_falls():
+    optimiser = adam(1e-2, 5, 20, 1.0)
+    state, sizes = optimiser.init(jnp.zeros(1)), []
+    for _ in range(20):
+        update, state = optimiser.update(jnp.ones(1), state)
+        sizes.append(abs(float(update[0])))
+    assert sizes[0] == 0 and sizes[5] == pytest.approx(1e-2, rel=0.01) and sizes[-1] < 2e-4
+    assert np.all(np.diff(sizes[:6]) > 0) and np.all(np.diff(sizes[6:]) < 0)
+
+
+def test_divergence_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
+    def poisoned(start, stop):
+        for step, (x, cond) in enumerate(batches(start, stop, Checkerboard()), start + 1):
+            yield (x * jnp.nan if step == 26 else x), cond
+
+    fixed = recipe(Checkerboard())
+    with pytest.raises(TrainingDiverged, match=r"at step 26 the loss is nan .* the last good checkpoint is \S*checkpoints/20"):
+        train(fixed, fixed.start(model(16, (2,))), poisoned, STEPS, tmp_path, log_every=7, checkpoint_every=20)
+    assert latest_step(tmp_path) == 20
+
+
+class TestCheckpoints:
+    def saved(self, folder):
+        state = recipe().start(model())
+        for step in (1, 2):
+            save_checkpoint(folder, step, state)
+        return state
+
+    def test_round_trip(self, tmp_path):
+        state = self.saved(tmp_path)
+        like = eqx.filter_eval_shape(lambda: recipe().start(model()))
+        restored = restore_checkpoint(tmp_path, 2, like)
+        first, second = arrays(state), arrays(restored)
+        assert first.keys() == second.keys()
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name])
+
+    def test_no_checkpoint(self, tmp_path):
+        assert latest_step(tmp_path) is None
+
+    def test_another_model(self, tmp_path):
+        self.saved(tmp_path)
+        with pytest.raises(CheckpointError, match=r"checkpoints/2: it is of another model; at \S+ it has shape .* but the model"):
+            restore_checkpoint(tmp_path, 2, recipe().start(model(width=24)))
+
+    @pytest.mark.parametrize("damage", ["cut", "delete"])
+    def test_cut_short(self, tmp_path, damage):
+        state = self.saved(tmp_path)
+        files = [path for path in checkpoint_path(tmp_path, 2).rglob("*") if path.is_file()]
+        largest = max(files, key=lambda path: path.stat().st_size)
+        if damage == "cut":
+            largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+        else:
+            largest.unlink()
+        with pytest.raises(CheckpointError, match=r"checkpoints/2: it is damaged or cut short .* delete this folder"):
+            restore_checkpoint(tmp_path, 2, state)
+        assert restore_checkpoint(tmp_path, 1, state) is not None
+
+    def test_a_crash_while_writing_leaves_the_one_before(self, tmp_path):
+        self.saved(tmp_path)
+        left_over = checkpoint_path(tmp_path, 3)
+        left_over = left_over.with_name("3.orbax-checkpoint-tmp-0")
+        left_over.mkdir()
+        (left_over / "data").write_bytes(b"half")
+        assert latest_step(tmp_path) == 2
