@@ -29,7 +29,7 @@ from sgm.config import (
     restore_state,
     write_config,
 )
-from sgm.data import DataUnavailable, prefetch
+from sgm.data import AbstractToy, DataUnavailable, prefetch
 from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim
 from sgm.likelihood import dequantise
 from sgm.model.condition import condition_from
@@ -62,13 +62,17 @@ def parse(arguments: list[str]) -> tuple[Config, Config]:
     known, rest = parser.parse_known_args(arguments)
     names = sorted(path.stem for path in CONFIGS.glob("*.py"))
     if known.config not in names:
-        raise ConfigError(f"--config {known.config}: there is no configs/{known.config}.py; there are {', '.join(names)}.")
+        raise ConfigError(
+            f"--config {known.config}: there is no configs/{known.config}.py; there are {', '.join(names)}."
+        )
     spec = importlib.util.spec_from_file_location(known.config, CONFIGS / f"{known.config}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     default = dataclasses.replace(module.config, run=f"runs/{known.config}")
-    description = f"{__doc__} NAME is one of {', '.join(names)} (default: digits); the options below are of {known.config}."
+    description = (
+        f"{__doc__} NAME is one of {', '.join(names)} (default: digits); the options below are of {known.config}."
+    )
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[Config], default=default, args=rest, prog="main.py", description=description
     )
@@ -174,7 +178,7 @@ def evaluate_stage(run: Path, config: Config) -> None:
         report["uniform"] = uniform_bits_per_dim(data.levels)
         if dim <= GAUSSIAN_LIMIT:
             report["gaussian"] = gaussian_bits_per_dim(data, options.split, config.seed)
-    else:
+    if isinstance(data, AbstractToy):
         report["entropy"] = data.entropy
         grid = plot.plane_grid(first_examples(data, 1024), 100)
         log_density = sgm.log_prob(sde, model, grid, jr.key(config.seed), trace=sgm.Exact())

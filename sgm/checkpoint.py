@@ -54,9 +54,7 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
             "delete this folder, and the run goes on from the checkpoint before it."
         ) from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    return jax.tree.unflatten(
-        structure, [arrays.get(jax.tree_util.keystr(name), leaf) for name, leaf in leaves]
-    )
+    return jax.tree.unflatten(structure, [arrays.get(jax.tree_util.keystr(name), leaf) for name, leaf in leaves])
 
 
 def _manager(run):

@@ -1,8 +1,8 @@
 """Checks of arguments where they enter; each message names the call, the value and the remedy."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def check_time(call: str, sde, t) -> None:
     """Raise if a concrete time lies outside the process's [t0, t1]; traced times pass."""
-    if any(isinstance(value, jax.core.Tracer) for value in (t, sde.t0, sde.t1)):
+    if any(isinstance(value, Tracer) for value in (t, sde.t0, sde.t1)):
         return
     times = np.asarray(t, np.float32)
     outside = times[(times < np.float32(sde.t0)) | (times > np.float32(sde.t1))]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
@@ -210,7 +209,7 @@ def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
     )
 
 
-def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE, sgm.model.ScoreModel]:
+def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE, sgm.model.AbstractModel]:
     """`(sde, model)` of the newest checkpoint in the folder `run`; the averaged weights, or the raw ones.
 
     Raises `CheckpointError` where there is none, or it is damaged or of another model.

@@ -83,11 +83,14 @@ def uniform_bits_per_dim(levels: int) -> float:
 def gaussian_bits_per_dim(data: AbstractDataset, split: str, seed: int) -> Average:
     """Of the full-covariance Gaussian with the moments of the dequantised training images, on a split; in float64."""
     if data.levels is None:
-        raise ValueError(f"gaussian_bits_per_dim: {type(data).__name__} has no levels; bits per dimension are of levels.")
+        raise ValueError(
+            f"gaussian_bits_per_dim: {type(data).__name__} has no levels; bits per dimension are of levels."
+        )
     key_train, key_test = jr.split(jr.key(seed))
     train, test = (
-        np.asarray(dequantise(data.rows(part, 0, data.size(part))[0], data.levels, key), np.float64)
-        .reshape(-1, math.prod(data.shape))
+        np.asarray(dequantise(data.rows(part, 0, data.size(part))[0], data.levels, key), np.float64).reshape(
+            -1, math.prod(data.shape)
+        )
         for part, key in (("train", key_train), (split, key_test))
     )
     mean, cov = train.mean(axis=0), np.cov(train, rowvar=False)

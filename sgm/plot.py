@@ -109,7 +109,7 @@ def trajectories(paths: Float[Array, "n times 2"], title: str = "probability flo
 
 def _axes(columns, size):
     figure = Figure(figsize=size, layout="constrained")
-    return figure, np.atleast_1d(figure.subplots(1, columns))
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
 def _padded(images):

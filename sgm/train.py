@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -85,7 +86,7 @@ def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainSta
     step = state.step.astype(loss.dtype)
     decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
-    averaged = optax.incremental_update(weights, eqx.filter(state.average, eqx.is_inexact_array), 1 - decay)
+    averaged: Any = optax.incremental_update(weights, eqx.filter(state.average, eqx.is_inexact_array), 1 - decay)
     metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
     return TrainState(model, eqx.combine(averaged, rest), opt_state, state.step + 1), metrics
 
@@ -154,8 +155,8 @@ def _log(metrics_file, step, pending, run):
 
 def _diverged(step, values, run):
     saved = latest_step(run)
-    kept = "there is no checkpoint yet" if saved is None else f"the last good checkpoint is {checkpoint_path(run, saved)}"
+    good = "there is no checkpoint yet" if saved is None else f"the last good one is {checkpoint_path(run, saved)}"
     return (
-        f"train: at step {step} the loss is {values['loss']} and the gradient's norm {values['gradient_norm']}; {kept}. "
-        "Lower train.learning-rate or train.clip, or look for bad values in the data."
+        f"train: at step {step} the loss is {values['loss']} and the gradient norm {values['gradient_norm']}; {good}; "
+        "lower train.learning-rate or train.clip, or look for bad values in the data."
     )

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
-from main import main
 
 import sgm
+from main import main
 from sgm.checkpoint import CheckpointError
 from sgm.config import (
     Config,
@@ -160,7 +160,9 @@ def test_nothing_on_disk_can_run_code(tmp_path):
 def test_differences_are_what_changes_the_model():
     import dataclasses
 
-    other = dataclasses.replace(CONFIG, train=TrainConfig(steps=7, log_every=3), run="elsewhere", stages=("train",), seed=1)
+    other = dataclasses.replace(
+        CONFIG, train=TrainConfig(steps=7, log_every=3), run="elsewhere", stages=("train",), seed=1
+    )
     assert differences(CONFIG, other) == {"train.steps", "seed"}
 
 

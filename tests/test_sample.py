@@ -190,7 +190,9 @@ def test_conditions_are_one_for_all_or_one_each():
     np.testing.assert_allclose(each, params, atol=0.1)
     same = sgm.sample(sgm.VP(), Shifted(), jr.key(0), 3, cond=sgm.Condition(params=params[0]), method=method)
     np.testing.assert_allclose(same, jnp.tile(params[0], (3, 1)), atol=0.1)
-    with pytest.raises(ValueError, match=r"sample: the parts of cond have batch axes \[\(3,\)\], but the examples have \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"sample: the parts of cond have batch axes \[\(3,\)\], but the examples have \(4,\)"
+    ):
         sgm.sample(sgm.VP(), Shifted(), jr.key(0), 4, cond=sgm.Condition(params=params), method=method)
 
 
@@ -241,7 +243,9 @@ def test_uniform_steps_overshoot_where_log_snr_steps_do_not():
     def reach(grid):
         saveat = diffrax.SaveAt(steps=True, fn=lambda t, x, args: x / sgm.Rectified().rho(t))
         method = sgm.EulerMaruyama(100, grid)
-        paths = sgm.sample(sgm.Rectified(), Gaussian(jnp.zeros(2), jnp.eye(2)), jr.key(0), 1000, method=method, saveat=saveat)
+        paths = sgm.sample(
+            sgm.Rectified(), Gaussian(jnp.zeros(2), jnp.eye(2)), jr.key(0), 1000, method=method, saveat=saveat
+        )
         return float(paths.std(axis=(0, 2)).max())
 
     assert reach(UniformGrid()) > 5

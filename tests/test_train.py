@@ -13,13 +13,16 @@ from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restor
 from sgm.data import Checkerboard, Digits, prefetch
 from sgm.loss import LikelihoodWeighting, UniformLogSNR
 from sgm.train import Recipe, TrainingDiverged, adam, train, train_step
+
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 STEPS = 40
 
 
 def recipe(data=Digits(), **options):
-    settings = dict(weighting=LikelihoodWeighting(), times=UniformLogSNR(), average_decay=0.99, levels=data.levels, seed=3)
+    settings = dict(
+        weighting=LikelihoodWeighting(), times=UniformLogSNR(), average_decay=0.99, levels=data.levels, seed=3
+    )
     return Recipe(**{**settings, "sde": sgm.VP(), "optimiser": adam(1e-3, 10, STEPS, 1.0), **options})
 
 
@@ -39,8 +42,10 @@ def run_to(steps, folder, fixed=None, **options):
 
 
 def arrays(state):
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(
-        eqx.filter(state, eqx.is_array))}
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(state, eqx.is_array))
+    }
 
 
 def lines(folder):
@@ -130,7 +135,7 @@ def test_divergence_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
             yield (x * jnp.nan if step == 26 else x), cond
 
     fixed = recipe(Checkerboard())
-    with pytest.raises(TrainingDiverged, match=r"at step 26 the loss is nan .* the last good checkpoint is \S*checkpoints/20"):
+    with pytest.raises(TrainingDiverged, match=r"at step 26 the loss is nan .* the last good one is \S*checkpoints/20"):
         train(fixed, fixed.start(model(16, (2,))), poisoned, STEPS, tmp_path, log_every=7, checkpoint_every=20)
     assert latest_step(tmp_path) == 20
 
@@ -156,7 +161,9 @@ class TestCheckpoints:
 
     def test_another_model(self, tmp_path):
         self.saved(tmp_path)
-        with pytest.raises(CheckpointError, match=r"checkpoints/2: it is of another model; at \S+ it has shape .* but the model"):
+        with pytest.raises(
+            CheckpointError, match=r"checkpoints/2: it is of another model; at \S+ it has shape .* but the model"
+        ):
             restore_checkpoint(tmp_path, 2, recipe().start(model(width=24)))
 
     @pytest.mark.parametrize("damage", ["cut", "delete"])

@@ -37,8 +37,9 @@ class Images(AbstractFiniteDataset):
 
     Images are turned upright by their EXIF orientation, converted to grey (`channels` 1) or RGB (3), cropped to the
     central square and resized to `resolution` pixels a side with an antialiasing Lanczos filter. With `flip`, training
-    images are mirrored left to right, each with probability 1/2. With `classes`, their number, the class is the condition
-    "label": the first column of class labels, or else the column named label, whose sorted distinct values are the classes.
+    images are mirrored left to right, each with probability 1/2. With `classes`, their number, the class is the
+    condition "label": the first column of class labels, or else the column named label, whose sorted distinct values
+    are the classes.
 
     "test" is the stored split test, else validation, else a fixed random tenth of train, which "train" then lacks.
 
@@ -109,7 +110,9 @@ class Images(AbstractFiniteDataset):
                 return column
         if "label" in self._features:
             return "label"
-        raise ValueError(f"{self._source} has no labels, only the columns {list(self._features)}: leave classes at None")
+        raise ValueError(
+            f"{self._source} has no labels, only the columns {list(self._features)}: leave classes at None"
+        )
 
     @functools.cached_property
     def _class_index(self) -> dict[Any, int]:
@@ -119,7 +122,9 @@ class Images(AbstractFiniteDataset):
         else:
             values = {value for split in self._stored.values() for value in split.unique(self._label_column)} - {None}
         if len(values) != self.classes:
-            raise ValueError(f"{self._source} has {len(values)} classes, but classes is {self.classes}: give their number")
+            raise ValueError(
+                f"{self._source} has {len(values)} classes, but classes is {self.classes}: give their number"
+            )
         return {value: index for index, value in enumerate(sorted(values))}
 
     def _examples(self, split: str) -> datasets.Dataset:

@@ -39,8 +39,8 @@ def bits_per_dim(
 ) -> Float[Array, "*batch"]:
     """-(log p(x) / dim + log bin) / log 2 with bin = (high - low) / levels, for `log_prob` in nats.
 
-    `log_prob` is the density, over `dim` real numbers, of uniformly dequantised data of `levels` levels that span
-    [low, high). Its average over the dequantisation noise bounds the bits per dimension of the discrete data from above.
+    `log_prob` is the density, over `dim` real numbers, of uniformly dequantised data whose `levels` levels span
+    [low, high). Averaged over the dequantisation noise, this bounds the bits per dimension of the levels from above.
     Source: Theis et al. 2016 (arXiv:1511.01844, eq. 2).
     """
     check_at_least("bits_per_dim", "dim", dim)

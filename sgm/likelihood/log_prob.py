@@ -1,10 +1,10 @@
 """The log-density of a model by the instantaneous change of variables along its probability flow.
 
-    log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v from theta(t0) to theta(t1)
+log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v from theta(t0) to theta(t1)
 """
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -47,7 +47,11 @@ class LogProb(eqx.Module):
     result: diffrax.RESULTS
 
 
-def log_prob(
+@overload
+def log_prob(sde, model, x, key=None, *, full: Literal[True], **options: Any) -> LogProb: ...
+@overload
+def log_prob(sde, model, x, key=None, *, full: Literal[False] = False, **options: Any) -> Array: ...
+def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
     sde: AbstractSDE,
     model: AbstractModel,
     x: Float[Array, "..."],

@@ -82,6 +82,9 @@ class GaussianMixture(AbstractAnalyticModel):
     stds: Float[Array, " K"]
     weights: Float[Array, " K"]
 
+    def __init__(self, means: Float[Array, "K *shape"], stds: Float[Array, " K"], weights: Float[Array, " K"]):
+        self.means, self.stds, self.weights = means, stds, weights
+
     @property
     def shape(self):
         return self.means.shape[1:]
@@ -121,6 +124,9 @@ class Empirical(AbstractAnalyticModel):
     """K equally likely points, `points` of shape (K, *shape): a density under any noise, and none without."""
 
     points: Float[Array, "K *shape"]
+
+    def __init__(self, points: Float[Array, "K *shape"]):
+        self.points = points
 
     @property
     def shape(self):

@@ -1,5 +1,7 @@
 """What a model is conditioned on."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -34,6 +36,6 @@ def is_batched(call: str, cond: Condition | None, batch: tuple[int, ...]) -> boo
     return bool(axes - {()})
 
 
-def condition_from(fields: dict[str, ArrayLike]) -> Condition | None:
+def condition_from(fields: Mapping[str, ArrayLike]) -> Condition | None:
     """The condition of a data set's record, None where it has no fields."""
     return Condition(**{name: jnp.asarray(value) for name, value in fields.items()}) if fields else None

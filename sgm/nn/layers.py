@@ -1,6 +1,8 @@
 """Layers that networks share. Each acts on one example; images are channels-last, (height, width, channels)."""
 
-from typing import TypeVar
+import itertools
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -66,8 +68,8 @@ class GroupNorm(eqx.Module):
 class Embedding(eqx.Module):
     """The noise level and the condition as one vector of `width` features.
 
-    sinusoids of the level, a linear map of `cond.params` (where `params` of them were announced) and a learned vector for
-    `cond.label` (where `classes` were) are summed, between two dense layers.
+    Between two dense layers, sinusoids of the level are joined by a linear map of `cond.params`, if it was built for
+    `params` of them, and a learned vector for `cond.label`, if it was built for `classes`.
     """
 
     first: eqx.nn.Linear
@@ -84,13 +86,10 @@ class Embedding(eqx.Module):
 
     def __call__(self, level: Float[Array, ""], cond) -> Features:
         embedded = self.first(sinusoids(level))
-        params, label = getattr(cond, "params", None), getattr(cond, "label", None)
-        check_part("params", params, self.params is not None)
-        check_part("label", label, self.label is not None)
-        if self.params is not None:
-            embedded = embedded + self.params(params)
-        if self.label is not None:
-            embedded = embedded + self.label(label)
+        for name, layer in (("params", self.params), ("label", self.label)):
+            part = condition_part(cond, name, expected=layer is not None)
+            if layer is not None:
+                embedded = embedded + layer(part)
         return jax.nn.silu(self.second(jax.nn.silu(embedded)))
 
 
@@ -103,17 +102,21 @@ def sinusoids(level: Float[Array, ""]) -> Features:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
 
 
-def check_part(name: str, part, expected: bool) -> None:
-    """Raise unless a part of the condition is given exactly when the network was built for it."""
+def condition_part(cond: Any, name: str, *, expected: bool) -> Any:
+    """A part of the condition, None where there is none; raise unless that is what the network was built for."""
+    part = getattr(cond, name, None)
     if (part is not None) != expected:
         built, given = ("for", "has none") if expected else ("without", "has one")
         raise ValueError(
             f"network: it was built {built} a condition on `{name}`, but cond {given}; "
             "pass a Condition with just the parts the network was built for."
         )
+    return part
 
 
-def modulate(x: Float[Array, "*space features"], scale_shift: Float[Array, " twice"]) -> Float[Array, "*space features"]:
+def modulate(
+    x: Float[Array, "*space features"], scale_shift: Float[Array, " twice"]
+) -> Float[Array, "*space features"]:
     """x (1 + scale) + shift."""
     scale, shift = jnp.split(scale_shift, 2)
     return x * (1 + scale) + shift
@@ -126,9 +129,9 @@ def dropout(x: Float[Array, "*any"], rate: float, key: PRNGKeyArray | None) -> F
     return jnp.where(jr.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
-def split_or_none(key: PRNGKeyArray | None, count: int):
-    """`count` keys, or as many Nones."""
-    return [None] * count if key is None else list(jr.split(key, count))
+def key_stream(key: PRNGKeyArray | None) -> Iterator[Any]:
+    """As many keys as are asked for, or as many Nones."""
+    return itertools.repeat(None) if key is None else (jr.fold_in(key, number) for number in itertools.count())
 
 
 def zeros_like(layer: Layer) -> Layer:

@@ -2,11 +2,10 @@ import math
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.nn.layers import Embedding, check_part, dropout, modulate, split_or_none, zeros_like
+from sgm.nn.layers import Embedding, condition_part, dropout, key_stream, modulate, zeros_like
 
 
 class MLPBlock(eqx.Module):
@@ -68,9 +67,9 @@ class MLP(eqx.Module):
         self, level: Float[Array, ""], u: Float[Array, "*shape"], cond=None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*shape"]:
         """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        check_part("image", getattr(cond, "image", None), False)
+        condition_part(cond, "image", expected=False)
         embedded = self.embedding(level, cond)
         hidden = self.inlet(u.reshape(-1))
-        for block, block_key in zip(self.blocks, split_or_none(key, len(self.blocks)), strict=True):
+        for block, block_key in zip(self.blocks, key_stream(key), strict=False):
             hidden = block(hidden, embedded, block_key)
         return self.outlet(jax.nn.silu(self.norm(hidden))).reshape(u.shape)

@@ -1,3 +1,5 @@
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,10 +12,10 @@ from sgm.nn.layers import (
     Embedding,
     GroupNorm,
     Image,
-    check_part,
+    condition_part,
     dropout,
+    key_stream,
     modulate,
-    split_or_none,
     zeros_like,
 )
 
@@ -70,11 +72,11 @@ class SelfAttention(eqx.Module):
 class UNet(eqx.Module):
     """A channels-last U-net for images of `shape` (height, width, channels).
 
-    Level i has `blocks` residual blocks of `width * multipliers[i]` channels on the way down, and as many on the way up,
-    each of which also reads its counterpart; between levels the image is halved by a strided convolution, and doubled
-    by repetition and a convolution. The lowest level attends among its pixels. Height and width must be divisible by
-    2^(levels - 1). `params`, `classes` and `image_channels` are the sizes of the conditions it is built for; an image
-    condition joins the input as channels. The output starts at zero.
+    Level i has `blocks` residual blocks of `width * multipliers[i]` channels on the way down and as many on the way
+    up, each of which also reads its counterpart. Between levels the image is halved by a strided convolution, and
+    doubled by repetition and a convolution. The lowest level attends among its pixels. Height and width must be
+    divisible by 2^(levels - 1). `params`, `classes` and `image_channels` are the sizes of the conditions it is built
+    for; an image condition joins the input as channels. The output starts at zero.
 
     Source: Ho et al. 2020 (arXiv:2006.11239, appendix B); Dhariwal and Nichol 2021 (arXiv:2105.05233).
     """
@@ -106,45 +108,33 @@ class UNet(eqx.Module):
         factor = 2 ** (len(multipliers) - 1)
         if shape[0] % factor or shape[1] % factor:
             raise ValueError(
-                f"UNet: {len(multipliers)} levels halve the image {len(multipliers) - 1} times, but its height and width "
-                f"{shape[:2]} are not divisible by {factor}; pass fewer multipliers, or resize the images."
+                f"UNet: with {len(multipliers)} levels, height and width must be divisible by {factor}, but they are "
+                f"{shape[:2]}; pass fewer multipliers, or resize the images."
             )
-        key_embedding, key_inlet, key_middle, key_attention, key_end, key_outlet, key_levels = jr.split(key, 7)
-        keys = iter(jr.split(key_levels, 2 * len(multipliers) * (blocks + 2)))
+        keys = key_stream(key)
         widths = [width * multiplier for multiplier in multipliers]
-        features = 4 * width
+        steps = list(itertools.pairwise(widths))
+        features, lowest = 4 * width, widths[-1]
 
-        def block(inputs, outputs, key):
-            return ResidualBlock(inputs, outputs, features, dropout, key=key)
+        def block(inputs, outputs):
+            return ResidualBlock(inputs, outputs, features, dropout, key=next(keys))
 
-        self.embedding = Embedding(features, params, classes, key=key_embedding)
-        self.inlet = Convolution(shape[-1] + image_channels, widths[0], key=key_inlet)
-        self.down = [
-            [block(channels, channels, next(keys)) for _ in range(blocks)] for channels in widths
-        ]
-        self.halve = [Convolution(fine, coarse, stride=2, key=next(keys)) for fine, coarse in _pairs(widths)]
-        lowest = widths[-1]
-        self.middle = (
-            block(lowest, lowest, key_middle),
-            SelfAttention(lowest, key=key_attention),
-            block(lowest, lowest, key_end),
-        )
-        self.double = [Convolution(coarse, fine, key=next(keys)) for fine, coarse in _pairs(widths)]
-        self.up = [[block(2 * channels, channels, next(keys)) for _ in range(blocks)] for channels in widths]
+        self.embedding = Embedding(features, params, classes, key=next(keys))
+        self.inlet = Convolution(shape[-1] + image_channels, widths[0], key=next(keys))
+        self.down = [[block(channels, channels) for _ in range(blocks)] for channels in widths]
+        self.halve = [Convolution(fine, coarse, stride=2, key=next(keys)) for fine, coarse in steps]
+        self.middle = (block(lowest, lowest), SelfAttention(lowest, key=next(keys)), block(lowest, lowest))
+        self.double = [Convolution(coarse, fine, key=next(keys)) for fine, coarse in steps]
+        self.up = [[block(2 * channels, channels) for _ in range(blocks)] for channels in widths]
         self.norm = GroupNorm(widths[0])
-        self.outlet = zeros_like(Convolution(widths[0], shape[-1], key=key_outlet))
+        self.outlet = zeros_like(Convolution(widths[0], shape[-1], key=next(keys)))
         self.image_channels = image_channels
 
-    def __call__(
-        self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None
-    ) -> Image:
+    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
         """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        image = getattr(cond, "image", None)
-        check_part("image", image, self.image_channels > 0)
+        image = condition_part(cond, "image", expected=self.image_channels > 0)
         embedded = self.embedding(level, cond)
-        count = sum(map(len, self.down)) + sum(map(len, self.up)) + 2
-        keys = iter(split_or_none(key, count))
-
+        keys = key_stream(key)
         hidden = self.inlet(u if image is None else jnp.concatenate([u, image], axis=-1))
         skips = []
         for depth, blocks in enumerate(self.down):
@@ -161,10 +151,6 @@ class UNet(eqx.Module):
             if depth > 0:
                 hidden = self.double[depth - 1](_repeat(hidden))
         return self.outlet(jax.nn.silu(self.norm(hidden)))
-
-
-def _pairs(widths):
-    return list(zip(widths[:-1], widths[1:], strict=True))
 
 
 def _repeat(x):

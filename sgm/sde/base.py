@@ -23,7 +23,7 @@ OfTime = Float[Array, "*time"]
 class Prior(eqx.Module):
     """The density N(0, std^2 I) from which sampling starts."""
 
-    std: Float[ArrayLike, ""]
+    std: Float[Array, ""]
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """One draw of the given shape."""

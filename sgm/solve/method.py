@@ -19,8 +19,15 @@ MAX_ADAPTIVE_STEPS = 4096
 class AbstractMethod(eqx.Module):
     """A way to sample: an equation, a Diffrax solver, and where it steps (a controller, or fixed steps on a grid)."""
 
-    solver: eqx.AbstractVar[diffrax.AbstractSolver]
-    stepping: eqx.AbstractVar[diffrax.AbstractStepSizeController | FixedSteps]
+    @property
+    @abstractmethod
+    def solver(self) -> diffrax.AbstractSolver:
+        """The Diffrax solver."""
+
+    @property
+    @abstractmethod
+    def stepping(self) -> diffrax.AbstractStepSizeController | FixedSteps:
+        """Where it steps."""
 
     @abstractmethod
     def equation(self, sde: AbstractSDE, model: AbstractModel, cond: Condition | None) -> AbstractEquation:
@@ -35,7 +42,7 @@ class AbstractMethod(eqx.Module):
         adjoint: diffrax.AbstractAdjoint,
         progress: diffrax.AbstractProgressMeter,
     ) -> PyTree[Float[Array, "..."]]:
-        """What `saveat`, written in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0."""
+        """What `saveat`, in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0."""
         sde = equation.sde
         noise = jax.ShapeDtypeStruct(x1.shape, x1.dtype)
         levy_area = _levy_area(self.solver)
@@ -43,7 +50,7 @@ class AbstractMethod(eqx.Module):
             ts = equation.clock(self.stepping.times(sde))
             start, end = ts[0], ts[-1]
             controller, max_steps = diffrax.StepTo(ts), self.stepping.steps
-            path = GridBrownianPath(ts, noise, key, levy_area)
+            path = GridBrownianPath(ts=ts, shape=noise, key=key, levy_area=levy_area)
         else:
             start, end = equation.clock(sde.t1), equation.clock(sde.t0)
             controller, max_steps = self.stepping, MAX_ADAPTIVE_STEPS

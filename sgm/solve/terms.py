@@ -6,13 +6,13 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import lineax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE, OfTime, Time
 
-Scalar = Float[Array, ""]
+Clock = Real[ArrayLike, ""]
 State = Float[Array, "*shape"]
 
 
@@ -36,12 +36,12 @@ class AbstractEquation(eqx.Module):
         """x = scale(t) state."""
 
     @abstractmethod
-    def drift(self, clock: Scalar, state: State, args: None) -> State:
+    def drift(self, clock: Clock, state: State, args: None) -> State:
         """d(state)/d(clock), less its noise."""
 
     @abstractmethod
-    def terms(self, path: diffrax.AbstractBrownianPath | None) -> diffrax.AbstractTerm:
-        """The Diffrax terms, driven by `path` where the equation has noise."""
+    def terms(self, path: diffrax.AbstractBrownianPath) -> diffrax.AbstractTerm:
+        """The Diffrax terms, driven by `path` if the equation has noise."""
 
 
 class ReverseTimeSDE(AbstractEquation):
@@ -52,10 +52,10 @@ class ReverseTimeSDE(AbstractEquation):
     cond: Condition | None
 
     def clock(self, t):
-        return -jnp.asarray(t)
+        return jnp.negative(t)
 
     def time(self, clock):
-        return -jnp.asarray(clock)
+        return jnp.negative(clock)
 
     def scale(self, t):
         return jnp.ones_like(t)
@@ -65,7 +65,7 @@ class ReverseTimeSDE(AbstractEquation):
         score = self.model.score(self.sde, t, state, self.cond)
         return self.sde.diffusion(t) ** 2 * score - self.sde.drift(t, state)
 
-    def diffusion(self, clock: Scalar, state: State, args: None) -> lineax.AbstractLinearOperator:
+    def diffusion(self, clock: Clock, state: State, args: None) -> lineax.AbstractLinearOperator:
         """g(t) I."""
         return _scalar_operator(self.sde.diffusion(self.time(clock)), state)
 
@@ -87,19 +87,19 @@ class UniversalSDE(AbstractEquation):
         return 0.5 * self.sde.log_snr(t)
 
     def time(self, clock):
-        return self.sde.time(jnp.arctan(jnp.exp(-clock)))
+        return self.sde.time(jnp.arctan(jnp.exp(jnp.negative(clock))))
 
     def scale(self, t):
         return self.sde.rho(t)
 
     def drift(self, clock, state, args):
-        theta = jnp.arctan(jnp.exp(-clock))
+        theta = jnp.arctan(jnp.exp(jnp.negative(clock)))
         estimate = self.model.predict(theta, state, self.cond)
         return -jnp.sin(theta) * (jnp.cos(theta) * estimate.velocity + estimate.noise)
 
-    def diffusion(self, clock: Scalar, state: State, args: None) -> lineax.AbstractLinearOperator:
+    def diffusion(self, clock: Clock, state: State, args: None) -> lineax.AbstractLinearOperator:
         """sqrt(2) sin(theta) I."""
-        return _scalar_operator(jnp.sqrt(2.0) * jnp.sin(jnp.arctan(jnp.exp(-clock))), state)
+        return _scalar_operator(jnp.sqrt(2.0) * jnp.sin(jnp.arctan(jnp.exp(jnp.negative(clock)))), state)
 
     def terms(self, path):
         return diffrax.MultiTerm(diffrax.ODETerm(self.drift), diffrax.ControlTerm(self.diffusion, path))
@@ -116,13 +116,13 @@ class UniversalFlow(AbstractEquation):
         return -self.sde.theta(t)
 
     def time(self, clock):
-        return self.sde.time(-clock)
+        return self.sde.time(jnp.negative(clock))
 
     def scale(self, t):
         return self.sde.rho(t)
 
     def drift(self, clock, state, args):
-        return -self.model.predict(-clock, state, self.cond).velocity
+        return -self.model.predict(jnp.negative(clock), state, self.cond).velocity
 
     def terms(self, path):
         return diffrax.ODETerm(self.drift)

@@ -24,7 +24,9 @@ def test_values_outside_go_to_the_nearest_level():
     np.testing.assert_array_equal(quantise(jnp.asarray([-5.0, 1.0, 9.0]), 4), [0, 3, 3])
 
 
-@pytest.mark.parametrize(("levels", "low", "high"), [(256, -1.0, 1.0), (256, 0.0, 255.0), (17, -1.0, 1.0), (2, 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("levels", "low", "high"), [(256, -1.0, 1.0), (256, 0.0, 255.0), (17, -1.0, 1.0), (2, 0.0, 1.0)]
+)
 def test_the_uniform_density_has_log2_levels_bits(levels, low, high):
     dim = 12
     log_prob = jnp.asarray(-dim * np.log(high - low))

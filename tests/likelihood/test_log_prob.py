@@ -174,7 +174,11 @@ def test_an_unfinished_solve_is_flagged():
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
-        (jnp.ones(3), {"trace": sgm.Exact()}, r"log_prob: x has shape \(3,\), but the model is of examples of shape \(2,\)"),
+        (
+            jnp.ones(3),
+            {"trace": sgm.Exact()},
+            r"log_prob: x has shape \(3,\), but the model is of examples of shape \(2,\)",
+        ),
         (jnp.ones((2, 5)), {"trace": sgm.Exact()}, r"log_prob: x has shape \(2, 5\)"),
         (jnp.ones(2), {}, "log_prob: key is None, but Hutchinson draws random probes; pass key="),
     ],

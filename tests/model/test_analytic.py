@@ -20,7 +20,9 @@ def test_score_is_the_gradient_of_the_marginal(process, name):
         marginal = model.marginal(sde, t)
         x = marginal.sample(jr.key(0), 20)
         expected = jax.vmap(jax.grad(marginal.log_prob))(x)
-        np.testing.assert_allclose(jax.vmap(lambda x: model.score(sde, t, x))(x), expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            jax.vmap(model.score, in_axes=(None, None, 0))(sde, t, x), expected, rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("name", MODELS)

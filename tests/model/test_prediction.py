@@ -85,7 +85,10 @@ def test_the_same_network_scores_every_process():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.score(sgm.VP(), 1.5, jnp.ones(2)), r"score: t = 1.5 lies outside \[t0, t1\] = \[1e-05, 1.0\] of VP"),
+        (
+            lambda m: m.score(sgm.VP(), 1.5, jnp.ones(2)),
+            r"score: t = 1.5 lies outside \[t0, t1\] = \[1e-05, 1.0\] of VP",
+        ),
         (lambda m: m.score(sgm.VP(), 0.5, jnp.ones(3)), r"score: x has shape \(3,\), but the model is of examples of"),
         (lambda m: m.denoise(sgm.VE(), -0.1, jnp.ones(2)), "denoise: t = -0.1"),
         (lambda m: Karras(0.0), "Karras: got sigma_data=0.0; pass the standard deviation of the data, > 0"),

@@ -24,8 +24,10 @@ def randomised(network):
     keys = jr.split(jr.key(2), len(leaves))
     return jax.tree.unflatten(
         structure,
-        [leaf + 0.2 * jr.normal(key, leaf.shape) if eqx.is_inexact_array(leaf) else leaf
-         for leaf, key in zip(leaves, keys, strict=True)],
+        [
+            leaf + 0.2 * jr.normal(key, leaf.shape) if eqx.is_inexact_array(leaf) else leaf
+            for leaf, key in zip(leaves, keys, strict=True)
+        ],
     )
 
 
@@ -80,7 +82,7 @@ def test_a_unet_reads_an_image_condition():
 def test_a_unet_of_rectangles_and_any_depth():
     network = randomised(UNet((8, 16, 3), 8, (1, 1, 2, 2), 1, key=jr.key(0)))
     assert network(LEVEL, jnp.ones((8, 16, 3))).shape == (8, 16, 3)
-    with pytest.raises(ValueError, match=r"UNet: 3 levels .* \(10, 8\) are not divisible by 4; pass fewer multipliers"):
+    with pytest.raises(ValueError, match=r"UNet: with 3 levels, .* divisible by 4, but they are \(10, 8\); pass fewer"):
         UNet((10, 8, 1), 8, (1, 1, 1), key=jr.key(0))
 
 

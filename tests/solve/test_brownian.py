@@ -1,3 +1,5 @@
+import itertools
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ def path(key, levy_area=diffrax.SpaceTimeLevyArea):
 
 def test_increments_are_normal_and_independent():
     def increments(key):
-        area = [path(key).evaluate(a, b, use_levy=True) for a, b in zip(TS[:-1], TS[1:], strict=True)]
+        area = [path(key).evaluate(a, b, use_levy=True) for a, b in itertools.pairwise(TS)]
         return jnp.stack([step.W for step in area]), jnp.stack([step.H for step in area])
 
     w, h = jax.vmap(increments)(jr.split(jr.key(0), 2000))
