@@ -7,7 +7,7 @@ config = Config(
     data=Digits(),
     network=MLPConfig(width=256, depth=4, dropout=0.1),
     sigma_data=0.7,
-    train=TrainConfig(steps=10_000, batch_size=256, learning_rate=1e-3, sample_every=5000),
+    train=TrainConfig(steps=14_000, batch_size=256, learning_rate=4e-3, sample_every=7000),
     sample=SampleConfig(n=64, steps=500),
     evaluate=EvaluateConfig(trace="exact", batch_size=99),
 )

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_examples
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition, is_batched
+from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 
 Times = Float[Array, " n"]
@@ -144,10 +144,8 @@ def score_matching_loss(
     by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
     """
     batch = check_examples("score_matching_loss", x, model.shape)
-    cond_axis = 0 if is_batched("score_matching_loss", cond, batch) else None
+    cond, cond_axis = flat_condition("score_matching_loss", cond, batch)
     n = math.prod(batch)
-    if cond_axis is not None:
-        cond = jax.tree.map(lambda part: part.reshape(n, *part.shape[len(batch) :]), cond)
     key_time, key_noise, key_model = jr.split(key, 3)
     strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1
     t = jnp.clip(times.quantile(sde, strata), sde.t0, sde.t1)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from sgm.checks import check_at_least, check_time
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition, is_batched
+from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import AbstractMethod
@@ -44,7 +44,7 @@ def sample(
         if isinstance(sub, diffrax.SubSaveAt) and sub.ts is not None:
             check_time("sample: saveat", sde, sub.ts)
     batch = () if n is None else (n,)
-    cond_axis = 0 if is_batched("sample", cond, batch) else None
+    cond, cond_axis = flat_condition("sample", cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     progress = diffrax.NoProgressMeter() if progress is None else progress
     return _sample(sde, model, key, n, cond, cond_axis, method, saveat, adjoint, progress)

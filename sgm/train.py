@@ -103,7 +103,7 @@ def train(
     sample_every: int = 1000,
     on_sample: Callable[[TrainState], None] = lambda state: None,
 ) -> TrainState:
-    """Train up to `steps`, going on from the last checkpoint in the folder `run` where there is one.
+    """Train up to `steps` from `state`, whose buffers are given up, or from the last checkpoint in the folder `run`.
 
     `batches(start, stop)` yields the batches of those steps. Each step's metrics become a line of `run/metrics.jsonl`.
     The state goes to `run/checkpoints` every `checkpoint_every` steps and at the end; every `sample_every` steps
@@ -137,8 +137,10 @@ def train(
 
 def _truncate(metrics_file, step):
     """Keep the lines of the first `step` steps, so that a resumed run writes each step once."""
-    lines = metrics_file.read_text().splitlines(keepends=True) if metrics_file.exists() else []
-    metrics_file.write_text("".join(lines[:step]))
+    if metrics_file.exists():
+        part = metrics_file.with_suffix(".part")
+        part.write_text("".join(metrics_file.read_text().splitlines(keepends=True)[:step]))
+        part.replace(metrics_file)
 
 
 def _log(metrics_file, step, pending, run):
@@ -147,9 +149,9 @@ def _log(metrics_file, step, pending, run):
     with metrics_file.open("a") as file:
         for number, metrics in enumerate(pending, first):
             values = {name: float(value) for name, value in metrics.items()}
-            file.write(json.dumps({"step": number, **values}) + "\n")
             if not all(math.isfinite(value) for value in values.values()):
                 raise TrainingDiverged(_diverged(number, values, run))
+            file.write(json.dumps({"step": number, **values}) + "\n")
     return float(np.mean([metrics["loss"] for metrics in pending]))
 
 

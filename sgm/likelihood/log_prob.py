@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sgm.checks import check_examples
 from sgm.likelihood.trace import AbstractTrace, Hutchinson, field_and_products
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition, is_batched
+from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 
 MAX_STEPS = 4096
@@ -78,7 +78,7 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     """
     batch = check_examples("log_prob", x, model.shape)
     trace.check_key(key)
-    cond_axis = 0 if is_batched("log_prob", cond, batch) else None
+    cond, cond_axis = flat_condition("log_prob", cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     prior = sde.prior if prior is None else prior
     result = _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adjoint, batch)
@@ -90,8 +90,6 @@ def _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adj
     n = math.prod(batch)
     x = x.reshape(n, *model.shape)
     keys = None if key is None else jr.split(key, n)
-    if cond_axis is not None:
-        cond = jax.tree.map(lambda part: part.reshape(n, *part.shape[len(batch) :]), cond)
 
     def one(x, key, cond):
         return _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint)

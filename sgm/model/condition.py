@@ -1,8 +1,10 @@
 """What a model is conditioned on."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -25,15 +27,19 @@ class Condition(eqx.Module):
         return {part.shape[: part.ndim - rank] for part, rank in parts if part is not None}
 
 
-def is_batched(call: str, cond: Condition | None, batch: tuple[int, ...]) -> bool:
-    """Whether `cond` has the batch axes of the examples (else it has none, and holds for all of them)."""
+def flat_condition(
+    call: str, cond: Condition | None, batch: tuple[int, ...]
+) -> tuple[Condition | None, Literal[0] | None]:
+    """`cond` with its batch axes made one, and the axis to vmap over: None where it has none and holds for all."""
     axes = cond.batch_axes() if cond is not None else set()
-    if not axes <= {()} and axes != {batch}:
+    if axes <= {()}:
+        return cond, None
+    if axes != {batch}:
         raise ValueError(
             f"{call}: the parts of cond have batch axes {sorted(axes)}, but the examples have {batch}; "
             "give every part those axes, or none of them any."
         )
-    return bool(axes - {()})
+    return jax.tree.map(lambda part: part.reshape(-1, *part.shape[len(batch) :]), cond), 0
 
 
 def condition_from(fields: Mapping[str, ArrayLike]) -> Condition | None:

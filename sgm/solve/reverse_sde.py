@@ -10,7 +10,7 @@ class ReverseSDE(AbstractMethod):
 
     solver: diffrax.AbstractSolver = diffrax.ShARK()
     stepping: diffrax.AbstractStepSizeController | FixedSteps = diffrax.PIDController(
-        rtol=1e-2, atol=1e-2, pcoeff=0.1, icoeff=0.3
+        rtol=3e-2, atol=3e-2, pcoeff=0.1, icoeff=0.3
     )
 
     def equation(self, sde, model, cond):

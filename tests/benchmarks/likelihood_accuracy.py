@@ -2,8 +2,8 @@
 
     python tests/benchmarks/likelihood_accuracy.py
 
-`solver` is the mean absolute error in nats with the exact density at t1 as `prior`, `prior` that with the standard prior,
-which adds the mismatch of the two; `evaluations` is the mean over examples.
+`solver` is the mean absolute error in nats with the exact density at t1 as `prior`, `prior` that with the standard
+prior, which adds the mismatch of the two; `evaluations` is the mean over examples.
 """
 
 import diffrax

@@ -20,15 +20,6 @@ import sgm
 from sgm.solve import FixedSteps
 
 REPEATS = 7
-CASES = {
-    "MLP, batch 1024, 200 steps": (lambda: sgm.nn.MLP((64,), 256, 4, key=jr.key(0)), (64,), 1024, 200),
-    "UNet, batch 8, 28x28x1, 50 steps": (
-        lambda: sgm.nn.UNet((28, 28, 1), 64, (1, 2), 1, key=jr.key(0)),
-        (28, 28, 1),
-        8,
-        50,
-    ),
-}
 
 
 def wall(function):
@@ -37,44 +28,41 @@ def wall(function):
     return time.perf_counter() - start
 
 
-def main():
-    for name, (build, shape, batch, steps) in CASES.items():
-        network = build()
-        size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
-        model = sgm.ScoreModel(network, shape=shape)
-        u, level = jr.normal(jr.key(1), (batch, *shape)), jnp.asarray(0.3)
+@eqx.filter_jit
+def call(network, u, level):
+    return jax.vmap(lambda u: network(level, u, None))(u)
 
-        @eqx.filter_jit
-        def call(network, u, level):
-            return jax.vmap(lambda u: network(level, u, None))(u)
 
-        @eqx.filter_jit
-        def loop(network, u, level, steps=steps):
-            # The level changes with the step, so that nothing can be hoisted out.
-            return jax.lax.fori_loop(0, steps, lambda i, u: u + 1e-3 * call(network, u, level + 1e-3 * i), u)
+@eqx.filter_jit
+def loop(network, u, level, steps):
+    # The level changes with the step, so that nothing can be hoisted out.
+    return jax.lax.fori_loop(0, steps, lambda i, u: u + 1e-3 * call(network, u, level + 1e-3 * i), u)
 
-        euler_flow = sgm.ProbabilityFlow(diffrax.Euler(), FixedSteps(steps))
-        timed = {
-            "network": lambda: [call(network, u, level) for _ in range(steps)],
-            "loop": lambda: loop(network, u, level),
-            "EulerMaruyama": lambda: sgm.sample(sgm.VP(), model, jr.key(2), batch, method=sgm.EulerMaruyama(steps)),
-            "ProbabilityFlow": lambda: sgm.sample(sgm.VP(), model, jr.key(2), batch, method=euler_flow),
-        }
-        compile_walls = {label: wall(function) for label, function in timed.items()}
-        walls = {label: [] for label in timed}
-        for _ in range(REPEATS):
-            for label, function in timed.items():
-                walls[label].append(wall(function))
-        medians = {label: statistics.median(values) for label, values in walls.items()}
-        one = medians["network"] / steps
-        print(f"\n{name}: {size / 1e6:.2f}M parameters, one call {1e3 * one:.2f} ms")
-        print(f"| {'':16} | evaluations | wall (s) | ratio | first call (s) |")
-        for label, evaluations in (("loop", steps), ("EulerMaruyama", steps + 1), ("ProbabilityFlow", steps + 1)):
-            ratio = medians[label] / (evaluations * one)
-            print(
-                f"| {label:16} | {evaluations:11} | {medians[label]:8.3f} | {ratio:5.2f} | {compile_walls[label]:14.1f} |"
-            )
+
+def measure(name, network, shape, batch, steps):
+    size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
+    model = sgm.ScoreModel(network, shape=shape)
+    u, level = jr.normal(jr.key(1), (batch, *shape)), jnp.asarray(0.3)
+    maruyama, flow = sgm.EulerMaruyama(steps), sgm.ProbabilityFlow(diffrax.Euler(), FixedSteps(steps))
+    timed = {
+        "network": lambda: [call(network, u, level) for _ in range(steps)],
+        "loop": lambda: loop(network, u, level, steps),
+        "EulerMaruyama": lambda: sgm.sample(sgm.VP(), model, jr.key(2), batch, method=maruyama),
+        "ProbabilityFlow": lambda: sgm.sample(sgm.VP(), model, jr.key(2), batch, method=flow),
+    }
+    first = {label: wall(function) for label, function in timed.items()}
+    rounds = [{label: wall(function) for label, function in timed.items()} for _ in range(REPEATS)]
+    median = {label: statistics.median(walls[label] for walls in rounds) for label in timed}
+    one = median["network"] / steps
+    print(f"\n{name}: {size / 1e6:.2f}M parameters, one call {1e3 * one:.2f} ms\n")
+    print("| | evaluations | wall (s) | ratio | first call (s) |\n|---|---|---|---|---|")
+    # A sampler ends with the evaluation that denoises.
+    for label, evaluations in (("loop", steps), ("EulerMaruyama", steps + 1), ("ProbabilityFlow", steps + 1)):
+        ratio = median[label] / (evaluations * one)
+        print(f"| {label} | {evaluations} | {median[label]:.3f} | {ratio:.2f} | {first[label]:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    measure("MLP, batch 1024, 200 steps", sgm.nn.MLP((64,), 256, 4, key=jr.key(0)), (64,), 1024, 200)
+    unet = sgm.nn.UNet((28, 28, 1), 64, (1, 2), 1, key=jr.key(0))
+    measure("UNet, batch 8, 28x28x1, 50 steps", unet, (28, 28, 1), 8, 50)

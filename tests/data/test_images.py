@@ -254,10 +254,16 @@ def test_wanted_labels_that_are_not_there(folder):
         Images(None, str(folder), classes=2).size("train")
 
 
+def test_the_number_of_classes_is_checked(folder):
+    write_parquet(folder / "train.parquet", numbered(3), ["iris", "lily", "rose"])
+    with pytest.raises(ValueError, match=r"images has 3 classes, but classes is 102: give their number"):
+        Images(None, str(folder), resolution=4, classes=102).size("train")
+
+
 def test_a_row_without_a_class(folder):
     write_parquet(folder / "train.parquet", numbered(3), ["iris", None, "rose"])
-    with pytest.raises(ValueError, match=r"image 1 of split 'train' of .* has no class \(None\): give it one or drop"):
-        Images(None, str(folder), resolution=4, classes=3).size("train")
+    with pytest.raises(ValueError, match=r"image 1 of split 'train' of .* has no class \(None\): give it one or leave"):
+        Images(None, str(folder), resolution=4, classes=2).size("train")
     assert Images(None, str(folder), resolution=4).size("test") == 1
 
 

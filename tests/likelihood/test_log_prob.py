@@ -142,7 +142,7 @@ def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float
     weights, rest = eqx.partition(network, eqx.is_inexact_array)
     weights = jax.tree.map(lambda leaf: 0.3 * jr.normal(jr.key(leaf.size), leaf.shape), weights)
     direction = jax.tree.map(lambda leaf: jr.normal(jr.key(leaf.size + 1), leaf.shape), weights)
-    controller = diffrax.PIDController(rtol=1e-9, atol=1e-9)
+    controller = diffrax.PIDController(rtol=1e-11, atol=1e-11)
 
     def mean(weights):
         model = sgm.ScoreModel(eqx.combine(weights, rest), sgm.model.Karras(0.5), shape=(2,))
