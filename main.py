@@ -17,7 +17,7 @@ import tyro
 
 import sgm
 from sgm import plot
-from sgm.checkpoint import CheckpointError
+from sgm.checkpoint import CheckpointError, latest_step
 from sgm.config import (
     Config,
     ConfigError,
@@ -25,6 +25,8 @@ from sgm.config import (
     differences,
     has_config,
     initial_state,
+    key_for,
+    merge,
     read_config,
     restore_state,
     write_config,
@@ -37,7 +39,6 @@ from sgm.solve import FixedSteps, ThetaGrid
 from sgm.train import TrainingDiverged, train
 
 CONFIGS = Path(__file__).parent / "configs"
-GAUSSIAN_LIMIT = 4096
 
 
 def main(arguments: list[str]) -> int:
@@ -80,18 +81,19 @@ def parse(arguments: list[str]) -> tuple[Config, Config]:
 
 
 def prepare(run: Path, config: Config, default: Config) -> Config:
-    """The configuration to go on with: an existing run keeps what it was begun with."""
-    if has_config(run):
+    """The configuration to go on with. A run with a checkpoint keeps what it was begun with."""
+    if has_config(run) and latest_step(run) is not None:
         saved = read_config(run)
         conflicts = differences(config, saved)
         if "train" not in config.stages:
-            conflicts &= differences(config, default)
+            # Options that are not given need not be repeated, but the data set must be that of the run.
+            conflicts &= differences(config, default) | {"data.type", "data.name"}
+            config = merge(saved, config, default)
         if conflicts:
             raise ConfigError(
                 f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; "
-                "give the same options to go on, or another folder with --run."
+                "give the same --config and options to go on, or another folder with --run."
             )
-        return dataclasses.replace(saved, sample=config.sample, evaluate=config.evaluate, stages=config.stages)
     run.mkdir(parents=True, exist_ok=True)
     write_config(run, config)
     return config
@@ -100,6 +102,8 @@ def prepare(run: Path, config: Config, default: Config) -> Config:
 def train_stage(run: Path, config: Config) -> None:
     """Train up to the configured step, and draw the data, the process and the loss."""
     sde, data = config.sde.build(), config.data
+    if data.size(config.evaluate.split) == 0:
+        raise ConfigError(f"data: the split {config.evaluate.split!r} is empty; add examples to it.")
     picture(run / "data.png", first_examples(data, 1024 if data.shape == (2,) else 64), "data")
     plot.save(plot.process(sde), run / "process.png")
 
@@ -157,7 +161,7 @@ def sample_stage(run: Path, config: Config) -> None:
 def evaluate_stage(run: Path, config: Config) -> None:
     """Evaluate the log-likelihood of a split, and print it beside its references."""
     sde, model, data = config.sde.build(), restore_state(run, config).average, config.data
-    options = config.evaluate
+    options, key = config.evaluate, key_for(config, "evaluation")
     result = evaluate(
         sde,
         model,
@@ -167,23 +171,23 @@ def evaluate_stage(run: Path, config: Config) -> None:
         batch_size=options.batch_size,
         trace=sgm.Exact() if options.trace == "exact" else sgm.Hutchinson(options.probes),
         tolerance=options.tolerance,
-        seed=config.seed,
+        key=key,
     )
-    report = {"split": options.split, "examples": len(result.log_prob), "log_prob": average(result.log_prob)}
+    n = len(result.log_prob)
+    report = {"split": options.split, "examples": n, "log_prob": average(result.log_prob)}
     report["unfinished"] = int(np.sum(~np.isfinite(result.log_prob)))
     report["evaluations"] = float(np.mean(result.nfe))
+    report["prior_mismatch"] = float(np.mean(sgm.prior_mismatch(sde, first_examples(data, 1024))))
     if data.levels is not None:
         dim = math.prod(data.shape)
         report["bits_per_dim"] = average(np.asarray(sgm.bits_per_dim(result.log_prob, dim, levels=data.levels)))
+        report["gaussian"] = gaussian_bits_per_dim(data, options.split, n, key_for(config, "reference"))
         report["uniform"] = uniform_bits_per_dim(data.levels)
-        if dim <= GAUSSIAN_LIMIT:
-            report["gaussian"] = gaussian_bits_per_dim(data, options.split, config.seed)
     if isinstance(data, AbstractToy):
         report["entropy"] = data.entropy
         grid = plot.plane_grid(first_examples(data, 1024), 100)
-        log_density = sgm.log_prob(sde, model, grid, jr.key(config.seed), trace=sgm.Exact())
-        plot.save(plot.density(grid, jnp.exp(log_density)), run / "density.png")
-    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+        plot.save(plot.density(grid, jnp.exp(sgm.log_prob(sde, model, grid, trace=sgm.Exact()))), run / "density.png")
+    (run / "evaluation.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     print_report(report)
 
 
@@ -192,12 +196,12 @@ def print_report(report: dict) -> None:
     print(f"{report['split']} set, {report['examples']} examples, {report['evaluations']:.0f} evaluations each")
     if report["unfinished"]:
         print(f"  {report['unfinished']} solves did not finish and are left out of the means")
-    print(f"  log p(x)            {report['log_prob']} nats")
+    print(f"  log p(x)            {report['log_prob']} nats (mismatch of the prior {report['prior_mismatch']:.1g})")
     if "entropy" in report:
         print(f"  entropy of the data {-report['entropy']:.4f} nats, with the sign of log p(x)")
     if "bits_per_dim" in report:
         print(f"  bits/dim            {report['bits_per_dim']}")
-        print(f"  Gaussian bits/dim   {report.get('gaussian', f'not fitted above {GAUSSIAN_LIMIT} dimensions')}")
+        print(f"  Gaussian bits/dim   {report['gaussian'] or 'not fitted: too few images, or too many dimensions'}")
         print(f"  uniform bits/dim    {report['uniform']:.4f}")
 
 
@@ -207,7 +211,7 @@ def draw(sde, model, config: Config, method, n: int | None = None, saveat: diffr
     classes = config.data.classes
     cond = sgm.Condition(label=jnp.arange(n) % classes) if classes else None
     meter = diffrax.TqdmProgressMeter()
-    key = jr.key(config.seed)
+    key = key_for(config, "samples")
     return sgm.sample(sde, model, key, n, cond=cond, method=method, saveat=saveat, progress=meter)
 
 

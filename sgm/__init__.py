@@ -1,8 +1,8 @@
 """sgm: differentiable diffusion models in JAX."""
 
-from sgm import data, loss, model, nn, plot, sde, solve
+from sgm import data, likelihood, loss, model, nn, plot, sde, solve
 from sgm.config import load
-from sgm.likelihood import Exact, Hutchinson, LogProb, bits_per_dim, log_prob
+from sgm.likelihood import Exact, Hutchinson, LogProb, bits_per_dim, log_prob, prior_mismatch
 from sgm.loss import score_matching_loss
 from sgm.model import Condition, ScoreModel
 from sgm.sample import sample
@@ -24,12 +24,14 @@ __all__ = [
     "SubVP",
     "bits_per_dim",
     "data",
+    "likelihood",
     "load",
     "log_prob",
     "loss",
     "model",
     "nn",
     "plot",
+    "prior_mismatch",
     "sample",
     "score_matching_loss",
     "sde",

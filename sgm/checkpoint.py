@@ -6,6 +6,7 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 State = TypeVar("State", bound=eqx.Module)
 
@@ -39,7 +40,9 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
     Raises `CheckpointError` where the checkpoint is damaged, or its arrays are not those of `like`.
     """
     path, wanted = checkpoint_path(run, step), _named_arrays(like)
-    wanted = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in wanted.items()}
+    # Placed here, since the devices it was saved from may not be there.
+    place = SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for name, array in wanted.items()}
     try:
         with _manager(run) as manager:
             found = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).items()}
@@ -50,7 +53,7 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
     except Exception as error:  # Orbax raises many kinds for files that are missing or cut short.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"checkpoint {path}: it is damaged or cut short ({reason:.200}); "
+            f"checkpoint {path}: it cannot be read ({reason:.200}); if it is damaged or cut short, "
             "delete this folder, and the run goes on from the checkpoint before it."
         ) from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)

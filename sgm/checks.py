@@ -26,7 +26,7 @@ def check_time(call: str, sde, t) -> None:
     if any(isinstance(value, Tracer) for value in (t, sde.t0, sde.t1)):
         return
     times = np.asarray(t, np.float32)
-    outside = times[(times < np.float32(sde.t0)) | (times > np.float32(sde.t1))]
+    outside = times[~((times >= np.float32(sde.t0)) & (times <= np.float32(sde.t1)))]
     if outside.size:
         raise ValueError(
             f"{call}: t = {outside.flat[0]} lies outside [t0, t1] = [{sde.t0}, {sde.t1}] of {type(sde).__name__}; "

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,11 +39,16 @@ Data = (
 )
 
 
+def _check(section, config, name, holds, remedy):
+    if not holds:
+        option = f"{section}.{name.replace('_', '-')}"
+        raise ConfigError(f"{option} = {getattr(config, name)}; pass {remedy}.")
+
+
 def _check_positive(section, config, *names):
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{section}.{name} = {value}; pass at least 1.")
+        _check(section, config, name, value is None or value >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class SDEConfig:
     """Of the Linear schedule."""
     beta_max: float | None = None
     """Of the Linear schedule."""
+    ratio_min: float | None = None
+    """Of the Cosine schedule."""
+    ratio_max: float | None = None
+    """Of the Cosine schedule."""
     sigma_min: float | None = None
     """Of VE."""
     sigma_max: float | None = None
@@ -67,7 +77,9 @@ class SDEConfig:
         """The process. Raises ConfigError for an option that it does not have."""
         options = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         process = getattr(sgm.sde, options.pop("process"))
-        rates = {name: options.pop(name) for name in ("beta_min", "beta_max") if name in options}
+        rates = {
+            name: options.pop(name) for name in ("beta_min", "beta_max", "ratio_min", "ratio_max") if name in options
+        }
         if rates or "schedule" in options:
             schedule = getattr(sgm.sde, options.get("schedule", "Linear"))
             options["schedule"] = _call("sde", schedule, rates)
@@ -123,6 +135,10 @@ class TrainConfig:
 
     def __post_init__(self):
         _check_positive("train", self, "steps", "batch_size", "log_every", "checkpoint_every", "sample_every")
+        _check("train", self, "learning_rate", self.learning_rate > 0, "more than 0")
+        _check("train", self, "clip", self.clip > 0, "more than 0")
+        _check("train", self, "warmup", self.warmup >= 0, "0 or more")
+        _check("train", self, "average_decay", 0 <= self.average_decay < 1, "at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,7 @@ class SampleConfig:
 
     def __post_init__(self):
         _check_positive("sample", self, "n", "steps", "frames")
+        _check("sample", self, "tolerance", self.tolerance > 0, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -157,6 +174,7 @@ class EvaluateConfig:
 
     def __post_init__(self):
         _check_positive("evaluate", self, "n", "batch_size", "probes")
+        _check("evaluate", self, "tolerance", self.tolerance > 0, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -178,6 +196,11 @@ class Config:
     seed: int = 0
 
 
+def key_for(config: Config, purpose: str) -> PRNGKeyArray:
+    """The key of the configuration's seed for one purpose; no two purposes share a key."""
+    return jr.fold_in(jr.key(config.seed), zlib.crc32(purpose.encode()))
+
+
 class Built(NamedTuple):
     """What `build` makes of a configuration."""
 
@@ -188,7 +211,7 @@ class Built(NamedTuple):
 
 def build(config: Config) -> Built:
     """The process, the untrained model and the data set of a configuration."""
-    network = config.network.build(config.data.shape, config.data.classes, jr.key(config.seed))
+    network = config.network.build(config.data.shape, config.data.classes, key_for(config, "network"))
     options = {"sigma_data": config.sigma_data} if config.prediction == "Karras" else {}
     prediction = getattr(sgm.model, config.prediction)(**options)
     model = sgm.model.ScoreModel(network, prediction, shape=config.data.shape)
@@ -205,7 +228,7 @@ def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
         optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
         average_decay=config.train.average_decay,
         levels=config.data.levels,
-        seed=config.seed,
+        key=key_for(config, "training"),
     )
 
 
@@ -263,8 +286,23 @@ def differences(first: Config, second: Config) -> set[str]:
     """The fields, as `train.steps`, in which two configurations would not train the same model."""
     flat, other = (_flatten(to_json(config)) for config in (first, second))
     names = {name for name in flat.keys() | other.keys() if flat.get(name) != other.get(name)}
-    free = ("sample.", "evaluate.", "stages", "run", "train.log_every", "train.checkpoint_every", "train.sample_every")
-    return {name for name in names if not name.startswith(free)}
+    return {name for name in names if not name.startswith(_FREE)}
+
+
+def merge(saved: Any, given: Any, default: Any) -> Any:
+    """`saved`, but for the fields in which `given` departs from its `default`."""
+    if dataclasses.is_dataclass(saved) and type(saved) is type(given) is type(default):
+        fields = [field.name for field in dataclasses.fields(saved)]
+        parts = {name: merge(*(getattr(part, name) for part in (saved, given, default))) for name in fields}
+        return dataclasses.replace(saved, **parts)  # pyright: ignore[reportArgumentType]
+    return saved if given == default else given
+
+
+# What a run may change when it goes on: none of it changes the trained model.
+_FREE = (
+    *("sample.", "evaluate.", "stages", "run", "data.path"),
+    *("train.log_every", "train.checkpoint_every", "train.sample_every"),
+)
 
 
 def _flatten(value, prefix=""):
@@ -303,8 +341,11 @@ _CLASSES = {
 
 
 def _call(where, function, options):
-    known = [name for name in inspect.signature(function).parameters]
+    parameters = inspect.signature(function).parameters
     for name in options:
-        if name not in known:
-            raise ConfigError(f"{where}: {function.__name__} has no option {name!r}; it has {', '.join(known)}.")
+        if name not in parameters:
+            raise ConfigError(f"{where}: {function.__name__} has no option {name!r}; it has {', '.join(parameters)}.")
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in options:
+            raise ConfigError(f"{where}: {function.__name__} lacks {name!r}.")
     return function(**options)

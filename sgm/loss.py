@@ -19,7 +19,7 @@ import jax.random as jr
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_examples
+from sgm.checks import check_at_least, check_examples
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
@@ -146,6 +146,7 @@ def score_matching_loss(
     batch = check_examples("score_matching_loss", x, model.shape)
     cond, cond_axis = flat_condition("score_matching_loss", cond, batch)
     n = math.prod(batch)
+    check_at_least("score_matching_loss", "the number of examples", n)
     key_time, key_noise, key_model = jr.split(key, 3)
     strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1
     t = jnp.clip(times.quantile(sde, strata), sde.t0, sde.t1)

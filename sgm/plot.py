@@ -1,5 +1,6 @@
 """Figures. Each function draws one and returns it; `save` writes it."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -21,9 +22,12 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def image_grid(images: Images, title: str = "") -> Figure:
-    """Images with entries in [-1, 1], as many as fit a square."""
-    side = int(len(images) ** 0.5)
-    tiled = rearrange(_padded(images[: side**2]), "(r c) h w k -> (r h) (c w) k", r=side)
+    """Images with entries in [-1, 1], in rows of about as many."""
+    columns = math.ceil(len(images) ** 0.5)
+    padded = _padded(images)
+    missing = -len(padded) % columns
+    filled = np.pad(padded, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=1)
+    tiled = rearrange(filled, "(r c) h w k -> (r h) (c w) k", c=columns)
     return _picture(tiled, (5, 5), title)
 
 

@@ -1,17 +1,19 @@
 """Draw examples from a model."""
 
+import operator
+
 import diffrax
 import equinox as eqx
 import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from sgm.checks import check_at_least, check_time
+from sgm.checks import check_at_least
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
-from sgm.solve.method import AbstractMethod
+from sgm.solve.method import AbstractMethod, check_saveat
 
 
 def sample(
@@ -32,17 +34,20 @@ def sample(
     - `saveat`: by default the result is E[x0 | x], the denoised end of each path. A `diffrax.SaveAt` asks for the path
       x itself, in the process's time: `SaveAt(ts=jnp.linspace(sde.t1, sde.t0, 8))` for eight frames, of shape
       `(n, 8, *shape)`; `SaveAt(t0=True)` for x at t0; its `fn(t, x, args)` is given the process's time and x.
-      Frames come in the order of the solve, from t1 to t0.
+      Frames come in the order of the solve, from t1 to t0; `SaveAt(steps=True)` fills up with inf what an adaptive
+      solve leaves over.
     - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
     - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`.
 
-    Each example has a key of its own, `jax.random.split(key, n)`. An adaptive solve that fails raises.
+    Each example has a key of its own, `jax.random.split(key, n)`. Raises ValueError for n < 1, for a condition of
+    another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
+    raises as well.
     """
     if n is not None:
+        n = operator.index(n)
         check_at_least("sample", "n", n)
-    for sub in jax.tree.leaves(saveat, is_leaf=lambda node: isinstance(node, diffrax.SubSaveAt)):
-        if isinstance(sub, diffrax.SubSaveAt) and sub.ts is not None:
-            check_time("sample: saveat", sde, sub.ts)
+    if saveat is not None:
+        check_saveat(sde, saveat)
     batch = () if n is None else (n,)
     cond, cond_axis = flat_condition("sample", cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
 from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
@@ -39,7 +39,7 @@ class TrainState(eqx.Module):
 
 
 class Recipe(eqx.Module):
-    """All that does not change in training; the randomness of a step is a function of `seed` and the step alone.
+    """All that does not change in training; the randomness of a step is a function of `key` and the step alone.
 
     - `levels`: the number of grey levels of integer data, which are dequantised afresh every step; None for real data.
     - `average_decay`: of the exponential average of the weights, reached from below as (1 + step) / (10 + step).
@@ -51,7 +51,7 @@ class Recipe(eqx.Module):
     optimiser: optax.GradientTransformation
     average_decay: float
     levels: int | None
-    seed: int
+    key: PRNGKeyArray
 
     def start(self, model: AbstractModel) -> TrainState:
         """The state before the first step."""
@@ -71,7 +71,7 @@ def adam(learning_rate: float, warmup: int, steps: int, clip: float) -> optax.Gr
 def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of gradient descent. The buffers of `state` are given up."""
     recipe, (x, cond) = fixed
-    key_data, key_loss = jr.split(jr.fold_in(jr.key(recipe.seed), state.step))
+    key_data, key_loss = jr.split(jr.fold_in(recipe.key, state.step))
     if recipe.levels is not None:
         x = dequantise(x, recipe.levels, key_data)
 
@@ -128,10 +128,10 @@ def train(
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update(len(pending))
                 pending = []
-            if saves:
-                save_checkpoint(run, step, state)
             if ends or step % sample_every == 0:
                 on_sample(state)
+            if saves:
+                save_checkpoint(run, step, state)
     return state
 
 
@@ -160,5 +160,5 @@ def _diverged(step, values, run):
     good = "there is no checkpoint yet" if saved is None else f"the last good one is {checkpoint_path(run, saved)}"
     return (
         f"train: at step {step} the loss is {values['loss']} and the gradient norm {values['gradient_norm']}; {good}; "
-        "lower train.learning-rate or train.clip, or look for bad values in the data."
+        "lower train.learning-rate or train.clip, or look for bad values in the data; then begin in another folder."
     )

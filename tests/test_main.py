@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -20,6 +21,7 @@ from sgm.config import (
     write_config,
 )
 from sgm.data import Checkerboard, Digits, Images
+from sgm.evaluate import gaussian_bits_per_dim
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -76,8 +78,48 @@ def test_load_gives_averaged_weights_or_raw_ones(digits):
 
 
 def test_later_stages_need_no_repetition_of_the_options(digits):
-    assert main(["--run", str(digits), "--stages", "sample", "--sample.n", "4", "--sample.steps", "3"]) == 0
-    assert read_config(digits).network == MLPConfig(16, 1, 0.1)
+    assert main(["--run", str(digits), "--stages", "sample", "--sample.steps", "3"]) == 0
+    config = read_config(digits)
+    assert config.network == MLPConfig(16, 1, 0.1)
+    assert (config.sample.steps, config.sample.n, config.evaluate.n) == (3, 4, 5)
+    assert PIL.Image.open(digits / "samples_sde.png").size[0] > 0
+
+
+def test_later_stages_are_of_the_same_data(digits, capsys):
+    assert main(["--run", str(digits), "--stages", "sample", "--config", "moons"]) == 1
+    assert "was begun with another configuration, in data.type" in capsys.readouterr().err
+
+
+def test_a_killed_command_goes_on(tmp_path, monkeypatch, digits):
+    import main as command_line
+
+    arguments = ("--network.width", "16", "--network.depth", "1", "--stages", "train")
+    prefetch = command_line.prefetch
+
+    def killed(make, start, stop):
+        for step, batch in enumerate(prefetch(make, start, stop)):
+            if step == 4:  # One step after the checkpoint.
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(command_line, "prefetch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command(tmp_path, *arguments)
+    monkeypatch.setattr(command_line, "prefetch", prefetch)
+    assert command(tmp_path, *arguments) == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == (digits / "metrics.jsonl").read_text()
+    (_, resumed), (_, whole) = sgm.load(tmp_path), sgm.load(digits)
+    for first, second in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypatch):
+    arguments = ("--config", "digits", "--network.depth", "1", "--stages", "train")
+    monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 0)
+    assert command(tmp_path, *arguments, "--network.width", "16") == 1
+    assert "the split 'test' is empty" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert command(tmp_path, *arguments, "--network.width", "8") == 0
 
 
 def test_a_run_keeps_its_configuration(digits, capsys):
@@ -123,8 +165,17 @@ def test_an_unknown_field_is_named(tmp_path, capsys):
 
 
 def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert main(["--config", "flowers", "--run", str(tmp_path / "run"), "--data.path", str(tmp_path / "none")]) == 1
+    def offline(*args, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("sgm.data.images.HfApi.dataset_info", offline)
+    monkeypatch.setattr("sgm.data.images.Cache", lambda **options: (_ for _ in ()).throw(ValueError("not cached")))
+    assert main(["--config", "flowers", "--run", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "nelorth/oxford-flowers" in error and "connect to the internet" in error and "--data.path FOLDER" in error
+    assert error.count("\n") == 1
+    # What the line advises works: the run has not begun yet, and so may have another source.
+    assert main(["--config", "flowers", "--run", str(tmp_path), "--data.path", str(tmp_path / "none")]) == 1
     error = capsys.readouterr().err
     assert "there is no folder" in error and "--data.path FOLDER" in error and error.count("\n") == 1
 
@@ -180,11 +231,24 @@ def test_processes_are_built_from_their_options(sde, expected):
     assert sde.build() == expected
 
 
-@pytest.mark.parametrize("section", ["train.steps", "sample.n", "evaluate.n"])
-def test_counts_are_positive(tmp_path, capsys, section):
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        *((option, "0", "at least 1") for option in ("train.steps", "train.batch-size", "sample.n", "evaluate.n")),
+        *((option, "0", "more than 0") for option in ("train.learning-rate", "train.clip", "evaluate.tolerance")),
+        ("train.average-decay", "1.5", "at least 0 and less than 1"),
+    ],
+)
+def test_options_have_their_range(tmp_path, capsys, option, value, remedy):
     try:
-        status = main([f"--{section}", "0", "--run", str(tmp_path)])
+        status = main([f"--{option}", value, "--run", str(tmp_path)])
     except SystemExit as stop:
         status = stop.code
     printed = capsys.readouterr()
-    assert status != 0 and f"{section} = 0; pass at least 1" in printed.err + printed.out
+    words = " ".join((printed.err + printed.out).replace("│", " ").split())
+    assert status != 0 and f"{option} = {float(value):g}" in words.replace("0.0", "0") and f"pass {remedy}" in words
+
+
+def test_the_gaussian_needs_more_images_than_dimensions(monkeypatch):
+    monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 64)
+    assert gaussian_bits_per_dim(Digits(), "test", 10, jax.random.key(0)) is None

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from scipy import stats
-from truth import FOUR, PROCESSES, gaussian, mixture
+from truth import FOUR, PROCESSES, Shifted, gaussian, mixture, shared_range
 
 import sgm
 from sgm.model import Empirical, Gaussian
@@ -92,14 +92,6 @@ def test_order_of_the_flow(float64, solver, order):
     assert abs(measured - order) < 0.35
 
 
-def shared_range(process, low=2e-3, high=90.0):
-    """The process between two noise levels that all share."""
-    sde = PROCESSES[process]
-    options = {} if not process.endswith("cosine") else {"schedule": sde.schedule}
-    t0, t1 = (float(sde.time(np.arctan(ratio))) for ratio in (low, high))
-    return type(sde)(**options, t0=t0, t1=t1)
-
-
 def test_the_flow_is_the_same_under_every_process():
     samples = [sgm.sample(shared_range(name), mixture(2), jr.key(4), 50, method=TIGHT) for name in PROCESSES]
     np.testing.assert_allclose(samples, np.tile(samples[0], (len(samples), 1, 1)), atol=2e-4)
@@ -178,22 +170,16 @@ def test_every_adjoint_gives_the_same_gradient():
 
 
 def test_conditions_are_one_for_all_or_one_each():
-    class Shifted(sgm.model.AbstractModel):
-        shape: tuple[int, ...] = (2,)
-
-        def predict(self, theta, u, cond=None, key=None):
-            return Gaussian(cond.params, 1e-4 * jnp.eye(2)).predict(theta, u)
-
     params = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [-1.0, 0.0]])
     method = sgm.EulerMaruyama(100)
-    each = sgm.sample(sgm.VP(), Shifted(), jr.key(0), 3, cond=sgm.Condition(params=params), method=method)
+    each = sgm.sample(sgm.VP(), Shifted(0.01), jr.key(0), 3, cond=sgm.Condition(params=params), method=method)
     np.testing.assert_allclose(each, params, atol=0.1)
-    same = sgm.sample(sgm.VP(), Shifted(), jr.key(0), 3, cond=sgm.Condition(params=params[0]), method=method)
+    same = sgm.sample(sgm.VP(), Shifted(0.01), jr.key(0), 3, cond=sgm.Condition(params=params[0]), method=method)
     np.testing.assert_allclose(same, jnp.tile(params[0], (3, 1)), atol=0.1)
     with pytest.raises(
         ValueError, match=r"sample: the parts of cond have batch axes \[\(3,\)\], but the examples have \(4,\)"
     ):
-        sgm.sample(sgm.VP(), Shifted(), jr.key(0), 4, cond=sgm.Condition(params=params), method=method)
+        sgm.sample(sgm.VP(), Shifted(0.01), jr.key(0), 4, cond=sgm.Condition(params=params), method=method)
 
 
 def test_progress_is_shown(capfd):
@@ -224,12 +210,29 @@ def test_a_second_call_does_not_trace_again():
     ("options", "message"),
     [
         ({"n": 0}, "sample: n = 0; pass n >= 1"),
+        ({"saveat": diffrax.SaveAt(dense=True)}, "sample: saveat asks for dense output or internal states"),
+        ({"saveat": diffrax.SaveAt(ts=jnp.asarray([1.0, jnp.nan]))}, r"sample: saveat: t = nan lies outside"),
+        (
+            {"saveat": diffrax.SaveAt(ts=jnp.asarray([0.1, 0.5]))},
+            "the times of saveat go from 0.1.* pass decreasing ones",
+        ),
         ({"saveat": diffrax.SaveAt(ts=jnp.asarray([1.0, 0.5, -0.1]))}, r"sample: saveat: t = -0.1\S* lies outside"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         sgm.sample(sgm.VP(), MODEL, jr.key(0), **options)
+
+
+def test_solvers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="ReverseSDE: Tsit5 solves no SDEs; pass a solver that does"):
+        sgm.ReverseSDE(diffrax.Tsit5())
+    with pytest.raises(ValueError, match=r"ReverseSDE: HalfSolver divides its steps .* pass the solver it wraps"):
+        sgm.ReverseSDE(diffrax.HalfSolver(diffrax.Euler()), FixedSteps(10))
+
+
+def test_counts_of_numpy_are_counts():
+    assert sgm.sample(sgm.VP(), MODEL, jr.key(0), np.int64(3), method=sgm.EulerMaruyama(2)).shape == (3, 2)
 
 
 def test_steps_must_be_positive():

@@ -21,7 +21,7 @@ STEPS = 40
 
 def recipe(data=Digits(), **options):
     settings = dict(
-        weighting=LikelihoodWeighting(), times=UniformLogSNR(), average_decay=0.99, levels=data.levels, seed=3
+        weighting=LikelihoodWeighting(), times=UniformLogSNR(), average_decay=0.99, levels=data.levels, key=jr.key(3)
     )
     return Recipe(**{**settings, "sde": sgm.VP(), "optimiser": adam(1e-3, 10, STEPS, 1.0), **options})
 
@@ -175,7 +175,7 @@ class TestCheckpoints:
             largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
         else:
             largest.unlink()
-        with pytest.raises(CheckpointError, match=r"checkpoints/2: it is damaged or cut short .* delete this folder"):
+        with pytest.raises(CheckpointError, match=r"checkpoints/2: it cannot be read .* delete this folder"):
             restore_checkpoint(tmp_path, 2, state)
         assert restore_checkpoint(tmp_path, 1, state) is not None
 

@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 
 import sgm
-from sgm.model import Gaussian, GaussianMixture
+from sgm.model import AbstractModel, Gaussian, GaussianMixture
 from sgm.sde import Cosine
 
 PROCESSES = {
@@ -52,3 +52,21 @@ def closed_form(name, t):
         return alpha, np.sqrt(-np.expm1(-integral)), -beta / 2, beta, -np.log(np.expm1(integral))
     sigma = -np.expm1(-integral)
     return alpha, sigma, -beta / 2, -beta * np.expm1(-2 * integral), -integral - 2 * np.log(sigma)
+
+
+def shared_range(process, low=2e-3, high=90.0):
+    """The process between two noise levels that all share."""
+    sde = PROCESSES[process]
+    options = {"schedule": sde.schedule} if process.endswith("cosine") else {}
+    t0, t1 = (float(sde.time(np.arctan(ratio))) for ratio in (low, high))
+    return type(sde)(**options, t0=t0, t1=t1)
+
+
+class Shifted(AbstractModel):
+    """N(cond.params, std^2 I) in the plane."""
+
+    std: float
+    shape: tuple[int, ...] = (2,)
+
+    def predict(self, theta, u, cond=None, key=None):
+        return Gaussian(cond.params, self.std**2 * jnp.eye(2)).predict(theta, u)

@@ -5,6 +5,7 @@ from sgm.likelihood.dequantise import dequantise as dequantise
 from sgm.likelihood.dequantise import quantise as quantise
 from sgm.likelihood.log_prob import LogProb as LogProb
 from sgm.likelihood.log_prob import log_prob as log_prob
+from sgm.likelihood.prior_mismatch import prior_mismatch as prior_mismatch
 from sgm.likelihood.trace import AbstractTrace as AbstractTrace
 from sgm.likelihood.trace import Exact as Exact
 from sgm.likelihood.trace import Hutchinson as Hutchinson

@@ -103,8 +103,8 @@ def _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adj
 def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
     start, end = sde.theta(sde.t0), sde.theta(sde.t1)
     u0 = x / sde.rho(sde.t0)
-    probes = trace.probes(key, x)
-    no_change = jnp.zeros_like(trace.estimates(jnp.zeros(len(probes), x.dtype)))
+    probes = trace.probes(key, u0)
+    no_change = jnp.zeros_like(trace.estimates(jnp.zeros(len(probes), u0.dtype)))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_FlowAndDivergence(model, cond, trace)),
         diffrax.Tsit5(),

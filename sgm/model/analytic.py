@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.model.base import AbstractModel, Estimate
@@ -39,7 +40,8 @@ class Gaussian(AbstractAnalyticModel):
 
     def __init__(self, mean: Float[Array, "*shape"], cov: Float[Array, "D D"]):
         self.mean = mean
-        self.eigenvalues, self.eigenvectors = jnp.linalg.eigh(cov)
+        eigenvalues, self.eigenvectors = jnp.linalg.eigh(cov)
+        self.eigenvalues = jnp.maximum(eigenvalues, 0)  # Rounding may leave those of a singular matrix below.
 
     @property
     def shape(self):
@@ -83,6 +85,8 @@ class GaussianMixture(AbstractAnalyticModel):
     weights: Float[Array, " K"]
 
     def __init__(self, means: Float[Array, "K *shape"], stds: Float[Array, " K"], weights: Float[Array, " K"]):
+        if not isinstance(weights, Tracer) and abs(float(weights.sum()) - 1) > 1e-3:
+            raise ValueError(f"GaussianMixture: the weights sum to {float(weights.sum())}; pass weights that sum to 1.")
         self.means, self.stds, self.weights = means, stds, weights
 
     @property

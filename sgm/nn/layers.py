@@ -46,15 +46,16 @@ class Convolution(eqx.Module):
 class GroupNorm(eqx.Module):
     """Normalise each group of channels over space, then scale and shift each channel.
 
-    Source: Wu and He 2018 (arXiv:1803.08494).
+    The groups have four channels or more, and are at most 32. Source: Wu and He 2018 (arXiv:1803.08494).
     """
 
     scale: Features
     shift: Features
     groups: int = eqx.field(static=True)
 
-    def __init__(self, channels: int, groups: int = 32):
-        self.groups = next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
+    def __init__(self, channels: int):
+        most = max(1, min(32, channels // 4))
+        self.groups = next(count for count in range(most, 0, -1) if channels % count == 0)
         self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
 
     def __call__(self, x: Image) -> Image:
@@ -100,6 +101,15 @@ def sinusoids(level: Float[Array, ""]) -> Features:
     """cos and sin of the level at fixed frequencies, from 1/8 to 8 radians a unit of log tan(theta)."""
     angles = level * jnp.geomspace(0.125, 8.0, _FREQUENCIES, dtype=level.dtype)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
+
+
+def check_sizes(network: str, dropout: float, **sizes: int) -> None:
+    """Raise unless every size is positive and dropout is a probability below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{network}: {name} = {size}; pass {name} >= 1.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{network}: dropout = {dropout}; pass 0 <= dropout < 1.")
 
 
 def condition_part(cond: Any, name: str, *, expected: bool) -> Any:

@@ -5,7 +5,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.nn.layers import Embedding, condition_part, dropout, key_stream, modulate, zeros_like
+from sgm.nn.layers import Embedding, check_sizes, condition_part, dropout, key_stream, modulate, zeros_like
 
 
 class MLPBlock(eqx.Module):
@@ -55,11 +55,12 @@ class MLP(eqx.Module):
         classes: int | None = None,
         key: PRNGKeyArray,
     ):
+        check_sizes("MLP", dropout, width=width, depth=depth)
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
         features = math.prod(shape)
-        self.embedding = Embedding(width // 4, params, classes, key=key_embedding)
+        self.embedding = Embedding(max(8, width // 4), params, classes, key=key_embedding)
         self.inlet = eqx.nn.Linear(features, width, key=key_inlet)
-        self.blocks = [MLPBlock(width, width // 4, dropout, key=block_key) for block_key in keys]
+        self.blocks = [MLPBlock(width, max(8, width // 4), dropout, key=block_key) for block_key in keys]
         self.norm = eqx.nn.LayerNorm(width)
         self.outlet = zeros_like(eqx.nn.Linear(width, features, key=key_outlet))
 

@@ -12,6 +12,7 @@ from sgm.nn.layers import (
     Embedding,
     GroupNorm,
     Image,
+    check_sizes,
     condition_part,
     dropout,
     key_stream,
@@ -105,6 +106,7 @@ class UNet(eqx.Module):
         image_channels: int = 0,
         key: PRNGKeyArray,
     ):
+        check_sizes("UNet", dropout, width=width, blocks=blocks, levels=len(multipliers), multiplier=min(multipliers))
         factor = 2 ** (len(multipliers) - 1)
         if shape[0] % factor or shape[1] % factor:
             raise ValueError(

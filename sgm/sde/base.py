@@ -14,10 +14,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-Time = Real[ArrayLike, "*time"]
-OfTime = Float[Array, "*time"]
+from sgm.sde.schedules import OfTime, Time
 
 
 class Prior(eqx.Module):
@@ -39,6 +39,18 @@ class AbstractSDE(eqx.Module):
 
     t0: eqx.AbstractVar[float]
     t1: eqx.AbstractVar[float]
+
+    def __check_init__(self):
+        name, t0, t1 = type(self).__name__, self.t0, self.t1
+        if any(isinstance(end, Tracer) for end in (t0, t1)):
+            return
+        if not t0 < t1:
+            raise ValueError(f"{name}: got t0={t0}, t1={t1}; pass t0 < t1, the data's end first.")
+        for end, t in (("t0", t0), ("t1", t1)):
+            if not jnp.isfinite(self.log_snr(t)):
+                raise ValueError(
+                    f"{name}: at {end}={t} the log-SNR is {self.log_snr(t)}; pass an end with both data and noise."
+                )
 
     @abstractmethod
     def alpha(self, t: Time) -> OfTime:

@@ -4,8 +4,10 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from sgm.checks import check_time
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
@@ -49,26 +51,46 @@ class AbstractMethod(eqx.Module):
         if isinstance(self.stepping, FixedSteps):
             ts = equation.clock(self.stepping.times(sde))
             start, end = ts[0], ts[-1]
-            controller, max_steps = diffrax.StepTo(ts), self.stepping.steps
+            controller, max_steps, precision = diffrax.StepTo(ts), self.stepping.steps, None
             path = GridBrownianPath(ts=ts, shape=noise, key=key, levy_area=levy_area)
         else:
             start, end = equation.clock(sde.t1), equation.clock(sde.t0)
-            controller, max_steps = self.stepping, MAX_ADAPTIVE_STEPS
+            # Adaptive steps need the digits that TF32 matrix products would take.
+            controller, max_steps, precision = self.stepping, MAX_ADAPTIVE_STEPS, "highest"
             path = diffrax.VirtualBrownianTree(start, end, 1e-4 * (end - start), noise, key, levy_area)
-        solution = diffrax.diffeqsolve(
-            equation.terms(path),
-            self.solver,
-            start,
-            end,
-            None,
-            x1 / equation.scale(sde.t1),
-            stepsize_controller=controller,
-            saveat=diffrax.SaveAt(subs=_map_subs(lambda sub: _on_clock(sub, equation, start, end), saveat)),
-            adjoint=adjoint,
-            progress_meter=progress,
-            max_steps=max_steps,
-        )
+        with jax.default_matmul_precision(precision):
+            solution = diffrax.diffeqsolve(
+                equation.terms(path),
+                self.solver,
+                start,
+                end,
+                None,
+                x1 / equation.scale(sde.t1),
+                stepsize_controller=controller,
+                saveat=diffrax.SaveAt(subs=_map_subs(lambda sub: _on_clock(sub, equation, start, end), saveat)),
+                adjoint=adjoint,
+                progress_meter=progress,
+                max_steps=max_steps,
+            )
         return solution.ys
+
+
+def check_saveat(sde: AbstractSDE, saveat: diffrax.SaveAt) -> None:
+    """Raise unless `saveat` asks for states of the path, at decreasing times within [t0, t1]."""
+    if saveat.dense or saveat.solver_state or saveat.controller_state or saveat.made_jump:
+        raise ValueError("sample: saveat asks for dense output or internal states; ask for ts, t0, t1 or steps.")
+    for sub in _subs(saveat):
+        if sub.ts is not None and not isinstance(sub.ts, Tracer):
+            check_time("sample: saveat", sde, sub.ts)
+            if not bool(jnp.all(jnp.diff(sub.ts) < 0)):
+                raise ValueError(
+                    f"sample: the times of saveat go from {sub.ts[0]} to {sub.ts[-1]}; "
+                    "pass decreasing ones, since a sample goes from t1 to t0."
+                )
+
+
+def _subs(saveat):
+    return jax.tree.leaves(saveat.subs, is_leaf=lambda node: isinstance(node, diffrax.SubSaveAt))
 
 
 def _levy_area(solver):

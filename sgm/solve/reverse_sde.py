@@ -13,5 +13,14 @@ class ReverseSDE(AbstractMethod):
         rtol=3e-2, atol=3e-2, pcoeff=0.1, icoeff=0.3
     )
 
+    def __check_init__(self):
+        if not isinstance(self.solver, diffrax.AbstractItoSolver | diffrax.AbstractStratonovichSolver):
+            raise ValueError(f"ReverseSDE: {type(self.solver).__name__} solves no SDEs; pass a solver that does.")
+        if isinstance(self.stepping, FixedSteps) and isinstance(self.solver, diffrax.AbstractWrappedSolver):
+            raise ValueError(
+                f"ReverseSDE: {type(self.solver).__name__} divides its steps, whose noise is known as a whole; "
+                "pass the solver it wraps, or an adaptive controller."
+            )
+
     def equation(self, sde, model, cond):
         return UniversalSDE(sde, model, cond)

@@ -44,7 +44,21 @@ class AbstractEquation(eqx.Module):
         """The Diffrax terms, driven by `path` if the equation has noise."""
 
 
-class ReverseTimeSDE(AbstractEquation):
+class AbstractStochasticEquation(AbstractEquation):
+    """An equation with noise, whose size does not depend on the state."""
+
+    @abstractmethod
+    def noise(self, clock: Clock) -> Float[Array, ""]:
+        """The standard deviation of the noise for a unit of the clock."""
+
+    def terms(self, path):
+        return diffrax.MultiTerm(diffrax.ODETerm(self.drift), diffrax.ControlTerm(self._diffusion, path))
+
+    def _diffusion(self, clock, state, args):
+        return lineax.DiagonalLinearOperator(jnp.full(state.shape, self.noise(clock), state.dtype))
+
+
+class ReverseTimeSDE(AbstractStochasticEquation):
     """dx = (f(t) x - g(t)^2 score) dt + g(t) dw, run backwards in t. Source: Anderson 1982; Song et al. 2021, eq. 6."""
 
     sde: AbstractSDE
@@ -65,15 +79,11 @@ class ReverseTimeSDE(AbstractEquation):
         score = self.model.score(self.sde, t, state, self.cond)
         return self.sde.diffusion(t) ** 2 * score - self.sde.drift(t, state)
 
-    def diffusion(self, clock: Clock, state: State, args: None) -> lineax.AbstractLinearOperator:
-        """g(t) I."""
-        return _scalar_operator(self.sde.diffusion(self.time(clock)), state)
-
-    def terms(self, path):
-        return diffrax.MultiTerm(diffrax.ODETerm(self.drift), diffrax.ControlTerm(self.diffusion, path))
+    def noise(self, clock):
+        return self.sde.diffusion(self.time(clock))
 
 
-class UniversalSDE(AbstractEquation):
+class UniversalSDE(AbstractStochasticEquation):
     """The same reverse SDE on the universal path, with l = log tan(theta) going down:
 
     du = (sin cos velocity + sin noise) dl + sqrt(2) sin dw
@@ -97,12 +107,8 @@ class UniversalSDE(AbstractEquation):
         estimate = self.model.predict(theta, state, self.cond)
         return -jnp.sin(theta) * (jnp.cos(theta) * estimate.velocity + estimate.noise)
 
-    def diffusion(self, clock: Clock, state: State, args: None) -> lineax.AbstractLinearOperator:
-        """sqrt(2) sin(theta) I."""
-        return _scalar_operator(jnp.sqrt(2.0) * jnp.sin(jnp.arctan(jnp.exp(jnp.negative(clock)))), state)
-
-    def terms(self, path):
-        return diffrax.MultiTerm(diffrax.ODETerm(self.drift), diffrax.ControlTerm(self.diffusion, path))
+    def noise(self, clock):
+        return jnp.sqrt(2.0) * jnp.sin(jnp.arctan(jnp.exp(jnp.negative(clock))))
 
 
 class UniversalFlow(AbstractEquation):
@@ -126,7 +132,3 @@ class UniversalFlow(AbstractEquation):
 
     def terms(self, path):
         return diffrax.ODETerm(self.drift)
-
-
-def _scalar_operator(value, state):
-    return lineax.DiagonalLinearOperator(jnp.full(state.shape, value, state.dtype))

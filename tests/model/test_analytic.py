@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from truth import FOUR, PROCESSES, gaussian, mixture
 
-from sgm.model import Empirical, Gaussian
+from sgm.model import Empirical, Gaussian, GaussianMixture
 
 POINTS = jnp.asarray([[1.0, 0.0], [-1.0, 0.5], [0.2, -0.8]])
 MODELS = {"gaussian": gaussian(2), "mixture": mixture(2), "empirical": Empirical(POINTS)}
@@ -66,6 +66,11 @@ def test_density_integrates_to_one(name):
     grid = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     total = jnp.exp(jax.vmap(MODELS[name].log_prob)(grid)).sum() * 0.01**2
     assert float(total) == pytest.approx(1, abs=1e-3)
+
+
+def test_weights_sum_to_one():
+    with pytest.raises(ValueError, match=r"GaussianMixture: the weights sum to 2.0; pass weights that sum to 1"):
+        GaussianMixture(jnp.zeros((2, 1)), jnp.ones(2), jnp.ones(2))
 
 
 def test_shapes_of_images():

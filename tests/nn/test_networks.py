@@ -86,6 +86,19 @@ def test_a_unet_of_rectangles_and_any_depth():
         UNet((10, 8, 1), 8, (1, 1, 1), key=jr.key(0))
 
 
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MLP((2,), width=0, key=jr.key(0)), "MLP: width = 0; pass width >= 1"),
+        (lambda: MLP((2,), depth=-1, key=jr.key(0)), "MLP: depth = -1; pass depth >= 1"),
+        (lambda: UNet((8, 8, 1), dropout=1.0, key=jr.key(0)), "UNet: dropout = 1.0; pass 0 <= dropout < 1"),
+    ],
+)
+def test_sizes_have_their_range(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
 def test_convolution_is_the_sum_it_says():
     layer = Convolution(2, 3, key=jr.key(3))
     x = jr.normal(jr.key(4), (5, 6, 2))
@@ -101,7 +114,7 @@ def test_convolution_keeps_the_scale():
     assert float(Convolution(64, 64, key=jr.key(6))(x).std()) == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (8, 8), (12, 12), (40, 20)])
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 16), (8, 2), (12, 3), (40, 10), (2, 1)])
 def test_group_norm_normalises_each_group(channels, groups):
     norm = GroupNorm(channels)
     assert norm.groups == groups

@@ -110,6 +110,9 @@ def test_schedules_invert(schedule):
         (lambda: Linear(2.0, 1.0), "Linear: got beta_min=2.0, beta_max=1.0; pass 0 < beta_min <= beta_max"),
         (lambda: Cosine(0.0), "Cosine: got ratio_min=0.0"),
         (lambda: sgm.VE(sigma_min=-1.0), "VE: got sigma_min=-1.0"),
+        (lambda: sgm.VP(t0=0.9, t1=0.1), "VP: got t0=0.9, t1=0.1; pass t0 < t1"),
+        (lambda: sgm.Rectified(t1=1.0), "Rectified: at t1=1.0 the log-SNR is -inf; pass an end with both"),
+        (lambda: sgm.VP(t0=0.0), "VP: at t0=0.0 the log-SNR is inf"),
     ],
 )
 def test_wrong_settings_are_named(build, message):
