@@ -46,11 +46,13 @@ class AbstractSDE(eqx.Module):
             return
         if not t0 < t1:
             raise ValueError(f"{name}: got t0={t0}, t1={t1}; pass t0 < t1, the data's end first.")
-        for end, t in (("t0", t0), ("t1", t1)):
-            if not jnp.isfinite(self.log_snr(t)):
-                raise ValueError(
-                    f"{name}: at {end}={t} the log-SNR is {self.log_snr(t)}; pass an end with both data and noise."
-                )
+        with jax.ensure_compile_time_eval():  # Processes are also built inside of traces.
+            log_snrs = {f"t0={t0}": self.log_snr(t0), f"t1={t1}": self.log_snr(t1)}
+            for end, log_snr in log_snrs.items():
+                if not jnp.isfinite(log_snr):
+                    raise ValueError(
+                        f"{name}: at {end} the log-SNR is {log_snr}; pass an end with both data and noise."
+                    )
 
     @abstractmethod
     def alpha(self, t: Time) -> OfTime:

@@ -4,6 +4,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -82,7 +83,7 @@ def check_saveat(sde: AbstractSDE, saveat: diffrax.SaveAt) -> None:
     for sub in _subs(saveat):
         if sub.ts is not None and not isinstance(sub.ts, Tracer):
             check_time("sample: saveat", sde, sub.ts)
-            if not bool(jnp.all(jnp.diff(sub.ts) < 0)):
+            if np.any(np.diff(np.asarray(sub.ts)) >= 0):
                 raise ValueError(
                     f"sample: the times of saveat go from {sub.ts[0]} to {sub.ts[-1]}; "
                     "pass decreasing ones, since a sample goes from t1 to t0."

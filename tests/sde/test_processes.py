@@ -120,6 +120,11 @@ def test_wrong_settings_are_named(build, message):
         build()
 
 
+def test_a_process_may_be_built_inside_a_trace():
+    ends = jax.jit(lambda t1: sgm.VP(t1=t1).theta(t1) + sgm.SubVP().theta(0.5))(0.9)
+    assert float(ends) == pytest.approx(float(sgm.VP().theta(0.9) + sgm.SubVP().theta(0.5)))
+
+
 def test_a_process_is_a_plain_pytree():
     sde = sgm.VP()
     assert float(jax.jit(lambda sde, t: sde.sigma(t))(sde, 0.5)) == pytest.approx(float(sde.sigma(0.5)))
