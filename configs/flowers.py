@@ -5,7 +5,7 @@ from sgm.data import Images
 
 config = Config(
     data=Images("nelorth/oxford-flowers", resolution=64, flip=True),
-    network=UNetConfig(width=64, multipliers=(1, 2, 3, 4), blocks=2, dropout=0.1),
+    network=UNetConfig(width=32, multipliers=(1, 2, 4, 8), blocks=2, dropout=0.1),
     sigma_data=0.5,
     train=TrainConfig(
         steps=100_000,
@@ -15,8 +15,9 @@ config = Config(
         average_decay=0.9999,
         weighting="Karras",
         times="NormalLogSNR",
+        checkpoint_every=100,
         sample_every=5000,
     ),
-    sample=SampleConfig(n=16, steps=200),
+    sample=SampleConfig(n=16, steps=100, tolerance=1e-3),
     evaluate=EvaluateConfig(trace="hutchinson", batch_size=16),
 )

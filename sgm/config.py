@@ -130,7 +130,7 @@ class TrainConfig:
     weighting: Literal["Uniform", "Likelihood", "Karras"] = "Likelihood"
     times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR"] = "UniformLogSNR"
     log_every: int = 50
-    checkpoint_every: int = 1000
+    checkpoint_every: int = 500
     sample_every: int = 2000
 
     def __post_init__(self):

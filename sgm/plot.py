@@ -32,9 +32,9 @@ def image_grid(images: Images, title: str = "") -> Figure:
 
 
 def film_strip(frames: Float[Array | np.ndarray, "n times height width channels"], title: str = "") -> Figure:
-    """A row for each example, its frames from left to right, each frame scaled to its own range."""
+    """A row for each example, its frames from left to right; frames of noise are scaled to their own range."""
     flat = np.asarray(frames, np.float32)
-    reach = np.maximum(np.abs(flat).max(axis=(2, 3, 4), keepdims=True), 1)
+    reach = np.maximum(np.quantile(np.abs(flat), 0.9, axis=(2, 3, 4), keepdims=True), 1)
     padded = _padded(rearrange(flat / reach, "n t h w k -> (n t) h w k"))
     tiled = rearrange(padded, "(n t) h w k -> (n h) (t w) k", n=flat.shape[0])
     return _picture(tiled, (flat.shape[1], flat.shape[0]), title)

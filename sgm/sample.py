@@ -1,6 +1,7 @@
 """Draw examples from a model."""
 
 import operator
+from typing import SupportsIndex
 
 import diffrax
 import equinox as eqx
@@ -20,7 +21,7 @@ def sample(
     sde: AbstractSDE,
     model: AbstractModel,
     key: PRNGKeyArray,
-    n: int | None = None,
+    n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
     method: AbstractMethod = EulerMaruyama(),
@@ -43,16 +44,16 @@ def sample(
     another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
     raises as well.
     """
-    if n is not None:
-        n = operator.index(n)
-        check_at_least("sample", "n", n)
+    count = None if n is None else operator.index(n)
+    if count is not None:
+        check_at_least("sample", "n", count)
     if saveat is not None:
         check_saveat(sde, saveat)
-    batch = () if n is None else (n,)
+    batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     progress = diffrax.NoProgressMeter() if progress is None else progress
-    return _sample(sde, model, key, n, cond, cond_axis, method, saveat, adjoint, progress)
+    return _sample(sde, model, key, count, cond, cond_axis, method, saveat, adjoint, progress)
 
 
 @eqx.filter_jit

@@ -101,8 +101,9 @@ def _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adj
 
 
 def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
-    start, end = sde.theta(sde.t0), sde.theta(sde.t1)
-    u0 = x / sde.rho(sde.t0)
+    # In the precision of x: Diffrax would promote the state to that of the times.
+    start, end, scale0, scale1 = (part(t).astype(x.dtype) for part in (sde.theta, sde.rho) for t in (sde.t0, sde.t1))
+    u0 = x / scale0
     probes = trace.probes(key, u0)
     no_change = jnp.zeros_like(trace.estimates(jnp.zeros(len(probes), u0.dtype)))
     solution = diffrax.diffeqsolve(
@@ -119,9 +120,9 @@ def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
         throw=False,
     )
     u1, changes = jax.tree.map(lambda leaf: leaf[-1], solution.ys)
-    latent = sde.rho(sde.t1) * u1
+    latent = scale1 * u1
     change, stderr = trace.combine(changes)
-    stretch = x.size * (jnp.log(sde.rho(sde.t1)) - jnp.log(sde.rho(sde.t0)))
+    stretch = x.size * (jnp.log(scale1) - jnp.log(scale0))
     value = prior.log_prob(latent) + stretch + change
     return LogProb(
         value=jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan),

@@ -1,5 +1,6 @@
 import math
 
+import jax
 import jax.numpy as jnp
 
 from sgm.sde.base import AbstractSDE
@@ -18,7 +19,8 @@ class SubVP(AbstractSDE):
 
     def __init__(self, schedule: AbstractSchedule = Linear(), t0: float | None = None, t1: float = 1.0):
         self.schedule = schedule
-        self.t0 = max(0.0, float(self.time(math.atan(1e-3)))) if t0 is None else t0
+        with jax.ensure_compile_time_eval():  # A process may be built inside of a trace.
+            self.t0 = max(0.0, float(self.time(math.atan(1e-3)))) if t0 is None else t0
         self.t1 = t1
 
     def alpha(self, t):

@@ -83,7 +83,7 @@ def check_saveat(sde: AbstractSDE, saveat: diffrax.SaveAt) -> None:
     for sub in _subs(saveat):
         if sub.ts is not None and not isinstance(sub.ts, Tracer):
             check_time("sample: saveat", sde, sub.ts)
-            if np.any(np.diff(np.asarray(sub.ts)) >= 0):
+            if not np.all(np.diff(np.asarray(sub.ts, float)) < 0):
                 raise ValueError(
                     f"sample: the times of saveat go from {sub.ts[0]} to {sub.ts[-1]}; "
                     "pass decreasing ones, since a sample goes from t1 to t0."

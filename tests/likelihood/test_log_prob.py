@@ -182,8 +182,9 @@ def test_integer_images_are_refused():
 def test_float32_works_in_a_float64_session(float64):
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gaussian(2))
     x = jnp.ones((3, 2), jnp.float32)
-    values = sgm.log_prob(sgm.VP(), model, x, trace=sgm.Exact())
-    np.testing.assert_allclose(values, jax.vmap(model.log_prob)(x), atol=0.1)
+    result = sgm.log_prob(sgm.VP(), model, x, trace=sgm.Exact(), prior=model.marginal(PROCESSES["VP"], 1.0), full=True)
+    assert result.latent.dtype == jnp.float32
+    np.testing.assert_allclose(result.value, jax.vmap(model.log_prob)(x), atol=0.1)
 
 
 def test_the_mismatch_of_the_prior_is_the_divergence_of_two_gaussians():
