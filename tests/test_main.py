@@ -249,6 +249,11 @@ def test_options_have_their_range(tmp_path, capsys, option, value, remedy):
     assert status != 0 and f"{option} = {float(value):g}" in words.replace("0.0", "0") and f"pass {remedy}" in words
 
 
+def test_the_gaussian_of_the_digits():
+    reference = gaussian_bits_per_dim(Digits(), "test", 297, jax.random.key(0))
+    assert reference is not None and reference.mean == pytest.approx(2.95, abs=0.03)
+
+
 def test_the_gaussian_needs_more_images_than_dimensions(monkeypatch):
     monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 64)
     assert gaussian_bits_per_dim(Digits(), "test", 10, jax.random.key(0)) is None

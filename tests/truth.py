@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -70,3 +71,13 @@ class Shifted(AbstractModel):
 
     def predict(self, theta, u, cond=None, key=None):
         return Gaussian(cond.params, self.std**2 * jnp.eye(2)).predict(theta, u)
+
+
+def slopes(function, at, direction, step=1e-5):
+    """The derivative of a scalar function of a pytree along a direction, by its gradient and by differences."""
+
+    def along(length):
+        return float(function(jax.tree.map(lambda leaf, slope: leaf + length * slope, at, direction)))
+
+    products = jax.tree.map(jnp.vdot, jax.grad(function)(at), direction)
+    return float(sum(jax.tree.leaves(products))), (along(step) - along(-step)) / (2 * step)
