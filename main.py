@@ -31,7 +31,7 @@ from sgm.config import (
     restore_state,
     write_config,
 )
-from sgm.data import AbstractToy, DataUnavailable, prefetch
+from sgm.data import AbstractGaussianField, AbstractToy, DataUnavailable, prefetch
 from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim
 from sgm.likelihood import dequantise
 from sgm.model.condition import condition_from
@@ -104,21 +104,21 @@ def train_stage(run: Path, config: Config) -> None:
     sde, data = config.sde.build(), config.data
     if data.size(config.evaluate.split) == 0:
         raise ConfigError(f"data: the split {config.evaluate.split!r} is empty; add examples to it.")
-    picture(run / "data.png", first_examples(data, 1024 if data.shape == (2,) else 64), "data")
+    picture(run / "data.png", first_examples(data, 1024 if data.shape == (2,) else 64), "data", data)
     plot.save(plot.process(sde), run / "process.png")
 
     def make(step):
         x, fields = data.batch(step, config.train.batch_size, config.seed)
-        return jax.device_put(x), condition_from(fields)
+        return x, condition_from(fields)
 
     def preview(state):
         method = sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
         x = draw(sde, state.average, config, method, n=min(16, config.sample.n))
-        picture(run / f"samples_step_{int(state.step):07d}.png", x, f"step {int(state.step)}")
+        picture(run / f"samples_step_{int(state.step):07d}.png", x, f"step {int(state.step)}", data)
 
     train(
         build_recipe(config, sde),
-        initial_state(config),
+        initial_state(config, data.statistics()),
         lambda start, stop: prefetch(make, start, stop),
         config.train.steps,
         run,
@@ -152,8 +152,8 @@ def sample_stage(run: Path, config: Config) -> None:
         paths = draw(sde, model, config, flow, n=200, saveat=saveat)
         plot.save(plot.trajectories(paths), run / "trajectories.png")
     else:
-        picture(run / "samples_sde.png", by_sde, "reverse SDE")
-        picture(run / "samples_ode.png", by_ode, "probability flow")
+        picture(run / "samples_sde.png", by_sde, "reverse SDE", config.data)
+        picture(run / "samples_ode.png", by_ode, "probability flow", config.data)
         frames = draw(sde, model, config, stochastic, n=min(6, config.sample.n), saveat=saveat)
         plot.save(plot.film_strip(frames, "from noise to data"), run / "film_strip.png")
 
@@ -183,6 +183,10 @@ def evaluate_stage(run: Path, config: Config) -> None:
         report["bits_per_dim"] = average(np.asarray(sgm.bits_per_dim(result.log_prob, dim, levels=data.levels)))
         report["gaussian"] = gaussian_bits_per_dim(data, options.split, n, key_for(config, "reference"))
         report["uniform"] = uniform_bits_per_dim(data.levels)
+    if isinstance(data, AbstractGaussianField):
+        x, fields = data.rows(options.split, 0, n)
+        exact = jax.vmap(data.conditional_log_prob)(*jax.tree.map(jnp.asarray, (x, fields)))
+        report["exact"] = average(np.asarray(exact))
     if isinstance(data, AbstractToy):
         report["entropy"] = data.entropy
         grid = plot.plane_grid(first_examples(data, 1024), 100)
@@ -197,6 +201,8 @@ def print_report(report: dict) -> None:
     if report["unfinished"]:
         print(f"  {report['unfinished']} solves did not finish and are left out of the means")
     print(f"  log p(x)            {report['log_prob']} nats (mismatch of the prior {report['prior_mismatch']:.1g})")
+    if "exact" in report:
+        print(f"  exact log p(x)      {report['exact']} nats, of the same examples given their conditions")
     if "entropy" in report:
         print(f"  entropy of the data {-report['entropy']:.4f} nats, with the sign of log p(x)")
     if "bits_per_dim" in report:
@@ -206,13 +212,20 @@ def print_report(report: dict) -> None:
 
 
 def draw(sde, model, config: Config, method, n: int | None = None, saveat: diffrax.SaveAt | None = None) -> jax.Array:
-    """`n` samples, of each class in turn where the model is conditioned on classes."""
+    """`n` samples, one for each of `conditions(config.data, n)`."""
     n = n or config.sample.n
-    classes = config.data.classes
-    cond = sgm.Condition(label=jnp.arange(n) % classes) if classes else None
+    cond = condition_from(conditions(config.data, n))
     meter = diffrax.TqdmProgressMeter()
     key = key_for(config, "samples")
     return sgm.sample(sde, model, key, n, cond=cond, method=method, saveat=saveat, progress=meter)
+
+
+def conditions(data, n: int) -> dict[str, np.ndarray]:
+    """Each class in turn, or the conditions of the first test examples, from the start again where they are fewer."""
+    if "classes" in data.conditions:
+        return {"label": np.arange(n) % data.conditions["classes"]}
+    _, fields = data.rows("test", 0, n) if data.conditions else (None, {})
+    return {name: np.resize(values, (n, *values.shape[1:])) for name, values in fields.items()}
 
 
 def first_examples(data, n: int) -> jax.Array:
@@ -221,9 +234,14 @@ def first_examples(data, n: int) -> jax.Array:
     return jnp.asarray(x) if data.levels is None else dequantise(x, data.levels, jr.key(0))
 
 
-def picture(path: Path, x: jax.Array, title: str) -> None:
-    """Save points as a cloud, and images as a grid."""
-    plot.save(plot.points({title: x}) if x.shape[1:] == (2,) else plot.image_grid(x, title), path)
+def picture(path: Path, x: jax.Array, title: str, data) -> None:
+    """Save points as a cloud, and images as a grid; fields, of real numbers, are scaled to the range of the data."""
+    if data.shape == (2,):
+        figure = plot.points({title: x})
+    else:
+        reach = 1.0 if data.levels else float(jnp.quantile(jnp.abs(first_examples(data, 64)), 0.99))
+        figure = plot.image_grid(x / reach, title)
+    plot.save(figure, path)
 
 
 STAGES = {"train": train_stage, "sample": sample_stage, "evaluate": evaluate_stage}

@@ -4,12 +4,14 @@ import dataclasses
 import inspect
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax.random as jr
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 import sgm.data
@@ -18,6 +20,8 @@ import sgm.model
 import sgm.nn
 import sgm.sde
 from sgm.checkpoint import CheckpointError, latest_step, restore_checkpoint
+from sgm.nn.conditioning import Conditioning, with_statistics
+from sgm.nn.layers import Precision
 from sgm.train import Recipe, TrainState, adam
 
 _FILE = "config.json"
@@ -36,6 +40,8 @@ Data = (
     | sgm.data.TwoGaussians
     | sgm.data.EightGaussians
     | sgm.data.Checkerboard
+    | sgm.data.GaussianField
+    | sgm.data.GaussianFieldMap
 )
 
 
@@ -87,31 +93,48 @@ class SDEConfig:
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class _NetworkConfig:
+    """Options that all networks have."""
+
+    dropout: float = 0.0
+    precision: Precision = "float32"
+    """In which the network computes."""
+    remat: bool = False
+    """Compute each block's activations again for its gradient: less memory, more time."""
+
+    def build(self, shape: tuple[int, ...], conditioning: Conditioning, key: PRNGKeyArray) -> Callable:
+        """The network for examples of `shape`."""
+        network = getattr(sgm.nn, type(self).__name__.removesuffix("Config"))
+        return network(shape, **dataclasses.asdict(self), conditioning=conditioning, key=key)
+
+
+@dataclass(frozen=True)
+class MLPConfig(_NetworkConfig):
     """`sgm.nn.MLP`."""
 
     width: int = 256
     depth: int = 4
-    dropout: float = 0.0
-
-    def build(self, shape: tuple[int, ...], classes: int | None, key: PRNGKeyArray) -> sgm.nn.MLP:
-        """The network for examples of `shape`."""
-        return sgm.nn.MLP(shape, **dataclasses.asdict(self), classes=classes, key=key)
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class UNetConfig(_NetworkConfig):
     """`sgm.nn.UNet`."""
 
     width: int = 64
     multipliers: tuple[int, ...] = (1, 2, 2)
     blocks: int = 2
-    dropout: float = 0.0
+    attention: tuple[int, ...] = ()
+    """Heights of the levels whose blocks attend among their pixels."""
 
-    def build(self, shape: tuple[int, ...], classes: int | None, key: PRNGKeyArray) -> sgm.nn.UNet:
-        """The network for images of `shape`."""
-        height, width, channels = shape
-        return sgm.nn.UNet((height, width, channels), **dataclasses.asdict(self), classes=classes, key=key)
+
+@dataclass(frozen=True)
+class DiTConfig(_NetworkConfig):
+    """`sgm.nn.DiT`; `DiTConfig(**sgm.nn.DIT_PRESETS["B/2"])` has the sizes of the paper."""
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    patch: int = 2
 
 
 @dataclass(frozen=True)
@@ -127,6 +150,10 @@ class TrainConfig:
     """Largest global norm of a gradient."""
     average_decay: float = 0.999
     """Of the exponential average of the weights."""
+    condition_dropout: float = 0.0
+    """Probability with which an example's condition is dropped; above 0 the network learns a null in its place."""
+    accumulate: int = 1
+    """Parts of a batch whose gradients are found one after the other, to save memory."""
     weighting: Literal["Uniform", "Likelihood", "Karras"] = "Likelihood"
     times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR"] = "UniformLogSNR"
     log_every: int = 50
@@ -134,11 +161,13 @@ class TrainConfig:
     sample_every: int = 2000
 
     def __post_init__(self):
-        _check_positive("train", self, "steps", "batch_size", "log_every", "checkpoint_every", "sample_every")
+        _check_positive("train", self, "steps", "batch_size", "accumulate")
+        _check_positive("train", self, "log_every", "checkpoint_every", "sample_every")
         _check("train", self, "learning_rate", self.learning_rate > 0, "more than 0")
         _check("train", self, "clip", self.clip > 0, "more than 0")
         _check("train", self, "warmup", self.warmup >= 0, "0 or more")
-        _check("train", self, "average_decay", 0 <= self.average_decay < 1, "at least 0 and less than 1")
+        for name in ("average_decay", "condition_dropout"):
+            _check("train", self, name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -182,7 +211,7 @@ class Config:
     """An experiment."""
 
     data: Data
-    network: MLPConfig | UNetConfig
+    network: MLPConfig | UNetConfig | DiTConfig
     sde: SDEConfig = SDEConfig()
     prediction: Literal["Noise", "Denoised", "Velocity", "Score", "Karras"] = "Karras"
     sigma_data: float = 0.5
@@ -211,7 +240,9 @@ class Built(NamedTuple):
 
 def build(config: Config) -> Built:
     """The process, the untrained model and the data set of a configuration."""
-    network = config.network.build(config.data.shape, config.data.classes, key_for(config, "network"))
+    null = bool(config.data.conditions) and config.train.condition_dropout > 0
+    conditioning = Conditioning(**config.data.conditions, null=null)
+    network = config.network.build(config.data.shape, conditioning, key_for(config, "network"))
     options = {"sigma_data": config.sigma_data} if config.prediction == "Karras" else {}
     prediction = getattr(sgm.model, config.prediction)(**options)
     model = sgm.model.ScoreModel(network, prediction, shape=config.data.shape)
@@ -228,6 +259,8 @@ def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
         optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
         average_decay=config.train.average_decay,
         levels=config.data.levels,
+        condition_dropout=config.train.condition_dropout,
+        accumulate=config.train.accumulate,
         key=key_for(config, "training"),
     )
 
@@ -253,10 +286,10 @@ def restore_state(run: Path, config: Config) -> TrainState:
     return restore_checkpoint(run, step, eqx.filter_eval_shape(initial_state, config))
 
 
-def initial_state(config: Config) -> TrainState:
-    """The training state before the first step."""
+def initial_state(config: Config, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> TrainState:
+    """The training state before the first step, whose network standardises its parameters by these statistics."""
     sde, model, _ = build(config)
-    return build_recipe(config, sde).start(model)
+    return build_recipe(config, sde).start(model if statistics is None else with_statistics(model, *statistics))
 
 
 def has_config(run: Path) -> bool:
@@ -334,7 +367,7 @@ def from_json(value: Any) -> Any:
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        *(Config, SDEConfig, MLPConfig, UNetConfig, TrainConfig, SampleConfig, EvaluateConfig),
+        *(Config, SDEConfig, MLPConfig, UNetConfig, DiTConfig, TrainConfig, SampleConfig, EvaluateConfig),
         *Data.__args__,
     )
 }

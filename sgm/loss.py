@@ -9,6 +9,7 @@ Errors are measured in the velocity, noise_hat - noise = cos(theta) (velocity_ha
 both ends of the path.
 """
 
+import dataclasses
 import math
 from abc import abstractmethod
 
@@ -128,6 +129,17 @@ class NormalLogSNR(AbstractTimeSampling):
         return tuple(norm.cdf(level, self.mean, self.std) for level in _levels(sde))
 
 
+class Perturbed(eqx.Module):
+    """Training examples with all the randomness of their errors, along a leading axis."""
+
+    theta: Float[Array, " n"]
+    x0: Float[Array, "n *shape"]
+    noise: Float[Array, "n *shape"]
+    weight: Float[Array, " n"]
+    cond: Condition | None
+    key: PRNGKeyArray
+
+
 def score_matching_loss(
     sde: AbstractSDE,
     model: AbstractModel,
@@ -137,30 +149,65 @@ def score_matching_loss(
     cond: Condition | None = None,
     weighting: AbstractWeighting = UniformWeighting(),
     times: AbstractTimeSampling = UniformTime(),
+    condition_dropout: float = 0.0,
 ) -> Float[Array, ""]:
     """An unbiased estimate of the loss from clean data `x`, one example of shape `model.shape` or a batch.
 
     Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset, shifted
     by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
+    Each condition is dropped with probability `condition_dropout`, for a network built with a null.
     """
+    perturbed = perturb(
+        sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
+    )
+    return weighted_error(model, perturbed)
+
+
+def perturb(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None,
+    weighting: AbstractWeighting,
+    times: AbstractTimeSampling,
+    condition_dropout: float,
+) -> Perturbed:
+    """What `score_matching_loss` draws. Any part of it along its leading axis is a batch for `weighted_error`."""
     batch = check_examples("score_matching_loss", x, model.shape)
-    cond, cond_axis = flat_condition("score_matching_loss", cond, batch)
+    cond, cond_axis = flat_condition("score_matching_loss", model, cond, batch)
     n = math.prod(batch)
     check_at_least("score_matching_loss", "the number of examples", n)
-    key_time, key_noise, key_model = jr.split(key, 3)
+    key_time, key_noise, key_drop, key_model = jr.split(key, 4)
     strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1
     t = jnp.clip(times.quantile(sde, strata), sde.t0, sde.t1)
-    noise = jr.normal(key_noise, (n, *model.shape), x.dtype)
-
-    def error(theta, x0, noise, cond, key):
-        cos, sin = jnp.cos(theta), jnp.sin(theta)
-        estimate = model.predict(theta, cos * x0 + sin * noise, cond, key)
-        return cos**2 * jnp.mean((estimate.velocity - (cos * noise - sin * x0)) ** 2)
-
-    errors = jax.vmap(error, in_axes=(0, 0, 0, cond_axis, 0))(
-        sde.theta(t), x.reshape(n, *model.shape), noise, cond, jr.split(key_model, n)
+    if cond_axis is None:
+        cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (n, *part.shape)), cond)
+    if cond is not None and condition_dropout > 0:
+        dropped = jr.bernoulli(key_drop, condition_dropout, (n,))
+        cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
+        flat_condition("score_matching_loss", model, cond, (n,))
+    return Perturbed(
+        theta=sde.theta(t),
+        x0=x.reshape(n, *model.shape),
+        noise=jr.normal(key_noise, (n, *model.shape), x.dtype),
+        weight=weighting.weight(sde, t) / times.density(sde, t),
+        cond=cond,
+        key=jr.split(key_model, n),
     )
-    return jnp.mean(weighting.weight(sde, t) / times.density(sde, t) * errors)
+
+
+def weighted_error(model: AbstractModel, perturbed: Perturbed) -> Float[Array, ""]:
+    """The mean over examples of their weighted squared errors, each a mean over dimensions."""
+
+    def error(example):
+        cos, sin = jnp.cos(example.theta), jnp.sin(example.theta)
+        u = cos * example.x0 + sin * example.noise
+        velocity = model.predict(example.theta, u, example.cond, example.key).velocity
+        return example.weight * cos**2 * jnp.mean((velocity - (cos * example.noise - sin * example.x0)) ** 2)
+
+    return jnp.mean(jax.vmap(error)(perturbed))
 
 
 def _rate(sde, t):

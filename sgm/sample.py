@@ -50,7 +50,7 @@ def sample(
     if saveat is not None:
         check_saveat(sde, saveat)
     batch = () if count is None else (count,)
-    cond, cond_axis = flat_condition("sample", cond, batch)
+    cond, cond_axis = flat_condition("sample", model, cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     progress = diffrax.NoProgressMeter() if progress is None else progress
     return _sample(sde, model, key, count, cond, cond_axis, method, saveat, adjoint, progress)

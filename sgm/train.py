@@ -12,17 +12,20 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
 from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.likelihood.dequantise import dequantise
-from sgm.loss import AbstractTimeSampling, AbstractWeighting, score_matching_loss
+from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_error
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
+from sgm.nn import trainable
+from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
 
-Batch = tuple[Shaped[Array, "batch *shape"], Condition | None]
+Batch = tuple[Shaped[Array | np.ndarray, "batch *shape"], Condition | None]
 
 
 class TrainingDiverged(Exception):
@@ -43,6 +46,9 @@ class Recipe(eqx.Module):
 
     - `levels`: the number of grey levels of integer data, which are dequantised afresh every step; None for real data.
     - `average_decay`: of the exponential average of the weights, reached from below as (1 + step) / (10 + step).
+    - `condition_dropout`: the probability with which an example's condition is dropped.
+    - `accumulate`: the number of equal parts of a batch whose gradients are found one after the other, to save memory.
+      It changes neither the randomness nor, but for rounding, the result.
     """
 
     sde: AbstractSDE
@@ -52,11 +58,15 @@ class Recipe(eqx.Module):
     average_decay: float
     levels: int | None
     key: PRNGKeyArray
+    condition_dropout: float = 0.0
+    accumulate: int = 1
 
     def start(self, model: AbstractModel) -> TrainState:
-        """The state before the first step."""
-        average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, model)
-        opt_state = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        """The state before the first step. `model` is copied, so that its own buffers are never given up."""
+        model, average = (
+            jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, model) for _ in range(2)
+        )
+        opt_state = self.optimiser.init(eqx.filter(model, trainable(model)))
         return TrainState(model, average, opt_state, jnp.zeros((), jnp.int32))
 
 
@@ -67,28 +77,60 @@ def adam(learning_rate: float, warmup: int, steps: int, clip: float) -> optax.Gr
     return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
 
 
-@eqx.filter_jit(donate="all-except-first")
-def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+def train_step(recipe: Recipe, batch: Batch, state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of gradient descent. The buffers of `state` are given up."""
-    recipe, (x, cond) = fixed
-    key_data, key_loss = jr.split(jr.fold_in(recipe.key, state.step))
+    total = _no_gradients(state.model)
+    for part in range(recipe.accumulate):
+        # Dispatched one by one: inside a loop, XLA's CPU backend finds gradients of convolutions very slowly.
+        total = add_gradients((recipe, batch, state.model, state.step, jnp.asarray(part)), total)
+    return _descend(recipe, (state, total))
+
+
+@eqx.filter_jit
+def _no_gradients(model):
+    return jnp.zeros(()), jax.tree.map(jnp.zeros_like, eqx.filter(model, trainable(model)))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def add_gradients(fixed: tuple[Recipe, Batch, AbstractModel, Int[Array, ""], Int[Array, ""]], total: PyTree) -> PyTree:
+    """`total`, a loss and its gradients whose buffers are given up, and those of one part of a batch at a step."""
+    recipe, (x, cond), model, step, part = fixed
+    key_data, key_loss = jr.split(jr.fold_in(recipe.key, step))
     if recipe.levels is not None:
         x = dequantise(x, recipe.levels, key_data)
+    perturbed = perturb(
+        recipe.sde,
+        model,
+        jnp.asarray(x),
+        key_loss,
+        cond=cond,
+        weighting=recipe.weighting,
+        times=recipe.times,
+        condition_dropout=recipe.condition_dropout,
+    )
+    # Every accumulate-th example, so that each device goes on with its own.
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, recipe.accumulate, *leaf.shape[1:])[:, part], perturbed)
+    weights, rest = eqx.partition(model, trainable(model))
 
-    def objective(model):
-        return score_matching_loss(
-            recipe.sde, model, x, key_loss, cond=cond, weighting=recipe.weighting, times=recipe.times
-        )
+    def objective(weights):
+        return weighted_error(eqx.combine(weights, rest), parts) / recipe.accumulate
 
-    loss, gradients = eqx.filter_value_and_grad(objective)(state.model)
-    updates, opt_state = recipe.optimiser.update(gradients, state.opt_state)
-    model = eqx.apply_updates(state.model, updates)
+    return jax.tree.map(jnp.add, total, jax.value_and_grad(objective)(weights))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _descend(recipe, state_and_total):
+    state, (loss, gradients) = state_and_total
+    weights, rest = eqx.partition(state.model, trainable(state.model))
+    averages, average_rest = eqx.partition(state.average, trainable(state.average))
+    updates, opt_state = recipe.optimiser.update(gradients, state.opt_state, weights)
+    weights = eqx.apply_updates(weights, updates)
     step = state.step.astype(loss.dtype)
     decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
-    weights, rest = eqx.partition(model, eqx.is_inexact_array)
-    averaged: Any = optax.incremental_update(weights, eqx.filter(state.average, eqx.is_inexact_array), 1 - decay)
+    averages: Any = optax.incremental_update(weights, averages, 1 - decay)
     metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
-    return TrainState(model, eqx.combine(averaged, rest), opt_state, state.step + 1), metrics
+    model, average = eqx.combine(weights, rest), eqx.combine(averages, average_rest)
+    return TrainState(model, average, opt_state, state.step + 1), metrics
 
 
 def train(
@@ -102,24 +144,29 @@ def train(
     checkpoint_every: int = 1000,
     sample_every: int = 1000,
     on_sample: Callable[[TrainState], None] = lambda state: None,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """Train up to `steps` from `state`, whose buffers are given up, or from the last checkpoint in the folder `run`.
 
     `batches(start, stop)` yields the batches of those steps. Each step's metrics become a line of `run/metrics.jsonl`.
     The state goes to `run/checkpoints` every `checkpoint_every` steps and at the end; every `sample_every` steps
-    `on_sample` is called. Raises `TrainingDiverged` at the first loss or gradient that is not finite.
+    `on_sample` is called. Each batch is split over the devices of `mesh`, by default all of this machine's.
+    Raises `TrainingDiverged` at the first loss or gradient that is not finite.
     """
+    mesh = local_mesh() if mesh is None else mesh
     run.mkdir(parents=True, exist_ok=True)
     saved = latest_step(run)
     if saved is not None:
         state = restore_checkpoint(run, saved, state)
+    state = replicate(state, mesh)
     start = saved or 0
     metrics_file = run / "metrics.jsonl"
     _truncate(metrics_file, start)
     pending = []
     with tqdm(desc="train", total=steps, initial=start, unit="step") as bar:
         for step, batch in enumerate(batches(start, steps), start + 1):
-            state, metrics = train_step((recipe, batch), state)
+            check_batch(len(batch[0]), recipe.accumulate, mesh.size)
+            state, metrics = train_step(recipe, shard(batch, mesh), state)
             pending.append(metrics)
             ends = step == steps
             saves = ends or step % checkpoint_every == 0
@@ -133,6 +180,15 @@ def train(
             if saves:
                 save_checkpoint(run, step, state)
     return state
+
+
+def check_batch(batch_size: int, accumulate: int, devices: int) -> None:
+    """Raise unless the devices share every part of a batch evenly."""
+    if batch_size % (accumulate * devices):
+        raise ValueError(
+            f"train: a batch of {batch_size} cannot be split into accumulate = {accumulate} parts for {devices} "
+            "devices each; pass a multiple of their product as train.batch_size."
+        )
 
 
 def _truncate(metrics_file, step):

@@ -2,7 +2,9 @@
 
 from sgm.data.base import AbstractDataset, AbstractFiniteDataset, DataUnavailable, Record, prefetch
 from sgm.data.digits import Digits
+from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap, power_spectrum
 from sgm.data.images import Images
+from sgm.data.simulated import AbstractSimulated
 from sgm.data.toys import (
     AbstractNoisyToy,
     AbstractToy,
@@ -17,17 +19,22 @@ from sgm.data.toys import (
 __all__ = [
     "AbstractDataset",
     "AbstractFiniteDataset",
+    "AbstractGaussianField",
     "AbstractNoisyToy",
+    "AbstractSimulated",
     "AbstractToy",
     "Checkerboard",
     "DataUnavailable",
     "Digits",
     "EightGaussians",
+    "GaussianField",
+    "GaussianFieldMap",
     "Images",
     "Moons",
     "Record",
     "Spiral",
     "SwissRoll",
     "TwoGaussians",
+    "power_spectrum",
     "prefetch",
 ]

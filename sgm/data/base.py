@@ -8,14 +8,15 @@ import abc
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 Record = tuple[np.ndarray, dict[str, np.ndarray]]
-"""x of shape (batch, *shape), and its condition: {} or {"label": int32 (batch,)}."""
+"""x of shape (batch, *shape), and the fields of its condition, each optional: "params", float32 (batch, params);
+"label", int32 (batch,); "image", float32 (batch, height, width, channels)."""
 
 T = TypeVar("T")
 
@@ -46,8 +47,16 @@ class AbstractDataset(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def classes(self) -> int | None:
-        """Number of classes of the condition field "label"; None if there is no such field."""
+    def conditions(self) -> Mapping[str, Any]:
+        """What a network conditioned on the records is built for, as keyword arguments.
+
+        Of the field "params": `params`, their number. Of "label": `classes`, their number. Of "image": `image`, its
+        shape (height, width, channels). Empty where records have no condition.
+        """
+
+    @abc.abstractmethod
+    def statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and standard deviation of the training examples' "params", float32 (params,) each; None without them."""
 
     @abc.abstractmethod
     def size(self, split: str) -> int:
@@ -66,7 +75,7 @@ class AbstractDataset(abc.ABC):
 
 
 class AbstractFiniteDataset(AbstractDataset):
-    """A stored set of images, visited epoch after epoch, each epoch in a new order.
+    """A stored set of images without parameters, visited epoch after epoch, each epoch in a new order.
 
     Training position p = step * batch_size + i is example permutation_e[p mod N] of epoch e = p div N, where the
     permutation depends on (seed, e). Batches therefore straddle epochs, and may be larger than the data set.
@@ -78,6 +87,9 @@ class AbstractFiniteDataset(AbstractDataset):
     @abc.abstractmethod
     def take(self, split: str, index: np.ndarray) -> Record:
         """The examples of a split at the given positions in stored order, shape (batch,)."""
+
+    def statistics(self) -> None:
+        return None
 
     def rows(self, split: str, start: int, stop: int) -> Record:
         return self.take(split, np.arange(self.size(split))[start:stop])

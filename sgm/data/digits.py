@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,8 +28,8 @@ class Digits(AbstractFiniteDataset):
     flip: ClassVar[bool] = False
 
     @property
-    def classes(self) -> int | None:
-        return 10 if self.label else None
+    def conditions(self) -> Mapping[str, Any]:
+        return {"classes": 10} if self.label else {}
 
     @functools.cached_property
     def _examples(self) -> tuple[np.ndarray, np.ndarray]:

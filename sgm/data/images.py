@@ -68,6 +68,10 @@ class Images(AbstractFiniteDataset):
     def shape(self) -> tuple[int, ...]:
         return self.resolution, self.resolution, self.channels
 
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        return {"classes": self.classes} if self.classes else {}
+
     def size(self, split: str) -> int:
         return len(self._examples(split))
 

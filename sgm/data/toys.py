@@ -10,27 +10,22 @@ Drawings after Grathwohl et al., "FFJORD", 2019, and `sklearn.datasets`.
 
 import abc
 import dataclasses
-import functools
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.data.base import AbstractDataset, Record, check_batch_size, check_split
-
-_SPLIT_SIZE = 10_000
-_STREAMS = {"batch": 0, "train": 1, "test": 2}
+from sgm.data.simulated import AbstractSimulated
 
 
-class AbstractToy(AbstractDataset):
-    """A distribution in the plane. Training batches never repeat; the rows of a split are a fixed draw of 10,000."""
+class AbstractToy(AbstractSimulated):
+    """A distribution in the plane."""
 
     shape: ClassVar[tuple[int, ...]] = (2,)
-    levels: ClassVar[int | None] = None
-    classes: ClassVar[int | None] = None
+    conditions: ClassVar[Mapping[str, Any]] = {}
 
     @property
     @abc.abstractmethod
@@ -41,26 +36,11 @@ class AbstractToy(AbstractDataset):
     def draw(self, key: PRNGKeyArray, n: int) -> Float[Array, "n 2"]:
         """`n` independent points, float32."""
 
-    def size(self, split: str) -> int:
-        check_split(split)
-        return _SPLIT_SIZE
+    def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n 2"], dict[str, Array]]:
+        return self.draw(key, n), {}
 
-    def rows(self, split: str, start: int, stop: int) -> Record:
-        check_split(split)
-        return np.asarray(_draw(self, _key(0, split), _SPLIT_SIZE))[start:stop], {}
-
-    def batch(self, step: int, batch_size: int, seed: int) -> Record:
-        check_batch_size(batch_size)
-        return np.asarray(_draw(self, jax.random.fold_in(_key(seed, "batch"), step), batch_size)), {}
-
-
-def _key(seed: int, stream: str) -> PRNGKeyArray:
-    return jax.random.fold_in(jax.random.key(seed), _STREAMS[stream])
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _draw(toy: AbstractToy, key: PRNGKeyArray, n: int) -> Float[Array, "n 2"]:
-    return toy.draw(key, n)
+    def statistics(self) -> None:
+        return None
 
 
 class AbstractNoisyToy(AbstractToy):

@@ -78,7 +78,7 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     """
     batch = check_examples("log_prob", x, model.shape)
     trace.check_key(key)
-    cond, cond_axis = flat_condition("log_prob", cond, batch)
+    cond, cond_axis = flat_condition("log_prob", model, cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     prior = sde.prior if prior is None else prior
     result = _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adjoint, batch)

@@ -8,6 +8,7 @@ by their conditional means given u. It knows no process: x = rho(t) u leads to a
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -51,6 +52,11 @@ class AbstractModel(eqx.Module):
     """A model of examples of the given `shape`; it acts on one example, `jax.vmap` makes it act on many."""
 
     shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @property
+    def conditioning(self) -> Any:
+        """What a condition is checked against, by its `check(call, cond)`; None where any will do."""
+        return None
 
     @abstractmethod
     def predict(

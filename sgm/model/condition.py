@@ -1,36 +1,43 @@
 """What a model is conditioned on."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
 class Condition(eqx.Module):
     """The condition of one example, each part optional; a batch of conditions has its leading axes on every part.
 
-    - `params`: a vector of parameters, shape `(params,)`.
+    - `params`: a vector of parameters, shape `(params,)`, in their own units.
     - `label`: a class index, shape `()`.
-    - `image`: an image on the grid of the data, shape `(height, width, channels)`.
+    - `image`: an image, shape `(height, width, channels)`, on the grid of the data or another.
+    - `dropped`: shape `()`; where true, the network's learned null stands in place of all other parts.
     """
 
     params: Float[Array, "*batch params"] | None = None
     label: Int[Array, "*batch"] | None = None
     image: Float[Array, "*batch height width channels"] | None = None
+    dropped: Bool[Array, "*batch"] | None = None
 
     def batch_axes(self) -> set[tuple[int, ...]]:
         """The leading axes of each part that is there."""
-        parts = ((self.params, 1), (self.label, 0), (self.image, 3))
+        parts = ((self.params, 1), (self.label, 0), (self.image, 3), (self.dropped, 0))
         return {part.shape[: part.ndim - rank] for part, rank in parts if part is not None}
 
 
 def flat_condition(
-    call: str, cond: Condition | None, batch: tuple[int, ...]
+    call: str, model: Any, cond: Condition | None, batch: tuple[int, ...]
 ) -> tuple[Condition | None, Literal[0] | None]:
-    """`cond` with its batch axes made one, and the axis to vmap over: None where it has none and holds for all."""
+    """`cond` with its batch axes made one, and the axis to vmap over: None where it has none and holds for all.
+
+    Raises ValueError where it is not what the model was built for, or of another batch.
+    """
+    if model.conditioning is not None:
+        model.conditioning.check(call, cond)
     axes = cond.batch_axes() if cond is not None else set()
     if axes <= {()}:
         return cond, None

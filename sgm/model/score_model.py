@@ -11,12 +11,17 @@ class ScoreModel(AbstractModel):
     """A network, read through a prediction.
 
     `network(level, u, cond, key=None)` acts on one example, with `level = log tan(theta)` a scalar, `u` and the output
-    of shape `shape`; it drops units out only when given a key.
+    of shape `shape`; it drops units out only when given a key. Conditions are checked against its
+    `conditioning`, if it has that.
     """
 
     network: Callable
     prediction: AbstractPrediction = Velocity()
     shape: tuple[int, ...] = eqx.field(static=True, kw_only=True)
+
+    @property
+    def conditioning(self):
+        return getattr(self.network, "conditioning", None)
 
     def predict(self, theta, u, cond=None, key=None):
         level = jnp.log(jnp.tan(theta))

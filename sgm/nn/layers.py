@@ -1,52 +1,72 @@
-"""Layers that networks share. Each acts on one example; images are channels-last, (height, width, channels)."""
+"""Layers that networks share. Each acts on one example; images are channels-last, (height, width, channels).
+
+A layer computes in the precision of its input, to which it casts its parameters; norms take their statistics in float32
+or better. So a network chooses its precision by casting what it puts in.
+"""
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
 Image = Float[Array, "height width channels"]
+Precision = Literal["float32", "bfloat16"]
+
+
+class Linear(eqx.Module):
+    """x kernel + bias over the last axis."""
+
+    kernel: Float[Array, "*depth inputs outputs"]
+    bias: Float[Array, "*depth outputs"]
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        key_kernel, key_bias = jr.split(key)
+        reach = inputs**-0.5
+        self.kernel = jr.uniform(key_kernel, (inputs, outputs), minval=-reach, maxval=reach)
+        self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach)
+
+    def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
+        return x @ self.kernel.astype(x.dtype) + self.bias.astype(x.dtype)
 
 
 class Convolution(eqx.Module):
-    """A 3x3 or 1x1 convolution with zero padding, on images of `inputs` channels.
+    """A 3x3 convolution with zero padding.
 
     Channels-last in memory and in the kernel: inside a loop on the CPU the other layout is many times slower
     (https://github.com/jax-ml/jax/issues/12868).
     """
 
-    kernel: Float[Array, "size size inputs outputs"]
+    kernel: Float[Array, "3 3 inputs outputs"]
     bias: Float[Array, " outputs"]
-    stride: int = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, key: PRNGKeyArray):
-        self.kernel = jr.normal(key, (size, size, inputs, outputs)) / (size**2 * inputs) ** 0.5
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        self.kernel = jr.normal(key, (3, 3, inputs, outputs)) / (9 * inputs) ** 0.5
         self.bias = jnp.zeros(outputs)
-        self.stride = stride
 
-    def __call__(self, x: Image) -> Float[Array, "rows columns outputs"]:
-        pad = self.kernel.shape[0] // 2
+    def __call__(self, x: Image) -> Float[Array, "height width outputs"]:
         y = jax.lax.conv_general_dilated(
             x[None],
-            self.kernel,
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
+            self.kernel.astype(x.dtype),
+            window_strides=(1, 1),
+            padding=((1, 1), (1, 1)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y[0] + self.bias
+        return y[0] + self.bias.astype(x.dtype)
 
 
 class GroupNorm(eqx.Module):
     """Normalise each group of channels over space, then scale and shift each channel.
 
-    The groups have four channels or more, and are at most 32. Source: Wu and He 2018 (arXiv:1803.08494).
+    The groups have four channels or more, and are at most 32. Moments are found channel by channel in one pass over
+    the image, and combined. Source: Wu and He 2018 (arXiv:1803.08494).
     """
 
     scale: Features
@@ -54,81 +74,61 @@ class GroupNorm(eqx.Module):
     groups: int = eqx.field(static=True)
 
     def __init__(self, channels: int):
-        most = max(1, min(32, channels // 4))
-        self.groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+        self.groups = largest_divisor(channels, min(32, channels // 4))
         self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
 
     def __call__(self, x: Image) -> Image:
-        grouped = x.reshape(*x.shape[:2], self.groups, -1)
-        mean = jnp.mean(grouped, (0, 1, 3), keepdims=True)
-        variance = jnp.var(grouped, (0, 1, 3), keepdims=True)
-        normal = (grouped - mean) * jax.lax.rsqrt(variance + 1e-5)
-        return normal.reshape(x.shape) * self.scale + self.shift
+        wide = _at_least_float32(x)
+        first, second = (self._of_groups(jnp.mean(power, (0, 1))) for power in (wide, wide**2))
+        scale = self.scale * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + 1e-6)
+        return (wide * scale + (self.shift - first * scale)).astype(x.dtype)
+
+    def _of_groups(self, moments):
+        size = moments.size // self.groups
+        return jnp.repeat(jnp.mean(moments.reshape(self.groups, size), axis=1), size)
 
 
-class Embedding(eqx.Module):
-    """The noise level and the condition as one vector of `width` features.
+class SelfAttention(eqx.Module):
+    """Softmax attention among positions, in `heads` heads; queries and keys are normalised to a learned length.
 
-    Between two dense layers, sinusoids of the level are joined by a linear map of `cond.params`, if it was built for
-    `params` of them, and a learned vector for `cond.label`, if it was built for `classes`.
+    Source: Vaswani et al. 2017 (arXiv:1706.03762); Henry et al. 2020 (arXiv:2010.04245); the RMS norm of each head's
+    queries and keys as in Esser et al. 2024 (arXiv:2403.03206, section 5.3.2).
     """
 
-    first: eqx.nn.Linear
-    params: eqx.nn.Linear | None
-    label: eqx.nn.Embedding | None
-    second: eqx.nn.Linear
+    inlet: Linear
+    outlet: Linear
+    query_scale: Float[Array, "*depth features"]
+    key_scale: Float[Array, "*depth features"]
+    heads: int = eqx.field(static=True)
 
-    def __init__(self, width: int, params: int | None, classes: int | None, *, key: PRNGKeyArray):
-        key_first, key_params, key_label, key_second = jr.split(key, 4)
-        self.first = eqx.nn.Linear(2 * _FREQUENCIES, width, key=key_first)
-        self.params = None if params is None else eqx.nn.Linear(params, width, key=key_params)
-        self.label = None if classes is None else eqx.nn.Embedding(classes, width, key=key_label)
-        self.second = eqx.nn.Linear(width, width, key=key_second)
+    def __init__(self, width: int, heads: int, *, key: PRNGKeyArray):
+        key_inlet, key_outlet = jr.split(key)
+        self.inlet = Linear(width, 3 * width, key=key_inlet)
+        self.outlet = Linear(width, width, key=key_outlet)
+        self.query_scale = self.key_scale = jnp.ones(width // heads)
+        self.heads = heads
 
-    def __call__(self, level: Float[Array, ""], cond) -> Features:
-        embedded = self.first(sinusoids(level))
-        for name, layer in (("params", self.params), ("label", self.label)):
-            part = condition_part(cond, name, expected=layer is not None)
-            if layer is not None:
-                embedded = embedded + layer(part)
-        return jax.nn.silu(self.second(jax.nn.silu(embedded)))
-
-
-_FREQUENCIES = 16
+    def __call__(self, x: Float[Array, "positions width"]) -> Float[Array, "positions width"]:
+        query, key, value = rearrange(self.inlet(x), "p (three h c) -> three p h c", three=3, h=self.heads)
+        query, key = rms_norm(query, self.query_scale), rms_norm(key, self.key_scale)
+        with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
+            mixed = jax.nn.dot_product_attention(query, key, value)
+        return self.outlet(rearrange(mixed, "p h c -> p (h c)"))
 
 
-def sinusoids(level: Float[Array, ""]) -> Features:
-    """cos and sin of the level at fixed frequencies, from 1/8 to 8 radians a unit of log tan(theta)."""
-    angles = level * jnp.geomspace(0.125, 8.0, _FREQUENCIES, dtype=level.dtype)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
+def layer_norm(x: Float[Array, "*space features"]) -> Float[Array, "*space features"]:
+    """Each position's features with mean 0 and variance 1."""
+    return jax.nn.standardize(_at_least_float32(x), axis=-1, epsilon=1e-6).astype(x.dtype)
 
 
-def check_sizes(network: str, dropout: float, **sizes: int) -> None:
-    """Raise unless every size is positive and dropout is a probability below 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{network}: {name} = {size}; pass {name} >= 1.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"{network}: dropout = {dropout}; pass 0 <= dropout < 1.")
+def rms_norm(x: Float[Array, "*space features"], scale: Features) -> Float[Array, "*space features"]:
+    """Each position's features with mean square 1, times `scale`."""
+    wide = _at_least_float32(x)
+    return (wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + 1e-6) * scale).astype(x.dtype)
 
 
-def condition_part(cond: Any, name: str, *, expected: bool) -> Any:
-    """A part of the condition, None where there is none; raise unless that is what the network was built for."""
-    part = getattr(cond, name, None)
-    if (part is not None) != expected:
-        built, given = ("for", "has none") if expected else ("without", "has one")
-        raise ValueError(
-            f"network: it was built {built} a condition on `{name}`, but cond {given}; "
-            "pass a Condition with just the parts the network was built for."
-        )
-    return part
-
-
-def modulate(
-    x: Float[Array, "*space features"], scale_shift: Float[Array, " twice"]
-) -> Float[Array, "*space features"]:
+def modulate(x: Float[Array, "*space features"], shift: Features, scale: Features) -> Float[Array, "*space features"]:
     """x (1 + scale) + shift."""
-    scale, shift = jnp.split(scale_shift, 2)
     return x * (1 + scale) + shift
 
 
@@ -147,3 +147,34 @@ def key_stream(key: PRNGKeyArray | None) -> Iterator[Any]:
 def zeros_like(layer: Layer) -> Layer:
     """The layer with every parameter zero, as last layers start."""
     return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf, layer)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor that is at most `most`, or 1."""
+    return next((count for count in range(most, 1, -1) if number % count == 0), 1)
+
+
+def to_precision(x: Float[Array, "*any"], precision: Precision) -> Float[Array, "*any"]:
+    """x in which a network computes: in bfloat16, or as it is."""
+    return x.astype(jnp.bfloat16) if precision == "bfloat16" else x
+
+
+def check_options(network: str, dropout: float, precision: str, **sizes: int) -> None:
+    """Raise unless every size is positive, dropout is a probability below 1 and the precision is known."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{network}: {name} = {size}; pass {name} >= 1.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{network}: dropout = {dropout}; pass 0 <= dropout < 1.")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'{network}: precision = {precision!r}; pass "float32" or "bfloat16".')
+
+
+def check_image_shape(network: str, shape: tuple[int, ...]) -> None:
+    """Raise unless the shape is that of an image."""
+    if len(shape) != 3:
+        raise ValueError(f"{network}: shape = {shape}; pass (height, width, channels), or build an MLP.")
+
+
+def _at_least_float32(x):
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x

@@ -2,31 +2,41 @@ import math
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.nn.layers import Embedding, check_sizes, condition_part, dropout, key_stream, modulate, zeros_like
+from sgm.nn.conditioning import Conditioning, Embedding
+from sgm.nn.layers import (
+    Linear,
+    Precision,
+    check_options,
+    dropout,
+    key_stream,
+    layer_norm,
+    modulate,
+    to_precision,
+    zeros_like,
+)
 
 
 class MLPBlock(eqx.Module):
     """x + second(dropout(silu(first(silu(modulated norm of x))))), with `second` zero at the start."""
 
-    norm: eqx.nn.LayerNorm
-    modulation: eqx.nn.Linear
-    first: eqx.nn.Linear
-    second: eqx.nn.Linear
+    modulation: Linear
+    first: Linear
+    second: Linear
     rate: float = eqx.field(static=True)
 
     def __init__(self, width: int, embedding: int, rate: float, *, key: PRNGKeyArray):
         key_modulation, key_first, key_second = jr.split(key, 3)
-        self.norm = eqx.nn.LayerNorm(width, use_weight=False, use_bias=False)
-        self.modulation = eqx.nn.Linear(embedding, 2 * width, key=key_modulation)
-        self.first = eqx.nn.Linear(width, width, key=key_first)
-        self.second = zeros_like(eqx.nn.Linear(width, width, key=key_second))
+        self.modulation = Linear(embedding, 2 * width, key=key_modulation)
+        self.first = Linear(width, width, key=key_first)
+        self.second = zeros_like(Linear(width, width, key=key_second))
         self.rate = rate
 
     def __call__(self, x, embedded, key):
-        hidden = jax.nn.silu(modulate(self.norm(x), self.modulation(embedded)))
+        hidden = jax.nn.silu(modulate(layer_norm(x), *jnp.split(self.modulation(embedded), 2)))
         hidden = dropout(jax.nn.silu(self.first(hidden)), self.rate, key)
         return x + self.second(hidden)
 
@@ -34,15 +44,21 @@ class MLPBlock(eqx.Module):
 class MLP(eqx.Module):
     """A residual multilayer perceptron for examples of any `shape`, which it flattens.
 
-    `depth` residual blocks of `width` units, each scaled and shifted by the embedded noise level and condition.
-    `params` and `classes` are the sizes of the conditions it is built for. The output starts at zero.
+    `depth` residual blocks of `width` units, each scaled and shifted by the embedded noise level and condition; the
+    condition's image joins the input. The output starts at zero.
+
+    - `dropout`: of the units inside a block.
+    - `conditioning`: what the network is conditioned on.
+    - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
+    - `remat`: compute each block's activations again for its gradient instead of keeping them.
     """
 
     embedding: Embedding
-    inlet: eqx.nn.Linear
+    inlet: Linear
     blocks: list[MLPBlock]
-    norm: eqx.nn.LayerNorm
-    outlet: eqx.nn.Linear
+    outlet: Linear
+    precision: Precision = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -51,26 +67,33 @@ class MLP(eqx.Module):
         depth: int = 4,
         *,
         dropout: float = 0.0,
-        params: int | None = None,
-        classes: int | None = None,
+        conditioning: Conditioning = Conditioning(),
+        precision: Precision = "float32",
+        remat: bool = False,
         key: PRNGKeyArray,
     ):
-        check_sizes("MLP", dropout, width=width, depth=depth)
+        check_options("MLP", dropout, precision, width=width, depth=depth)
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
-        features = math.prod(shape)
-        self.embedding = Embedding(max(8, width // 4), params, classes, key=key_embedding)
-        self.inlet = eqx.nn.Linear(features, width, key=key_inlet)
+        features, image = math.prod(shape), math.prod(conditioning.image or (0,))
+        self.embedding = Embedding(max(8, width // 4), conditioning, key=key_embedding)
+        self.inlet = Linear(features + image, width, key=key_inlet)
         self.blocks = [MLPBlock(width, max(8, width // 4), dropout, key=block_key) for block_key in keys]
-        self.norm = eqx.nn.LayerNorm(width)
-        self.outlet = zeros_like(eqx.nn.Linear(width, features, key=key_outlet))
+        self.outlet = zeros_like(Linear(width, features, key=key_outlet))
+        self.precision, self.remat = precision, remat
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the network is conditioned on."""
+        return self.embedding.conditioning
 
     def __call__(
         self, level: Float[Array, ""], u: Float[Array, "*shape"], cond=None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*shape"]:
         """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        condition_part(cond, "image", expected=False)
-        embedded = self.embedding(level, cond)
-        hidden = self.inlet(u.reshape(-1))
+        embedded = to_precision(self.embedding(level, cond), self.precision)
+        image = self.embedding.image(cond)
+        inputs = u.reshape(-1) if image is None else jnp.concatenate([u.reshape(-1), image.reshape(-1)])
+        hidden = self.inlet(to_precision(inputs, self.precision))
         for block, block_key in zip(self.blocks, key_stream(key), strict=False):
-            hidden = block(hidden, embedded, block_key)
-        return self.outlet(jax.nn.silu(self.norm(hidden))).reshape(u.shape)
+            hidden = (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, block_key)
+        return self.outlet(jax.nn.silu(layer_norm(hidden))).reshape(u.shape).astype(u.dtype)

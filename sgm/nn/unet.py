@@ -1,160 +1,217 @@
-import itertools
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.nn.conditioning import Conditioning, Embedding, join_image
 from sgm.nn.layers import (
     Convolution,
-    Embedding,
     GroupNorm,
     Image,
-    check_sizes,
-    condition_part,
+    Linear,
+    Precision,
+    SelfAttention,
+    check_image_shape,
+    check_options,
     dropout,
     key_stream,
+    largest_divisor,
     modulate,
+    to_precision,
     zeros_like,
 )
 
+# Sums of two branches keep the variance of one. Source: Song et al. 2021 (arXiv:2011.13456, appendix H).
+_SKIP_SCALE = 0.5**0.5
+
+
+def halve(x: Image) -> Float[Array, "rows columns channels"]:
+    """The means of squares of four pixels."""
+    height, width, channels = x.shape
+    return jnp.mean(x.reshape(height // 2, 2, width // 2, 2, channels), axis=(1, 3))
+
+
+def double(x: Image) -> Float[Array, "rows columns channels"]:
+    """Each pixel four times, as a square."""
+    height, width, channels = x.shape
+    return jnp.broadcast_to(x[:, None, :, None], (height, 2, width, 2, channels)).reshape(
+        2 * height, 2 * width, channels
+    )
+
 
 class ResidualBlock(eqx.Module):
-    """Two convolutions beside a shortcut; the second norm is scaled and shifted by the embedding."""
+    """Two convolutions beside a shortcut, and attention among the pixels if it has `heads`.
+
+    The second norm is scaled and shifted by the embedding. With `resample`, `halve` or `double`, both branches change
+    their resolution before the first convolution.
+    """
 
     norm1: GroupNorm
     conv1: Convolution
-    modulation: eqx.nn.Linear
+    modulation: Linear
     norm2: GroupNorm
     conv2: Convolution
-    shortcut: Convolution | None
+    shortcut: Linear | None
+    norm3: GroupNorm | None
+    attention: SelfAttention | None
+    resample: Callable | None = eqx.field(static=True)
     rate: float = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, rate: float, *, key: PRNGKeyArray):
-        key1, key2, key_modulation, key_shortcut = jr.split(key, 4)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        rate: float,
+        *,
+        resample: Callable | None = None,
+        attends: bool = False,
+        key: PRNGKeyArray,
+    ):
+        key1, key2, key_modulation, key_shortcut, key_attention = jr.split(key, 5)
         self.norm1 = GroupNorm(inputs)
         self.conv1 = Convolution(inputs, outputs, key=key1)
-        self.modulation = eqx.nn.Linear(embedding, 2 * outputs, key=key_modulation)
+        self.modulation = Linear(embedding, 2 * outputs, key=key_modulation)
         self.norm2 = GroupNorm(outputs)
         self.conv2 = zeros_like(Convolution(outputs, outputs, key=key2))
-        self.shortcut = Convolution(inputs, outputs, size=1, key=key_shortcut) if inputs != outputs else None
+        self.shortcut = Linear(inputs, outputs, key=key_shortcut) if inputs != outputs else None
+        self.norm3, self.attention = None, None
+        if attends:
+            attention = SelfAttention(outputs, largest_divisor(outputs, outputs // 64), key=key_attention)
+            self.norm3 = GroupNorm(outputs)
+            self.attention = eqx.tree_at(lambda layer: layer.outlet, attention, replace_fn=zeros_like)
+        self.resample = resample
         self.rate = rate
 
-    def __call__(self, x: Image, embedded, key) -> Float[Array, "height width outputs"]:
-        hidden = self.conv1(jax.nn.silu(self.norm1(x)))
-        hidden = jax.nn.silu(modulate(self.norm2(hidden), self.modulation(embedded)))
+    def __call__(self, x: Image, embedded, key) -> Float[Array, "rows columns outputs"]:
+        hidden = jax.nn.silu(self.norm1(x))
+        if self.resample is not None:
+            x, hidden = self.resample(x), self.resample(hidden)
+        hidden = self.conv1(hidden)
+        shift, scale = jnp.split(self.modulation(embedded), 2)
+        hidden = jax.nn.silu(modulate(self.norm2(hidden), shift, scale))
         hidden = self.conv2(dropout(hidden, self.rate, key))
-        return hidden + (x if self.shortcut is None else self.shortcut(x))
-
-
-class SelfAttention(eqx.Module):
-    """Softmax attention among the pixels, in heads of 64 channels, beside a shortcut."""
-
-    norm: GroupNorm
-    qkv: Convolution
-    outlet: Convolution
-    heads: int = eqx.field(static=True)
-
-    def __init__(self, channels: int, *, key: PRNGKeyArray):
-        key_qkv, key_outlet = jr.split(key)
-        self.norm = GroupNorm(channels)
-        self.qkv = Convolution(channels, 3 * channels, size=1, key=key_qkv)
-        self.outlet = zeros_like(Convolution(channels, channels, size=1, key=key_outlet))
-        self.heads = max(1, channels // 64)
-
-    def __call__(self, x: Image) -> Image:
-        q, k, v = rearrange(self.qkv(self.norm(x)), "h w (three n c) -> three (h w) n c", three=3, n=self.heads)
-        mixed = rearrange(jax.nn.dot_product_attention(q, k, v), "(h w) n c -> h w (n c)", h=x.shape[0])
-        return x + self.outlet(mixed)
+        x = _SKIP_SCALE * ((x if self.shortcut is None else self.shortcut(x)) + hidden)
+        if self.norm3 is None or self.attention is None:
+            return x
+        height, width, channels = x.shape
+        mixed = self.attention(self.norm3(x).reshape(height * width, channels))
+        return _SKIP_SCALE * (x + mixed.reshape(x.shape))
 
 
 class UNet(eqx.Module):
-    """A channels-last U-net for images of `shape` (height, width, channels).
+    """A channels-last U-net for images of `shape` (height, width, channels), of the family of DDPM++ and ADM.
 
-    Level i has `blocks` residual blocks of `width * multipliers[i]` channels on the way down and as many on the way
-    up, each of which also reads its counterpart. Between levels the image is halved by a strided convolution, and
-    doubled by repetition and a convolution. The lowest level attends among its pixels. Height and width must be
-    divisible by 2^(levels - 1). `params`, `classes` and `image_channels` are the sizes of the conditions it is built
-    for; an image condition joins the input as channels. The output starts at zero.
+    Level i has images of height / 2^i and `width * multipliers[i]` channels. On the way down it has `blocks` residual
+    blocks; on the way up it has one more, and each also reads a counterpart. Blocks of their own halve and double the
+    image between levels. Height and width must be divisible by 2^(levels - 1). The output starts at zero.
 
-    Source: Ho et al. 2020 (arXiv:2006.11239, appendix B); Dhariwal and Nichol 2021 (arXiv:2105.05233).
+    - `attention`: heights of the levels whose blocks, but for those that change the level, attend among their pixels;
+      at the lowest level one does always.
+    - `dropout`: of the features inside a block.
+    - `conditioning`: what the network is conditioned on; an image joins the input as channels.
+    - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
+    - `remat`: compute each block's activations again for its gradient instead of keeping them.
+
+    Source: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). The DDPM++ of
+    Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is
+    `UNet((32, 32, 3), 128, (2, 2, 2), 4, attention=(16,))`.
     """
 
     embedding: Embedding
     inlet: Convolution
-    down: list[list[ResidualBlock]]
-    halve: list[Convolution]
-    middle: tuple[ResidualBlock, SelfAttention, ResidualBlock]
-    double: list[Convolution]
-    up: list[list[ResidualBlock]]
+    down: list[ResidualBlock]
+    middle: list[ResidualBlock]
+    up: list[ResidualBlock]
     norm: GroupNorm
     outlet: Convolution
-    image_channels: int = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         width: int = 64,
         multipliers: tuple[int, ...] = (1, 2, 2),
         blocks: int = 2,
         *,
+        attention: tuple[int, ...] = (),
         dropout: float = 0.0,
-        params: int | None = None,
-        classes: int | None = None,
-        image_channels: int = 0,
+        conditioning: Conditioning = Conditioning(),
+        precision: Precision = "float32",
+        remat: bool = False,
         key: PRNGKeyArray,
     ):
-        check_sizes("UNet", dropout, width=width, blocks=blocks, levels=len(multipliers), multiplier=min(multipliers))
-        factor = 2 ** (len(multipliers) - 1)
-        if shape[0] % factor or shape[1] % factor:
-            raise ValueError(
-                f"UNet: with {len(multipliers)} levels, height and width must be divisible by {factor}, but they are "
-                f"{shape[:2]}; pass fewer multipliers, or resize the images."
-            )
+        sizes = {"width": width, "blocks": blocks, "levels": len(multipliers), "multiplier": min(multipliers)}
+        check_options("UNet", dropout, precision, **sizes)
+        check_image_shape("UNet", shape)
+        heights = _heights(shape, len(multipliers), attention)
         keys = key_stream(key)
-        widths = [width * multiplier for multiplier in multipliers]
-        steps = list(itertools.pairwise(widths))
-        features, lowest = 4 * width, widths[-1]
+        channels = width
+        skips = [channels]
 
-        def block(inputs, outputs):
-            return ResidualBlock(inputs, outputs, features, dropout, key=next(keys))
+        def block(inputs, level, resample=None, attends=False):
+            options = {"resample": resample, "attends": attends, "key": next(keys)}
+            return ResidualBlock(inputs, width * multipliers[level], 4 * width, dropout, **options)
 
-        self.embedding = Embedding(features, params, classes, key=next(keys))
-        self.inlet = Convolution(shape[-1] + image_channels, widths[0], key=next(keys))
-        self.down = [[block(channels, channels) for _ in range(blocks)] for channels in widths]
-        self.halve = [Convolution(fine, coarse, stride=2, key=next(keys)) for fine, coarse in steps]
-        self.middle = (block(lowest, lowest), SelfAttention(lowest, key=next(keys)), block(lowest, lowest))
-        self.double = [Convolution(coarse, fine, key=next(keys)) for fine, coarse in steps]
-        self.up = [[block(2 * channels, channels) for _ in range(blocks)] for channels in widths]
-        self.norm = GroupNorm(widths[0])
-        self.outlet = zeros_like(Convolution(widths[0], shape[-1], key=next(keys)))
-        self.image_channels = image_channels
+        self.embedding = Embedding(4 * width, conditioning, key=next(keys))
+        image_channels = conditioning.image[-1] if conditioning.image else 0
+        self.inlet = Convolution(shape[-1] + image_channels, channels, key=next(keys))
+        self.down, self.up = [], []
+        for level, height in enumerate(heights):
+            for resample in ([halve] if level > 0 else []) + [None] * blocks:
+                self.down.append(block(channels, level, resample, not resample and height in attention))
+                channels = width * multipliers[level]
+                skips.append(channels)
+        lowest = len(heights) - 1
+        self.middle = [block(channels, lowest, attends=True), block(channels, lowest)]
+        for level, height in reversed(list(enumerate(heights))):
+            for resample in ([double] if level < lowest else []) + [None] * (blocks + 1):
+                read = 0 if resample else skips.pop()
+                self.up.append(block(channels + read, level, resample, not resample and height in attention))
+                channels = width * multipliers[level]
+        self.norm = GroupNorm(channels)
+        self.outlet = zeros_like(Convolution(channels, shape[-1], key=next(keys)))
+        self.precision, self.remat = precision, remat
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the network is conditioned on."""
+        return self.embedding.conditioning
 
     def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
         """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        image = condition_part(cond, "image", expected=self.image_channels > 0)
-        embedded = self.embedding(level, cond)
         keys = key_stream(key)
-        hidden = self.inlet(u if image is None else jnp.concatenate([u, image], axis=-1))
-        skips = []
-        for depth, blocks in enumerate(self.down):
-            if depth > 0:
-                hidden = self.halve[depth - 1](hidden)
-            for block in blocks:
-                hidden = block(hidden, embedded, next(keys))
-                skips.append(hidden)
-        first, attention, second = self.middle
-        hidden = second(attention(first(hidden, embedded, next(keys))), embedded, next(keys))
-        for depth, blocks in reversed(list(enumerate(self.up))):
-            for block in blocks:
-                hidden = block(jnp.concatenate([hidden, skips.pop()], axis=-1), embedded, next(keys))
-            if depth > 0:
-                hidden = self.double[depth - 1](_repeat(hidden))
-        return self.outlet(jax.nn.silu(self.norm(hidden)))
+        embedded = to_precision(self.embedding(level, cond), self.precision)
+
+        def apply(block, hidden):
+            return (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
+
+        hidden = self.inlet(to_precision(join_image(u, self.embedding.image(cond)), self.precision))
+        skips = [hidden]
+        for block in self.down:
+            hidden = apply(block, hidden)
+            skips.append(hidden)
+        for block in self.middle:
+            hidden = apply(block, hidden)
+        for block in self.up:
+            hidden = apply(block, hidden if block.resample else jnp.concatenate([hidden, skips.pop()], axis=-1))
+        return self.outlet(jax.nn.silu(self.norm(hidden))).astype(u.dtype)
 
 
-def _repeat(x):
-    """Nearest-neighbour doubling of height and width."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)
+def _heights(shape, levels, attention):
+    """The height of each level; raise unless the image can be halved to the last, and attention names some of them."""
+    factor = 2 ** (levels - 1)
+    if shape[0] % factor or shape[1] % factor:
+        raise ValueError(
+            f"UNet: with {levels} levels, height and width must be divisible by {factor}, but they are "
+            f"{shape[:2]}; pass fewer multipliers, or resize the images."
+        )
+    heights = [shape[0] // 2**level for level in range(levels)]
+    for height in attention:
+        if height not in heights:
+            raise ValueError(f"UNet: attention = {attention}, but the levels have the heights {heights}; pass those.")
+    return heights

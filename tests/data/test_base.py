@@ -1,7 +1,8 @@
 import dataclasses
 import threading
 import time
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ class Counting(AbstractFiniteDataset):
 
     shape: ClassVar[tuple[int, ...]] = (1, 2, 1)
     levels: ClassVar[int | None] = 256
-    classes: ClassVar[int | None] = SIZE
+    conditions: ClassVar[Mapping[str, Any]] = {"classes": SIZE}
 
     def size(self, split):
         return SIZE

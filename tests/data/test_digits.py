@@ -34,9 +34,9 @@ def test_training_visits_every_digit_once_an_epoch_with_its_label():
     assert not np.array_equal(x, stored)
 
 
-def test_classes_only_if_wanted():
-    assert Digits().classes is None
-    assert Digits(label=True).classes == 10
+def test_conditions_only_if_wanted():
+    assert Digits().conditions == {} and Digits().statistics() is None
+    assert Digits(label=True).conditions == {"classes": 10}
 
 
 def test_loaded_data_are_no_part_of_equality():

@@ -50,7 +50,7 @@ def test_draws_have_the_stated_density(toy):
 def test_batches_are_functions_of_step_and_seed(toy):
     x, condition = toy.batch(5, 64, seed=2)
     assert x.shape == (64, *toy.shape) and x.dtype == np.float32 and condition == {}
-    assert toy.levels is None and toy.classes is None
+    assert toy.levels is None and toy.conditions == {} and toy.statistics() is None
     np.testing.assert_array_equal(x, type(toy)().batch(5, 64, seed=2)[0])
     assert not np.isin(x, toy.batch(6, 64, seed=2)[0]).any()
     assert not np.isin(x, toy.batch(5, 64, seed=3)[0]).any()

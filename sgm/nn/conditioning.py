@@ -1,0 +1,185 @@
+"""How every network reads a condition, and what it was built to read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+
+from sgm.nn.layers import Features, Image, Linear
+
+_FREQUENCIES = 16
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network is conditioned on: any combination of
+
+    - `params`: this many parameters, which are standardised (see `Standardisation`);
+    - `classes`: a label, one of this many;
+    - `image`: an image of this shape (height, width, channels), on the grid of the data or any other.
+
+    With `null`, the network has a learned null as well, which stands for the whole condition where `cond.dropped` is
+    true, and where no condition is given.
+    """
+
+    params: int | None = None
+    classes: int | None = None
+    image: tuple[int, int, int] | None = None
+    null: bool = False
+
+    def __post_init__(self):
+        image = {} if self.image is None else dict(zip(("height", "width", "channels"), self.image, strict=True))
+        for name, size in {"params": self.params, "classes": self.classes, **image}.items():
+            if size is not None and size < 1:
+                raise ValueError(f"Conditioning: {name} = {size}; pass {name} >= 1, or leave that part out.")
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """The parts of a condition that the network reads, with their sizes."""
+        parts = {"params": self.params, "label": self.classes, "image": self.image}
+        return {name: size for name, size in parts.items() if size is not None}
+
+    def check(self, call: str, cond: Any) -> None:
+        """Raise unless `cond`, of one example or a batch, is what the network was built for."""
+        given = [name for name in ("params", "label", "image") if getattr(cond, name, None) is not None]
+        if given != list(self.parts) and (given or not self.null):
+            raise ValueError(
+                f"{call}: cond has {_listed(given)}, but the network was built for {_listed(self.parts)}; "
+                "pass a Condition with just those parts."
+            )
+        if getattr(cond, "dropped", None) is not None and not self.null:
+            raise ValueError(
+                f"{call}: cond has `dropped`, but the network was built without a null to put in place of a condition; "
+                "leave `dropped` out, or train with train.condition_dropout > 0."
+            )
+        for name in given:
+            self._check_part(call, name, getattr(cond, name))
+
+    def _check_part(self, call, name, part):
+        size = self.parts[name]
+        if name == "label":
+            if not isinstance(part, Tracer) and not np.all((np.asarray(part) >= 0) & (np.asarray(part) < size)):
+                raise ValueError(f"{call}: cond.label = {part}; pass labels from 0 to {size - 1}.")
+            return
+        shape = (size,) if name == "params" else size
+        if part.shape[-len(shape) :] != shape:
+            raise ValueError(
+                f"{call}: cond.{name} has shape {part.shape}, but the network was built for {shape}; "
+                f"pass {name} of that shape, or batch axes in front of it."
+            )
+
+
+class Standardisation(eqx.Module):
+    """(x - mean) / std, of statistics that are saved with a model and never trained."""
+
+    mean: Features
+    std: Features
+
+    def __call__(self, x: Features) -> Features:
+        mean, std = jax.lax.stop_gradient((self.mean, self.std))
+        return (x - mean.astype(x.dtype)) / std.astype(x.dtype)
+
+
+class Embedding(eqx.Module):
+    """The noise level and the condition as one vector of `width` features.
+
+    Between two dense layers, sinusoids of the level are joined by a linear map of the standardised `cond.params` and a
+    learned vector for `cond.label`, or by a learned null in place of both. A label that is traced and not one of the
+    classes makes the features nan.
+    """
+
+    first: Linear
+    standardisation: Standardisation | None
+    params: Linear | None
+    labels: Float[Array, "classes width"] | None
+    null: Features | None
+    null_image: Features | None
+    second: Linear
+    conditioning: Conditioning = eqx.field(static=True)
+
+    def __init__(self, width: int, conditioning: Conditioning, *, key: PRNGKeyArray):
+        key_first, key_params, key_label, key_null, key_second = jr.split(key, 5)
+        params, classes, image = conditioning.params, conditioning.classes, conditioning.image
+        self.first = Linear(2 * _FREQUENCIES, width, key=key_first)
+        self.standardisation = None if params is None else Standardisation(jnp.zeros(params), jnp.ones(params))
+        self.params = None if params is None else Linear(params, width, key=key_params)
+        self.labels = None if classes is None else jr.normal(key_label, (classes, width))
+        self.null = jr.normal(key_null, (width,)) if conditioning.null else None
+        self.null_image = jnp.zeros(image[-1]) if conditioning.null and image else None
+        self.second = Linear(width, width, key=key_second)
+        self.conditioning = conditioning
+
+    def __call__(self, level: Float[Array, ""], cond: Any) -> Features:
+        self.conditioning.check("network", cond)
+        embedded = self.first(sinusoids(level)) + self._condition(cond).astype(level.dtype)
+        return jax.nn.silu(self.second(jax.nn.silu(embedded)))
+
+    def image(self, cond: Any) -> Image | None:
+        """The condition's image, None where the network has none."""
+        if self.conditioning.image is None or self.null_image is None:
+            return getattr(cond, "image", None)
+        null = jnp.broadcast_to(self.null_image, self.conditioning.image)
+        return null if _is_absent(cond) else _where_dropped(cond, null.astype(cond.image.dtype), cond.image)
+
+    def _condition(self, cond):
+        if _is_absent(cond):
+            return jnp.zeros(()) if self.null is None else self.null
+        condition = jnp.zeros(())
+        if self.params is not None and self.standardisation is not None:
+            condition = condition + self.params(self.standardisation(cond.params))
+        if self.labels is not None:
+            known = (cond.label >= 0) & (cond.label < len(self.labels))
+            condition = condition + jnp.where(known, self.labels[cond.label], jnp.nan)
+        return condition if self.null is None else _where_dropped(cond, self.null, condition)
+
+
+def join_image(u: Image, image: Image | None) -> Float[Array, "height width joined"]:
+    """The channels of `u` and those of the image, resized to its grid (bilinear, antialiased)."""
+    if image is None:
+        return u
+    resized = jax.image.resize(image.astype(u.dtype), (*u.shape[:2], image.shape[-1]), "linear")
+    return jnp.concatenate([u, resized], axis=-1)
+
+
+def sinusoids(level: Float[Array, ""]) -> Features:
+    """cos and sin of the level at fixed frequencies, from 1/8 to 8 radians a unit of log tan(theta)."""
+    angles = level * jnp.geomspace(0.125, 8.0, _FREQUENCIES, dtype=level.dtype)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
+
+
+def with_statistics(model: PyTree, mean: ArrayLike, std: ArrayLike) -> PyTree:
+    """A network, or a model of one, with the statistics of its parameters in place."""
+
+    def replace(node):
+        return Standardisation(jnp.array(mean), jnp.array(std)) if _is_fixed(node) else node
+
+    return jax.tree.map(replace, model, is_leaf=_is_fixed)
+
+
+def trainable(model: PyTree) -> PyTree:
+    """Which leaves of a model are trained, as a filter for `eqx.partition`: its real arrays but for statistics."""
+    return jax.tree.map(lambda node: not _is_fixed(node) and eqx.is_inexact_array(node), model, is_leaf=_is_fixed)
+
+
+def _is_fixed(node):
+    return isinstance(node, Standardisation)
+
+
+def _is_absent(cond):
+    return all(getattr(cond, name, None) is None for name in ("params", "label", "image"))
+
+
+def _where_dropped(cond, null, part):
+    dropped = getattr(cond, "dropped", None)
+    return part if dropped is None else jnp.where(dropped, null, part)
+
+
+def _listed(names):
+    return " and ".join(f"`{name}`" for name in names) if names else "no parts"

@@ -1,0 +1,162 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.nn.conditioning import Conditioning, Embedding, join_image
+from sgm.nn.layers import (
+    Image,
+    Linear,
+    Precision,
+    SelfAttention,
+    check_image_shape,
+    check_options,
+    dropout,
+    layer_norm,
+    modulate,
+    to_precision,
+    zeros_like,
+)
+
+Tokens = Float[Array, "tokens width"]
+
+_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+
+DIT_PRESETS = {
+    f"{name}/{patch}": {"width": width, "depth": depth, "heads": heads, "patch": patch}
+    for name, (width, depth, heads) in _SIZES.items()
+    for patch in (2, 4, 8)
+}
+"""Options of `DiT` by the names of Peebles and Xie 2023 (arXiv:2212.09748, table 1): S, B, L or XL, over the patch."""
+
+
+class DiTBlock(eqx.Module):
+    """Attention and a two-layer perceptron, each beside a shortcut, scaled, shifted and gated by the embedding.
+
+    The gates are zero at the start (adaLN-Zero).
+    """
+
+    modulation: Linear
+    attention: SelfAttention
+    inlet: Linear
+    outlet: Linear
+    rate: float = eqx.field(static=True)
+
+    def __init__(self, width: int, heads: int, rate: float, *, key: PRNGKeyArray):
+        key_modulation, key_attention, key_inlet, key_outlet = jr.split(key, 4)
+        self.modulation = zeros_like(Linear(width, 6 * width, key=key_modulation))
+        self.attention = SelfAttention(width, heads, key=key_attention)
+        self.inlet = Linear(width, 4 * width, key=key_inlet)
+        self.outlet = Linear(4 * width, width, key=key_outlet)
+        self.rate = rate
+
+    def __call__(self, x: Tokens, embedded, key) -> Tokens:
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(self.modulation(embedded), 6)
+        key1, key2 = (None, None) if key is None else jr.split(key)
+        mixed = self.attention(modulate(layer_norm(x), shift1, scale1))
+        x = x + gate1 * dropout(mixed, self.rate, key1)
+        hidden = self.outlet(jax.nn.gelu(self.inlet(modulate(layer_norm(x), shift2, scale2))))
+        return x + gate2 * dropout(hidden, self.rate, key2)
+
+
+class DiT(eqx.Module):
+    """A diffusion transformer for images of `shape` (height, width, channels), whose sides `patch` must divide.
+
+    Patches of `patch` x `patch` pixels become tokens of `width` features with sinusoidal positions in two dimensions;
+    `depth` blocks of `heads` attention heads follow, as one scan, so that compile time does not grow with the depth.
+    The output starts at zero. `DiT(shape, **DIT_PRESETS["B/2"], key=key)` has the sizes of the paper.
+
+    - `dropout`: of what a block adds.
+    - `conditioning`: what the network is conditioned on; an image joins the patches as channels.
+    - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
+    - `remat`: compute each block's activations again for its gradient instead of keeping them.
+
+    Source: Peebles and Xie 2023 (arXiv:2212.09748).
+    """
+
+    embedding: Embedding
+    inlet: Linear
+    blocks: DiTBlock
+    modulation: Linear
+    outlet: Linear
+    patch: int = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        patch: int = 2,
+        *,
+        dropout: float = 0.0,
+        conditioning: Conditioning = Conditioning(),
+        precision: Precision = "float32",
+        remat: bool = False,
+        key: PRNGKeyArray,
+    ):
+        check_options("DiT", dropout, precision, width=width, depth=depth, heads=heads, patch=patch)
+        check_image_shape("DiT", shape)
+        if shape[0] % patch or shape[1] % patch:
+            raise ValueError(
+                f"DiT: height and width must be divisible by patch = {patch}, but they are {shape[:2]}; "
+                "pass another patch, or resize the images."
+            )
+        if width % heads or width % 4:
+            raise ValueError(f"DiT: width = {width} must be divisible by heads = {heads} and by 4; pass such a width.")
+        key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
+        image_channels = conditioning.image[-1] if conditioning.image else 0
+        self.embedding = Embedding(width, conditioning, key=key_embedding)
+        self.inlet = Linear(patch**2 * (shape[-1] + image_channels), width, key=key_inlet)
+        self.blocks = eqx.filter_vmap(lambda key: DiTBlock(width, heads, dropout, key=key))(jnp.stack(keys))
+        self.modulation = zeros_like(Linear(width, 2 * width, key=key_outlet))
+        self.outlet = zeros_like(Linear(width, patch**2 * shape[-1], key=key_outlet))
+        self.patch, self.precision, self.remat = patch, precision, remat
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the network is conditioned on."""
+        return self.embedding.conditioning
+
+    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
+        """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
+        height, width, _ = u.shape
+        embedded = to_precision(self.embedding(level, cond), self.precision)
+        patches = to_patches(join_image(u, self.embedding.image(cond)), self.patch)
+        tokens = self.inlet(to_precision(patches, self.precision))
+        grid = height // self.patch, width // self.patch
+        tokens = tokens + jnp.asarray(positions(*grid, tokens.shape[-1]), tokens.dtype)
+        depth = self.blocks.modulation.bias.shape[0]
+        arrays, static = eqx.partition((self.blocks, None if key is None else jr.split(key, depth)), eqx.is_array)
+
+        def apply(tokens, arrays):
+            block, block_key = eqx.combine(arrays, static)
+            return block(tokens, embedded, block_key), None
+
+        tokens, _ = jax.lax.scan(jax.checkpoint(apply) if self.remat else apply, tokens, arrays)
+        tokens = modulate(layer_norm(tokens), *jnp.split(self.modulation(embedded), 2))
+        return from_patches(self.outlet(tokens), height, width, self.patch).astype(u.dtype)
+
+
+def to_patches(image: Image, patch: int) -> Float[Array, "tokens features"]:
+    """The image's patches in row-major order, each as one vector."""
+    return rearrange(image, "(h p) (w q) c -> (h w) (p q c)", p=patch, q=patch)
+
+
+def from_patches(
+    patches: Float[Array, "tokens features"], height: int, width: int, patch: int
+) -> Float[Array, "height width channels"]:
+    """The image of these patches: the inverse of `to_patches`."""
+    return rearrange(patches, "(h w) (p q c) -> (h p) (w q) c", h=height // patch, w=width // patch, p=patch, q=patch)
+
+
+def positions(rows: int, columns: int, width: int) -> np.ndarray:
+    """Sines and cosines of each token's row, and of its column, at width / 4 frequencies from 1 down to 1e-4."""
+    frequencies = 1e-4 ** np.linspace(0, 1, width // 4, endpoint=False)
+    angles = [place.reshape(-1, 1) * frequencies for place in np.indices((rows, columns))]
+    return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=-1)
