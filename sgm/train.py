@@ -77,24 +77,28 @@ def adam(learning_rate: float, warmup: int, steps: int, clip: float) -> optax.Gr
     return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
 
 
-def train_step(recipe: Recipe, batch: Batch, state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One step of gradient descent. The buffers of `state` are given up."""
-    total = _no_gradients(state.model)
-    for part in range(recipe.accumulate):
-        # Dispatched one by one: inside a loop, XLA's CPU backend finds gradients of convolutions very slowly.
-        total = add_gradients((recipe, batch, state.model, state.step, jnp.asarray(part)), total)
-    return _descend(recipe, (state, total))
-
-
-@eqx.filter_jit
-def _no_gradients(model):
-    return jnp.zeros(()), jax.tree.map(jnp.zeros_like, eqx.filter(model, trainable(model)))
-
-
 @eqx.filter_jit(donate="all-except-first")
-def add_gradients(fixed: tuple[Recipe, Batch, AbstractModel, Int[Array, ""], Int[Array, ""]], total: PyTree) -> PyTree:
-    """`total`, a loss and its gradients whose buffers are given up, and those of one part of a batch at a step."""
-    recipe, (x, cond), model, step, part = fixed
+def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One step of gradient descent. The buffers of `state` are given up."""
+    recipe, batch = fixed
+    loss, gradients = loss_and_gradients(recipe, batch, state.model, state.step)
+    weights, rest = eqx.partition(state.model, trainable(state.model))
+    averages, average_rest = eqx.partition(state.average, trainable(state.average))
+    updates, opt_state = recipe.optimiser.update(gradients, state.opt_state, weights)
+    weights = eqx.apply_updates(weights, updates)
+    step = state.step.astype(loss.dtype)
+    decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
+    averages: Any = optax.incremental_update(weights, averages, 1 - decay)
+    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+    model, average = eqx.combine(weights, rest), eqx.combine(averages, average_rest)
+    return TrainState(model, average, opt_state, state.step + 1), metrics
+
+
+def loss_and_gradients(
+    recipe: Recipe, batch: Batch, model: AbstractModel, step: Int[Array, ""]
+) -> tuple[Float[Array, ""], PyTree]:
+    """The loss of a batch at a step, and its gradients by the trainable leaves of the model."""
+    x, cond = batch
     key_data, key_loss = jr.split(jr.fold_in(recipe.key, step))
     if recipe.levels is not None:
         x = dequantise(x, recipe.levels, key_data)
@@ -108,29 +112,23 @@ def add_gradients(fixed: tuple[Recipe, Batch, AbstractModel, Int[Array, ""], Int
         times=recipe.times,
         condition_dropout=recipe.condition_dropout,
     )
-    # Every accumulate-th example, so that each device goes on with its own.
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, recipe.accumulate, *leaf.shape[1:])[:, part], perturbed)
     weights, rest = eqx.partition(model, trainable(model))
 
-    def objective(weights):
-        return weighted_error(eqx.combine(weights, rest), parts) / recipe.accumulate
+    def of_part(part):
+        return jax.value_and_grad(lambda weights: weighted_error(eqx.combine(weights, rest), part))(weights)
 
-    return jax.tree.map(jnp.add, total, jax.value_and_grad(objective)(weights))
+    if recipe.accumulate == 1:
+        return of_part(perturbed)
+    # Part i has every accumulate-th example from the i-th, so that each device goes on with its own.
+    parts = jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf.reshape(-1, recipe.accumulate, *leaf.shape[1:]), 1, 0), perturbed
+    )
 
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, of_part(part)), None
 
-@eqx.filter_jit(donate="all-except-first")
-def _descend(recipe, state_and_total):
-    state, (loss, gradients) = state_and_total
-    weights, rest = eqx.partition(state.model, trainable(state.model))
-    averages, average_rest = eqx.partition(state.average, trainable(state.average))
-    updates, opt_state = recipe.optimiser.update(gradients, state.opt_state, weights)
-    weights = eqx.apply_updates(weights, updates)
-    step = state.step.astype(loss.dtype)
-    decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
-    averages: Any = optax.incremental_update(weights, averages, 1 - decay)
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
-    model, average = eqx.combine(weights, rest), eqx.combine(averages, average_rest)
-    return TrainState(model, average, opt_state, state.step + 1), metrics
+    total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights)), parts)
+    return jax.tree.map(lambda leaf: leaf / recipe.accumulate, total)
 
 
 def train(
@@ -166,7 +164,7 @@ def train(
     with tqdm(desc="train", total=steps, initial=start, unit="step") as bar:
         for step, batch in enumerate(batches(start, steps), start + 1):
             check_batch(len(batch[0]), recipe.accumulate, mesh.size)
-            state, metrics = train_step(recipe, shard(batch, mesh), state)
+            state, metrics = train_step((recipe, shard(batch, mesh)), state)
             pending.append(metrics)
             ends = step == steps
             saves = ends or step % checkpoint_every == 0

@@ -37,31 +37,6 @@ class Linear(eqx.Module):
         return x @ self.kernel.astype(x.dtype) + self.bias.astype(x.dtype)
 
 
-class Convolution(eqx.Module):
-    """A 3x3 convolution with zero padding.
-
-    Channels-last in memory and in the kernel: inside a loop on the CPU the other layout is many times slower
-    (https://github.com/jax-ml/jax/issues/12868).
-    """
-
-    kernel: Float[Array, "3 3 inputs outputs"]
-    bias: Float[Array, " outputs"]
-
-    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
-        self.kernel = jr.normal(key, (3, 3, inputs, outputs)) / (9 * inputs) ** 0.5
-        self.bias = jnp.zeros(outputs)
-
-    def __call__(self, x: Image) -> Float[Array, "height width outputs"]:
-        y = jax.lax.conv_general_dilated(
-            x[None],
-            self.kernel.astype(x.dtype),
-            window_strides=(1, 1),
-            padding=((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y[0] + self.bias.astype(x.dtype)
-
-
 class GroupNorm(eqx.Module):
     """Normalise each group of channels over space, then scale and shift each channel.
 

@@ -7,8 +7,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.conditioning import Conditioning, Embedding, join_image
+from sgm.nn.convolution import Convolution
 from sgm.nn.layers import (
-    Convolution,
     GroupNorm,
     Image,
     Linear,
@@ -54,7 +54,7 @@ class ResidualBlock(eqx.Module):
     modulation: Linear
     norm2: GroupNorm
     conv2: Convolution
-    shortcut: Linear | None
+    shortcut: Convolution | None
     norm3: GroupNorm | None
     attention: SelfAttention | None
     resample: Callable | None = eqx.field(static=True)
@@ -77,7 +77,7 @@ class ResidualBlock(eqx.Module):
         self.modulation = Linear(embedding, 2 * outputs, key=key_modulation)
         self.norm2 = GroupNorm(outputs)
         self.conv2 = zeros_like(Convolution(outputs, outputs, key=key2))
-        self.shortcut = Linear(inputs, outputs, key=key_shortcut) if inputs != outputs else None
+        self.shortcut = Convolution(inputs, outputs, size=1, key=key_shortcut) if inputs != outputs else None
         self.norm3, self.attention = None, None
         if attends:
             attention = SelfAttention(outputs, largest_divisor(outputs, outputs // 64), key=key_attention)
