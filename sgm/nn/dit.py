@@ -33,6 +33,11 @@ DIT_PRESETS = {
 """Options of `DiT` by the names of Peebles and Xie 2023 (arXiv:2212.09748, table 1): S, B, L or XL, over the patch."""
 
 
+# Of a block, only what its linear layers return is kept for the gradient; to find the rest again costs less than to
+# carry it out of the loop over the blocks.
+_SAVE_LINEAR = jax.checkpoint_policies.save_only_these_names("linear")
+
+
 class DiTBlock(eqx.Module):
     """Attention and a two-layer perceptron, each beside a shortcut, scaled, shifted and gated by the embedding.
 
@@ -138,7 +143,7 @@ class DiT(eqx.Module):
             block, block_key = eqx.combine(arrays, static)
             return block(tokens, embedded, block_key), None
 
-        tokens, _ = jax.lax.scan(jax.checkpoint(apply) if self.remat else apply, tokens, arrays)
+        tokens, _ = jax.lax.scan(jax.checkpoint(apply, policy=None if self.remat else _SAVE_LINEAR), tokens, arrays)
         tokens = modulate(layer_norm(tokens), *jnp.split(self.modulation(embedded), 2))
         return from_patches(self.outlet(tokens), height, width, self.patch).astype(u.dtype)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Layer = TypeVar("Layer", bound=eqx.Module)
@@ -22,7 +23,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Linear(eqx.Module):
-    """x kernel + bias over the last axis."""
+    """x kernel + bias over the last axis; checkpoint policies know the result as "linear"."""
 
     kernel: Float[Array, "*depth inputs outputs"]
     bias: Float[Array, "*depth outputs"]
@@ -34,7 +35,7 @@ class Linear(eqx.Module):
         self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach)
 
     def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
-        return x @ self.kernel.astype(x.dtype) + self.bias.astype(x.dtype)
+        return checkpoint_name(x @ self.kernel.astype(x.dtype) + self.bias.astype(x.dtype), "linear")
 
 
 class GroupNorm(eqx.Module):
@@ -84,7 +85,8 @@ class SelfAttention(eqx.Module):
         self.heads = heads
 
     def __call__(self, x: Float[Array, "positions width"]) -> Float[Array, "positions width"]:
-        query, key, value = rearrange(self.inlet(x), "p (three h c) -> three p h c", three=3, h=self.heads)
+        parts = jnp.split(self.inlet(x), 3, axis=-1)
+        query, key, value = (rearrange(part, "p (h c) -> p h c", h=self.heads) for part in parts)
         query, key = rms_norm(query, self.query_scale), rms_norm(key, self.key_scale)
         with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
             mixed = jax.nn.dot_product_attention(query, key, value)
