@@ -1,11 +1,11 @@
-"""CIFAR-10, 32x32, from the hub. Sized for an accelerator."""
+"""CIFAR-10, 32x32, from the hub, by the DDPM++ of 61M parameters. Sized for an accelerator."""
 
 from sgm.config import Config, EvaluateConfig, SampleConfig, TrainConfig, UNetConfig
 from sgm.data import Images
 
 config = Config(
     data=Images("uoft-cs/cifar10", resolution=32, flip=True),
-    network=UNetConfig(width=128, multipliers=(1, 2, 2), blocks=3, dropout=0.1),
+    network=UNetConfig(width=128, multipliers=(2, 2, 2), blocks=4, attention=(16,), dropout=0.13),
     sigma_data=0.5,
     train=TrainConfig(
         steps=200_000,

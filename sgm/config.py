@@ -331,9 +331,9 @@ def merge(saved: Any, given: Any, default: Any) -> Any:
     return saved if given == default else given
 
 
-# What a run may change when it goes on: none of it changes the trained model.
+# What a run may change when it goes on: none of it changes the trained model, but for rounding.
 _FREE = (
-    *("sample.", "evaluate.", "stages", "run", "data.path"),
+    *("sample.", "evaluate.", "stages", "run", "data.path", "network.precision", "network.remat"),
     *("train.log_every", "train.checkpoint_every", "train.sample_every"),
 )
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from sgm.checks import check_at_least, check_examples
 from sgm.model.base import AbstractModel
@@ -137,7 +137,7 @@ class Perturbed(eqx.Module):
     noise: Float[Array, "n *shape"]
     weight: Float[Array, " n"]
     cond: Condition | None
-    key: PRNGKeyArray
+    key: Shaped[Array, "n *words"]
 
 
 def score_matching_loss(

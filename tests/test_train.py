@@ -10,9 +10,11 @@ import pytest
 
 import sgm
 from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
-from sgm.data import Checkerboard, Digits, prefetch
-from sgm.loss import LikelihoodWeighting, UniformLogSNR
-from sgm.train import Recipe, TrainingDiverged, adam, train, train_step
+from sgm.data import Checkerboard, Digits, GaussianField, prefetch
+from sgm.loss import LikelihoodWeighting, UniformLogSNR, perturb
+from sgm.model.condition import condition_from
+from sgm.nn import Conditioning, with_statistics
+from sgm.train import Recipe, TrainingDiverged, adam, loss_and_gradients, train, train_step
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -138,6 +140,70 @@ def test_divergence_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
     with pytest.raises(TrainingDiverged, match=r"at step 26 the loss is nan .* the last good one is \S*checkpoints/20"):
         train(fixed, fixed.start(model(16, (2,))), poisoned, STEPS, tmp_path, log_every=7, checkpoint_every=20)
     assert latest_step(tmp_path) == 20
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_accumulation_leaves_loss_and_gradient_unchanged(parts):
+    batch = next(batches(0, 1))
+    start = model()
+    compiled = eqx.filter_jit(loss_and_gradients)
+    loss, gradients = compiled(recipe(), batch, start, jnp.asarray(5))
+    again, accumulated = compiled(recipe(accumulate=parts), batch, start, jnp.asarray(5))
+    assert float(again) == pytest.approx(float(loss), rel=1e-5)
+    for first, second in zip(jax.tree.leaves(gradients), jax.tree.leaves(accumulated), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5 * float(jnp.abs(first).max() + 1e-3))
+
+
+def test_a_batch_that_cannot_be_shared_raises(tmp_path):
+    with pytest.raises(
+        ValueError, match="batch of 32 cannot be split into accumulate = 5 parts for 1 devices each; pass"
+    ):
+        run_to(1, tmp_path, recipe(accumulate=5))
+
+
+class TestConditions:
+    data = GaussianField(resolution=4)
+    shape = (4, 4, 1)
+
+    def start(self, null=False):
+        network = sgm.nn.MLP(self.shape, 16, 1, conditioning=Conditioning(params=2, null=null), key=jr.key(0))
+        network = with_statistics(network, *self.data.statistics())
+        return sgm.ScoreModel(network, sgm.model.Karras(1.0), shape=self.shape)
+
+    def batch(self, step=0):
+        x, fields = self.data.batch(step, 64, 0)
+        return jnp.asarray(x), condition_from(fields)
+
+    def test_statistics_are_kept_through_training_and_on_disk(self, tmp_path):
+        fixed = recipe(self.data, optimiser=optax.adamw(1e-2, weight_decay=0.5))
+        state = fixed.start(self.start())
+        for step in range(3):
+            state, _ = train_step((fixed, self.batch(step)), state)
+        save_checkpoint(tmp_path, 3, state)
+        restored = restore_checkpoint(tmp_path, 3, fixed.start(self.start()))
+        for part in (state.model, state.average, restored.average):
+            np.testing.assert_array_equal(part.network.embedding.standardisation.mean, self.data.statistics()[0])
+            np.testing.assert_array_equal(part.network.embedding.standardisation.std, self.data.statistics()[1])
+        first, last = (part.network.embedding.params.kernel for part in (self.start(), state.model))
+        assert not np.array_equal(first, last)
+
+    def test_conditions_are_dropped_at_the_rate(self):
+        x, cond = self.batch()
+        options = dict(weighting=LikelihoodWeighting(), times=UniformLogSNR())
+        perturbed = perturb(sgm.VP(), self.start(null=True), x, jr.key(0), cond=cond, condition_dropout=0.3, **options)
+        assert 0.1 < float(perturbed.cond.dropped.mean()) < 0.5
+        again = perturb(sgm.VP(), self.start(null=True), x, jr.key(1), cond=cond, condition_dropout=0.3, **options)
+        assert not np.array_equal(perturbed.cond.dropped, again.cond.dropped)
+        with pytest.raises(ValueError, match="built without a null"):
+            sgm.score_matching_loss(sgm.VP(), self.start(), x, jr.key(0), cond=cond, condition_dropout=0.3)
+
+    def test_the_null_is_trained(self):
+        fixed = recipe(self.data, condition_dropout=0.5)
+        start = self.start(null=True)
+        state = fixed.start(start)
+        for step in range(5):  # the first ones move the zero-initialised layers alone
+            state, _ = train_step((fixed, self.batch(step)), state)
+        assert not np.array_equal(state.model.network.embedding.null, start.network.embedding.null)
 
 
 class TestCheckpoints:

@@ -110,8 +110,8 @@ class Embedding(eqx.Module):
         self.first = Linear(2 * _FREQUENCIES, width, key=key_first)
         self.standardisation = None if params is None else Standardisation(jnp.zeros(params), jnp.ones(params))
         self.params = None if params is None else Linear(params, width, key=key_params)
-        self.labels = None if classes is None else jr.normal(key_label, (classes, width))
-        self.null = jr.normal(key_null, (width,)) if conditioning.null else None
+        self.labels = None if classes is None else jr.uniform(key_label, (classes, width), minval=-1.0)
+        self.null = jr.uniform(key_null, (width,), minval=-1.0) if conditioning.null else None
         self.null_image = jnp.zeros(image[-1]) if conditioning.null and image else None
         self.second = Linear(width, width, key=key_second)
         self.conditioning = conditioning
@@ -140,7 +140,7 @@ class Embedding(eqx.Module):
         return condition if self.null is None else _where_dropped(cond, self.null, condition)
 
 
-def join_image(u: Image, image: Image | None) -> Float[Array, "height width joined"]:
+def join_image(u: Image, image: Float[Array, "rows columns others"] | None) -> Float[Array, "height width joined"]:
     """The channels of `u` and those of the image, resized to its grid (bilinear, antialiased)."""
     if image is None:
         return u

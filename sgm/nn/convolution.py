@@ -29,7 +29,8 @@ class Convolution(eqx.Module):
     bias: Float[Array, " outputs"]
 
     def __init__(self, inputs: int, outputs: int, size: int = 3, *, key: PRNGKeyArray):
-        self.kernel = jr.normal(key, (size, size, inputs, outputs)) / (size**2 * inputs) ** 0.5
+        reach = (3 / (size**2 * inputs)) ** 0.5  # keeps the variance
+        self.kernel = jr.uniform(key, (size, size, inputs, outputs), minval=-reach, maxval=reach)
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "height width outputs"]:
@@ -80,7 +81,8 @@ def _sum_of_products(dy, x, size):
         rows = [shifted[:, 2 * pad - i :][:, :height].reshape(flat.shape[1], -1) for i in range(size)]
         return total + jnp.stack([jnp.matmul(flat, row, preferred_element_type=total.dtype) for row in rows])
 
-    total = jnp.zeros((size, inputs, size * dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
+    precision = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
+    total = jnp.zeros((size, inputs, size * dy.shape[-1]), precision)
     total = jax.lax.fori_loop(0, n // count, of_chunk, total)
     return total.reshape(size, inputs, size, -1).swapaxes(1, 2)
 

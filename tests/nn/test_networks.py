@@ -4,86 +4,177 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from networks import LEVEL, NETWORKS, SHAPE, U, call, each_network, largest_change, randomised
 
 import sgm
-from sgm.nn import MLP, UNet
-from sgm.nn.layers import Convolution, GroupNorm, dropout
-
-LEVEL = jnp.asarray(0.3)
-NETWORKS = {
-    "MLP": lambda **options: MLP((8, 8, 1), 32, 2, key=jr.key(0), **options),
-    "UNet": lambda **options: UNet((8, 8, 1), 8, (1, 2), 1, key=jr.key(0), **options),
-}
-U = jr.normal(jr.key(1), (8, 8, 1))
-each_network = pytest.mark.parametrize("name", NETWORKS)
+from sgm.model import Denoised, Karras, Noise, Velocity
+from sgm.nn import DIT_PRESETS, MLP, Conditioning, DiT, UNet, trainable
+from sgm.nn.dit import from_patches, positions, to_patches
+from sgm.nn.layers import GroupNorm, Linear, SelfAttention, dropout, layer_norm, rms_norm
 
 
-def randomised(network):
-    """Zero-initialised layers hide everything behind them."""
-    leaves, structure = jax.tree.flatten(network)
-    keys = jr.split(jr.key(2), len(leaves))
-    return jax.tree.unflatten(
-        structure,
-        [
-            leaf + 0.2 * jr.normal(key, leaf.shape) if eqx.is_inexact_array(leaf) else leaf
-            for leaf, key in zip(leaves, keys, strict=True)
-        ],
-    )
+def parameters(build):
+    """The number of parameters, without making them."""
+    network = eqx.filter_eval_shape(build)
+    return sum(leaf.size for leaf in jax.tree.leaves(network) if isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 @each_network
 def test_a_new_network_returns_zero(name):
-    np.testing.assert_array_equal(NETWORKS[name]()(LEVEL, U), 0)
+    np.testing.assert_array_equal(call(NETWORKS[name](), LEVEL, U), 0)
+
+
+@each_network
+@pytest.mark.parametrize("prediction", [Noise(), Denoised(), Velocity(), Karras(0.5)], ids=lambda p: type(p).__name__)
+def test_a_new_model_has_its_predictions_neutral_estimate(name, prediction):
+    theta, cos, sin = jnp.asarray(0.7), jnp.cos(0.7), jnp.sin(0.7)
+    estimate = sgm.ScoreModel(NETWORKS[name](), prediction, shape=SHAPE).predict(theta, U)
+    neutral = {  # E[x0 | u] where the output is 0
+        "Noise": U / cos,
+        "Denoised": jnp.zeros_like(U),
+        "Velocity": cos * U,
+        "Karras": cos * 0.25 / (cos**2 * 0.25 + sin**2) * U,
+    }[type(prediction).__name__]
+    np.testing.assert_allclose(estimate.denoised, neutral, rtol=1e-5, atol=1e-6)
 
 
 @each_network
 def test_output_depends_on_level_and_on_all_of_u(name):
     network = randomised(NETWORKS[name]())
-    output = network(LEVEL, U)
+    output = call(network, LEVEL, U)
     assert output.shape == U.shape
-    assert float(jnp.abs(network(LEVEL + 1, U) - output).max()) > 1e-3
-    jacobian = jax.jacrev(lambda u: network(LEVEL, u).sum())(U)
+    assert largest_change(call(network, LEVEL + 1, U), output) > 1e-3
+    jacobian = jax.grad(lambda u: call(network, LEVEL, u).sum())(U)
     assert bool(jnp.all(jacobian != 0))
 
 
 @each_network
 def test_dropout_needs_a_key(name):
     network = randomised(NETWORKS[name](dropout=0.5))
-    np.testing.assert_array_equal(network(LEVEL, U), network(LEVEL, U))
-    with_key = [network(LEVEL, U, key=jr.key(seed)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(call(network, LEVEL, U), call(network, LEVEL, U))
+    with_key = [call(network, LEVEL, U, key=jr.key(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(with_key[0], with_key[1])
-    assert float(jnp.abs(with_key[0] - with_key[2]).max()) > 1e-3
+    assert largest_change(with_key[0], with_key[2]) > 1e-3
 
 
 @each_network
-def test_conditions_change_the_output_and_wrong_ones_raise(name):
-    network = randomised(NETWORKS[name](params=2, classes=3))
-    params, label = jnp.asarray([0.1, -0.4]), jnp.asarray(1)
-    base = network(LEVEL, U, sgm.Condition(params=params, label=label))
-    for other in (sgm.Condition(params=params + 1, label=label), sgm.Condition(params=params, label=label + 1)):
-        assert float(jnp.abs(network(LEVEL, U, other) - base).max()) > 1e-3
-    with pytest.raises(ValueError, match="built for a condition on `label`, but cond has none"):
-        network(LEVEL, U, sgm.Condition(params=params))
-    with pytest.raises(ValueError, match="built for a condition on `params`, but cond has none"):
-        network(LEVEL, U)
-    with pytest.raises(ValueError, match="built without a condition on `label`, but cond has one"):
-        NETWORKS[name]()(LEVEL, U, sgm.Condition(label=label))
-    with pytest.raises(ValueError, match="built without a condition on `image`"):
-        NETWORKS[name]()(LEVEL, U, sgm.Condition(image=U))
+def test_bfloat16_stays_near_float32(name):
+    plain, half = (randomised(NETWORKS[name](precision=precision), 0.05) for precision in ("float32", "bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(half, eqx.is_inexact_array))} == {jnp.dtype("float32")}
+    exact, rounded = call(plain, LEVEL, U), call(half, LEVEL, U)
+    assert rounded.dtype == jnp.float32
+    error = float(jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact))
+    assert 1e-5 < error < 2e-2
 
 
-def test_a_unet_reads_an_image_condition():
-    network = randomised(NETWORKS["UNet"](image_channels=2))
-    image = jnp.ones((8, 8, 2))
-    outputs = [network(LEVEL, U, sgm.Condition(image=scale * image)) for scale in (1.0, 2.0)]
-    assert float(jnp.abs(outputs[0] - outputs[1]).max()) > 1e-3
+@each_network
+def test_networks_work_in_float64(name, float64):
+    network = randomised(NETWORKS[name]())
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, network)
+    u = U.astype(jnp.float64)
+    output = call(network, jnp.asarray(0.3, jnp.float64), u)
+    assert output.dtype == jnp.float64
+    single = call(half, jnp.asarray(0.3, jnp.float32), u.astype(jnp.float32))
+    np.testing.assert_allclose(output, single, rtol=1e-2, atol=1e-3)
 
 
-def test_a_unet_of_rectangles_and_any_depth():
-    network = randomised(UNet((8, 16, 3), 8, (1, 1, 2, 2), 1, key=jr.key(0)))
-    assert network(LEVEL, jnp.ones((8, 16, 3))).shape == (8, 16, 3)
-    with pytest.raises(ValueError, match=r"UNet: with 3 levels, .* divisible by 4, but they are \(10, 8\); pass fewer"):
-        UNet((10, 8, 1), 8, (1, 1, 1), key=jr.key(0))
+@each_network
+def test_remat_leaves_output_and_gradient_unchanged(name):
+    def gradient(remat):
+        network = randomised(NETWORKS[name](remat=remat, dropout=0.2))
+        weights, rest = eqx.partition(network, eqx.is_inexact_array)
+        loss = jax.jit(lambda weights: jnp.sum(eqx.combine(weights, rest)(LEVEL, U, key=jr.key(4)) ** 2))
+        text = str(jax.make_jaxpr(jax.grad(loss))(weights))
+        return jax.value_and_grad(loss)(weights), text.count("optimization_barrier") + text.count("remat")
+
+    (value, plain), marks = gradient(False)
+    (other, again), more = gradient(True)
+    assert more != marks or name == "DiT"  # which always finds again what is cheap to find
+    assert value == pytest.approx(float(other), rel=1e-5)
+    for first, second in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        scale = float(jnp.abs(first).max()) + 1e-6
+        np.testing.assert_allclose(first / scale, second / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["UNet", "DiT"])
+def test_rectangles(name):
+    shape = (8, 16, 3)
+    network = randomised(NETWORKS[name](shape))
+    assert call(network, LEVEL, jnp.ones(shape)).shape == shape
+
+
+def test_a_dit_keeps_rows_and_columns_apart():
+    network = randomised(NETWORKS["DiT"]())
+    transposed = call(network, LEVEL, U.swapaxes(0, 1)).swapaxes(0, 1)
+    assert largest_change(transposed, call(network, LEVEL, U)) > 1e-3
+    places = positions(3, 5, 16)
+    assert places.shape == (15, 16)
+    assert len(np.unique(places.round(6), axis=0)) == 15
+    np.testing.assert_allclose(places[7, :4], np.sin(0.1 ** np.arange(4)))  # row 1
+    np.testing.assert_allclose(places[7, 12:], np.cos(2 * 0.1 ** np.arange(4)))  # column 2
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_patches_round_trip(patch):
+    image = jr.normal(jr.key(5), (8, 4, 3))
+    patches = to_patches(image, patch)
+    assert patches.shape == (32 // patch**2, patch**2 * 3)
+    np.testing.assert_array_equal(from_patches(patches, 8, 4, patch), image)
+    second = image[:patch, patch : 2 * patch] if patch < 4 else image[4:, :]
+    np.testing.assert_array_equal(patches[1], second.reshape(-1))
+
+
+# Table 1 of Peebles and Xie 2023, whose networks also return a variance.
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("S/2", 33), ("B/4", 130), ("L/2", 458), ("XL/2", 675), ("XL/8", 676)]
+)
+def test_the_presets_have_the_sizes_of_the_paper(preset, millions):
+    conditioning = Conditioning(classes=1000, null=True)
+    count = parameters(lambda: DiT((32, 32, 4), **DIT_PRESETS[preset], conditioning=conditioning, key=jr.key(0)))
+    assert count == pytest.approx(1e6 * millions, rel=0.01)
+
+
+def test_the_presets_are_the_products_of_sizes_and_patches():
+    assert set(DIT_PRESETS) == {f"{size}/{patch}" for size in ("S", "B", "L", "XL") for patch in (2, 4, 8)}
+
+
+def test_parameters_of_a_dit_add_up():
+    width, depth, tokens_in, embedding = 48, 5, 4 * 3, 48
+    block = 6 * width * (embedding + 1) + 4 * width * (width + 1) + 2 * width // 4 + width * (8 * width + 5)
+    ends = width * (tokens_in + 1) + 2 * width * (embedding + 1) + tokens_in * (width + 1)
+    level = embedding * (32 + 1) + embedding * (embedding + 1)
+    assert parameters(lambda: DiT((8, 8, 3), width, depth, 4, 2, key=jr.key(0))) == depth * block + ends + level
+
+
+@pytest.mark.parametrize(
+    ("options", "millions"),
+    [
+        (dict(shape=(8, 8, 1), width=24, multipliers=(1, 2), blocks=1), 0.45),
+        (dict(shape=(28, 28, 1), width=64, multipliers=(1, 2), blocks=1), 3.17),
+        # Karras et al. 2022 report 56 million for their DDPM++, without scales in its modulation.
+        (dict(shape=(32, 32, 3), width=128, multipliers=(2, 2, 2), blocks=4, attention=(16,)), 60.8),
+    ],
+)
+def test_a_unet_has_any_size(options, millions):
+    assert parameters(lambda: UNet(**options, key=jr.key(0))) == pytest.approx(1e6 * millions, rel=0.02)
+
+
+def test_attention_is_where_it_is_named():
+    network = UNet((16, 32, 1), 8, (1, 1, 2), 1, attention=(8,), key=jr.key(0))
+    attends = [block.attention is not None for block in (*network.down, *network.middle, *network.up)]
+    # Level 0, down, level 1, down, level 2; the middle; level 2 twice, up, level 1 twice, up, level 0 twice.
+    expected = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0]
+    assert attends == [bool(mark) for mark in expected]
+
+
+def test_attention_is_softmax_attention():
+    layer = SelfAttention(6, 2, key=jr.key(3))
+    x = jr.normal(jr.key(4), (5, 6))
+    query, key, value = (part.reshape(5, 2, 3) for part in jnp.split(layer.inlet(x), 3, axis=-1))
+    query, key = (part / jnp.sqrt((part**2).mean(-1, keepdims=True) + 1e-6) for part in (query, key))
+    weights = jax.nn.softmax(jnp.einsum("phc,qhc->hpq", query, key) / 3**0.5)
+    mixed = jnp.einsum("hpq,qhc->phc", weights, value).reshape(5, 6)
+    np.testing.assert_allclose(layer(x), layer.outlet(mixed), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +182,18 @@ def test_a_unet_of_rectangles_and_any_depth():
     [
         (lambda: MLP((2,), width=0, key=jr.key(0)), "MLP: width = 0; pass width >= 1"),
         (lambda: MLP((2,), depth=-1, key=jr.key(0)), "MLP: depth = -1; pass depth >= 1"),
-        (lambda: UNet((8, 8, 1), dropout=1.0, key=jr.key(0)), "UNet: dropout = 1.0; pass 0 <= dropout < 1"),
+        (lambda: UNet(SHAPE, dropout=1.0, key=jr.key(0)), "UNet: dropout = 1.0; pass 0 <= dropout < 1"),
+        (lambda: UNet((2,), key=jr.key(0)), r"UNet: shape = \(2,\); pass \(height, width, channels\), or build an MLP"),
+        (
+            lambda: UNet((10, 8, 1), 8, (1, 1, 1), key=jr.key(0)),
+            r"UNet: with 3 levels, .* by 4, .* \(10, 8\); pass fewer",
+        ),
+        (
+            lambda: UNet(SHAPE, attention=(7,), key=jr.key(0)),
+            r"attention = \(7,\), but .* heights \[8, 4, 2\]; pass those",
+        ),
+        (lambda: DiT((9, 8, 1), key=jr.key(0)), r"DiT: height and width .* by patch = 2, .* \(9, 8\); pass another"),
+        (lambda: DiT(SHAPE, 36, heads=8, key=jr.key(0)), "DiT: width = 36 must be divisible by heads = 8"),
     ],
 )
 def test_sizes_have_their_range(build, message):
@@ -99,19 +201,10 @@ def test_sizes_have_their_range(build, message):
         build()
 
 
-def test_convolution_is_the_sum_it_says():
-    layer = Convolution(2, 3, key=jr.key(3))
-    x = jr.normal(jr.key(4), (5, 6, 2))
-    padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
-    expected = jnp.einsum("ijc,ijco->o", padded[2:5, 3:6], layer.kernel)
-    np.testing.assert_allclose(layer(x)[2, 3], expected, rtol=1e-5, atol=1e-6)
-    halved = Convolution(2, 3, stride=2, key=jr.key(3))(jr.normal(jr.key(4), (4, 6, 2)))
-    assert halved.shape == (2, 3, 3)
-
-
-def test_convolution_keeps_the_scale():
-    x = jr.normal(jr.key(5), (32, 32, 64))
-    assert float(Convolution(64, 64, key=jr.key(6))(x).std()) == pytest.approx(1, abs=0.1)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_unknown_precision_raises(name):
+    with pytest.raises(Exception, match="float16"):
+        NETWORKS[name](precision="float16")
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 16), (8, 2), (12, 3), (40, 10), (2, 1)])
@@ -123,6 +216,23 @@ def test_group_norm_normalises_each_group(channels, groups):
     np.testing.assert_allclose(y.var((0, 1, 3)), 1, atol=1e-3)
 
 
+def test_norms_of_features():
+    x = 5 + 3 * jr.normal(jr.key(7), (4, 50))
+    np.testing.assert_allclose(layer_norm(x).mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(layer_norm(x).var(-1), 1, atol=1e-4)
+    np.testing.assert_allclose(
+        rms_norm(x, 2 * jnp.ones(50)), 2 * x / jnp.sqrt((x**2).mean(-1, keepdims=True)), rtol=1e-5
+    )
+
+
+def test_linear_keeps_the_precision_of_its_input():
+    layer = Linear(3, 2, key=jr.key(0))
+    assert layer(jnp.ones((4, 3), jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        layer(jnp.ones((4, 3))), jnp.broadcast_to(layer.kernel.sum(0) + layer.bias, (4, 2)), rtol=1e-5
+    )
+
+
 def test_dropout_keeps_the_mean():
     x = jnp.ones(10_000)
     y = dropout(x, 0.3, jr.key(8))
@@ -131,6 +241,10 @@ def test_dropout_keeps_the_mean():
     np.testing.assert_array_equal(dropout(x, 0.3, None), x)
 
 
-def test_the_frequencies_of_the_level_are_no_parameters():
-    shapes = {leaf.shape for leaf in jax.tree.leaves(eqx.filter(NETWORKS["MLP"]().embedding, eqx.is_inexact_array))}
-    assert shapes == {(8, 32), (8,), (8, 8)}
+@each_network
+def test_fixed_frequencies_and_positions_are_no_parameters(name):
+    network = NETWORKS[name]()
+    weights = eqx.filter(network, trainable(network))
+    assert len(jax.tree.leaves(weights)) == len(jax.tree.leaves(eqx.filter(network, eqx.is_array)))
+    first = network.embedding.first.kernel.shape
+    assert first[0] == 32 and not any(leaf.shape == (16,) for leaf in jax.tree.leaves(network.embedding))

@@ -1,0 +1,40 @@
+"""Small networks that tests share."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+from sgm.nn import MLP, DiT, UNet
+
+LEVEL = jnp.asarray(0.3)
+SHAPE = (8, 8, 1)
+NETWORKS = {
+    "MLP": lambda shape=SHAPE, **options: MLP(shape, 32, 2, key=jr.key(0), **options),
+    "UNet": lambda shape=SHAPE, **options: UNet(shape, 8, (1, 2), 1, attention=(8,), key=jr.key(0), **options),
+    "DiT": lambda shape=SHAPE, **options: DiT(shape, 32, 3, 2, 2, key=jr.key(0), **options),
+}
+U = jr.normal(jr.key(1), SHAPE)
+each_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def randomised(network, size=0.2):
+    """Zero-initialised layers hide everything behind them."""
+    leaves, structure = jax.tree.flatten(network)
+    keys = jr.split(jr.key(2), len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [
+            leaf + size * jr.normal(key, leaf.shape, leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
+            for leaf, key in zip(leaves, keys, strict=True)
+        ],
+    )
+
+
+def largest_change(first, second):
+    return float(jnp.abs(first - second).max())
+
+
+call = eqx.filter_jit(lambda network, *arguments, **options: network(*arguments, **options))
+"""A network's call, compiled: one by one, its operations take longer to compile."""

@@ -1,0 +1,171 @@
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from networks import LEVEL, NETWORKS, SHAPE, U, call, each_network, largest_change, randomised
+
+import sgm
+from sgm.nn import Conditioning, trainable, with_statistics
+
+EVERYTHING = Conditioning(params=2, classes=3, image=(4, 6, 2), null=True)
+COND = sgm.Condition(
+    params=jnp.asarray([0.1, -0.4]),
+    label=jnp.asarray(1),
+    image=jr.normal(jr.key(3), (4, 6, 2)),
+    dropped=jnp.asarray(False),
+)
+
+
+def built(name, conditioning):
+    return randomised(NETWORKS[name](conditioning=conditioning))
+
+
+@each_network
+def test_each_part_of_the_condition_changes_the_output(name):
+    network = built(name, EVERYTHING)
+    base = call(network, LEVEL, U, COND)
+    changes = (
+        dict(params=COND.params + jnp.asarray([1.0, 0.0])),
+        dict(params=COND.params + jnp.asarray([0.0, 1.0])),
+        dict(label=COND.label + 1),
+        dict(image=COND.image.at[0, 0, 0].add(3.0)),
+        dict(image=COND.image.at[3, 5, 1].add(3.0)),
+        dict(dropped=jnp.asarray(True)),
+    )
+    for change in changes:
+        assert largest_change(call(network, LEVEL, U, dataclasses.replace(COND, **change)), base) > 1e-4, change
+
+
+@each_network
+@pytest.mark.parametrize(
+    "parts", [("params",), ("label",), ("image",), ("params", "image"), ("params", "label"), ("label", "image")]
+)
+def test_any_combination_of_parts(name, parts):
+    sizes = {"params": ("params", 2), "label": ("classes", 3), "image": ("image", (4, 6, 2))}
+    network = built(name, Conditioning(**dict(sizes[part] for part in parts)))
+    cond = sgm.Condition(**{part: getattr(COND, part) for part in parts})
+    assert bool(jnp.all(jnp.isfinite(call(network, LEVEL, U, cond))))
+    with pytest.raises(ValueError, match="cond has no parts, but the network was built for"):
+        call(network, LEVEL, U)
+    with pytest.raises(ValueError, match=r"cond has .*, but the network was built for .*; pass a Condition with just"):
+        call(network, LEVEL, U, dataclasses.replace(COND, dropped=None))
+
+
+@each_network
+def test_a_dropped_condition_is_the_learned_null(name):
+    network = built(name, EVERYTHING)
+    other = sgm.Condition(params=COND.params + 9, label=COND.label * 0, image=COND.image + 9, dropped=jnp.asarray(True))
+    outputs = [
+        call(network, LEVEL, U, cond) for cond in (dataclasses.replace(COND, dropped=jnp.asarray(True)), other, None)
+    ]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_allclose(outputs[0], outputs[2], rtol=1e-4, atol=1e-5)
+    embedding = eqx.tree_at(lambda e: (e.null, e.null_image), network.embedding, replace_fn=lambda null: null + 1)
+    moved = eqx.tree_at(lambda network: network.embedding, network, embedding)
+    assert largest_change(call(moved, LEVEL, U, other), outputs[0]) > 1e-3
+    np.testing.assert_array_equal(call(moved, LEVEL, U, COND), call(network, LEVEL, U, COND))
+
+
+def test_an_image_is_resized_to_the_grid_of_the_data():
+    flat = sgm.Condition(image=jnp.full((4, 6, 2), 0.5))
+    same = sgm.Condition(image=jnp.full((8, 8, 2), 0.5))
+    for name in ("UNet", "DiT"):
+        outputs = [call(built(name, Conditioning(image=cond.image.shape)), LEVEL, U, cond) for cond in (flat, same)]
+        np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cond", "message"),
+    [
+        (sgm.Condition(params=jnp.ones(3)), r"cond.params has shape \(3,\), but the network was built for \(2,\)"),
+        (sgm.Condition(label=jnp.asarray(3)), "cond.label = 3; pass labels from 0 to 2"),
+        (sgm.Condition(label=jnp.asarray(-1)), "cond.label = -1; pass labels from 0 to 2"),
+        (sgm.Condition(image=jnp.ones((4, 6, 1))), r"cond.image has shape \(4, 6, 1\), but .* built for \(4, 6, 2\)"),
+        (sgm.Condition(image=jnp.ones((6, 4, 2))), r"cond.image has shape \(6, 4, 2\)"),
+    ],
+)
+@each_network
+def test_parts_of_another_size_raise(name, cond, message):
+    parts = {"params": cond.params, "classes": cond.label, "image": cond.image}
+    sizes = {"params": 2, "classes": 3, "image": (4, 6, 2)}
+    network = NETWORKS[name](
+        conditioning=Conditioning(**{k: sizes[k] for k, part in parts.items() if part is not None})
+    )
+    with pytest.raises(ValueError, match=message):
+        network(LEVEL, U, cond)
+
+
+def test_dropping_needs_a_null():
+    network = NETWORKS["MLP"](conditioning=Conditioning(classes=3))
+    with pytest.raises(ValueError, match=r"built without a null .*; leave `dropped` out, or train with"):
+        call(network, LEVEL, U, sgm.Condition(label=jnp.asarray(1), dropped=jnp.asarray(True)))
+
+
+@pytest.mark.parametrize("options", [dict(params=0), dict(classes=-2), dict(image=(4, 0, 1))])
+def test_sizes_are_positive(options):
+    with pytest.raises(ValueError, match=r"Conditioning: \w+ = .*; pass \w+ >= 1, or leave that part out"):
+        Conditioning(**options)
+
+
+class TestOfAModel:
+    model = sgm.ScoreModel(built("MLP", Conditioning(classes=3, params=2)), shape=SHAPE)
+    cond = sgm.Condition(label=jnp.asarray([0, 5]), params=jnp.zeros((2, 2)))
+
+    @pytest.mark.parametrize("call", ["sample", "log_prob", "score_matching_loss"])
+    def test_a_wrong_condition_is_caught_where_it_enters(self, call):
+        calls = {
+            "sample": lambda: sgm.sample(sgm.VP(), self.model, jr.key(0), 2, cond=self.cond),
+            "log_prob": lambda: sgm.log_prob(sgm.VP(), self.model, jnp.stack([U, U]), jr.key(0), cond=self.cond),
+            "score_matching_loss": lambda: sgm.score_matching_loss(
+                sgm.VP(), self.model, jnp.stack([U, U]), jr.key(0), cond=self.cond
+            ),
+        }
+        with pytest.raises(ValueError, match=rf"{call}: cond.label = \[0 5\]; pass labels from 0 to 2"):
+            calls[call]()
+
+    def test_a_traced_label_outside_the_classes_is_flagged_by_nan(self):
+        def losses(label):
+            cond = sgm.Condition(label=label, params=jnp.zeros(2))
+            return self.model.predict(jnp.asarray(0.5), U, cond).velocity
+
+        outputs = jax.vmap(losses)(jnp.asarray([-1, 0, 2, 3]))
+        finite = jnp.isfinite(outputs).reshape(4, -1)
+        np.testing.assert_array_equal(finite.all(1), [False, True, True, False])
+        assert not bool(finite[0].any()) and not bool(finite[3].any())
+
+    def test_a_network_without_a_conditioning_takes_any(self):
+        model = sgm.ScoreModel(lambda level, u, cond, key=None: u * cond.params[0], shape=(2,))
+        x = sgm.sample(sgm.VP(), model, jr.key(0), 2, cond=sgm.Condition(params=jnp.ones((2, 5))))
+        assert x.shape == (2, 2)
+
+
+class TestStandardisation:
+    conditioning = Conditioning(params=2)
+
+    @each_network
+    def test_parameters_are_standardised_by_the_statistics(self, name):
+        network = built(name, self.conditioning)
+        network = with_statistics(network, np.zeros(2, np.float32), np.ones(2, np.float32))
+        params = jnp.asarray([300.0, 0.02])
+        scaled = with_statistics(network, np.asarray([300.0, 0.0], np.float32), np.asarray([10.0, 0.01], np.float32))
+        expected = call(network, LEVEL, U, sgm.Condition(params=jnp.asarray([0.0, 2.0])))
+        np.testing.assert_allclose(call(scaled, LEVEL, U, sgm.Condition(params=params)), expected, rtol=1e-4, atol=1e-5)
+
+    def test_statistics_are_not_trained(self):
+        network = with_statistics(NETWORKS["MLP"](conditioning=self.conditioning), np.ones(2), np.full(2, 3.0))
+        weights, rest = eqx.partition(network, trainable(network))
+        assert weights.embedding.standardisation.mean is None
+        np.testing.assert_array_equal(rest.embedding.standardisation.std, 3)
+        cond = sgm.Condition(params=jnp.ones(2))
+        gradient = eqx.filter_grad(lambda network: jnp.sum(call(network, LEVEL, U, cond) ** 2))(randomised(network))
+        np.testing.assert_array_equal(gradient.embedding.standardisation.mean, 0)
+        assert float(jnp.abs(gradient.embedding.params.kernel).max()) > 0
+
+    def test_gradients_by_the_parameters_flow(self):
+        network = built("MLP", self.conditioning)
+        gradient = jax.grad(lambda params: jnp.sum(call(network, LEVEL, U, sgm.Condition(params=params))))(jnp.ones(2))
+        assert bool(jnp.all(gradient != 0))

@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from sgm.nn import convolution
+from sgm.nn.convolution import Convolution, convolve
+
+each_size = pytest.mark.parametrize("size", [1, 3])
+
+
+def plain(x, kernel):
+    """XLA's convolution, with its own derivatives."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def operands(size, n=6):
+    return jr.normal(jr.key(0), (n, 5, 4, 3)), jr.normal(jr.key(1), (size, size, 3, 2))
+
+
+def test_convolution_is_the_sum_it_says():
+    layer = Convolution(2, 3, key=jr.key(3))
+    x = jr.normal(jr.key(4), (5, 6, 2))
+    padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
+    expected = jnp.einsum("ijc,ijco->o", padded[2:5, 3:6], layer.kernel)
+    np.testing.assert_allclose(layer(x)[2, 3], expected, rtol=1e-5, atol=1e-6)
+    pointwise = Convolution(2, 3, size=1, key=jr.key(3))
+    np.testing.assert_allclose(pointwise(x), x @ pointwise.kernel[0, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_convolution_keeps_the_scale():
+    x = jr.normal(jr.key(5), (32, 32, 64))
+    assert float(Convolution(64, 64, key=jr.key(6))(x).std()) == pytest.approx(1, abs=0.1)
+
+
+@each_size
+@pytest.mark.parametrize("differentiate", [jax.grad, jax.jacfwd, jax.hessian])
+@pytest.mark.parametrize("argument", [0, 1])
+def test_derivatives_are_those_of_the_plain_convolution(size, differentiate, argument, float64):
+    x, kernel = operands(size, n=2)
+
+    def derivative(function):
+        # As networks call it: mapped over examples that share the kernel.
+        one = lambda x, kernel: function(x[None], kernel)[0]  # noqa: E731
+        return differentiate(lambda x, kernel: jnp.sum(jnp.sin(jax.vmap(one, (0, None))(x, kernel))), argument)
+
+    np.testing.assert_allclose(derivative(convolve)(x, kernel), derivative(plain)(x, kernel), rtol=1e-9, atol=1e-12)
+
+
+@each_size
+def test_derivatives_of_both_orders_by_differences(size, float64):
+    check_grads(jax.jit(convolve), operands(size), order=2)
+
+
+@each_size
+@pytest.mark.parametrize("share", [1, 2, 3, 6])
+def test_the_kernels_gradient_is_the_same_in_any_chunks(size, share, float64, monkeypatch):
+    x, kernel = operands(size)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", share * 5 * 4 * 3 * 4)
+    gradient = jax.grad(lambda kernel, f: jnp.sum(jnp.sin(f(x, kernel))), 0)
+    np.testing.assert_allclose(gradient(kernel, convolve), gradient(kernel, plain), rtol=1e-10)
+
+
+@each_size
+def test_many_kernels(size, float64):
+    x, _ = operands(size)
+    kernels = jr.normal(jr.key(2), (4, size, size, 3, 2))
+    for axes in ((None, 0), (0, 0)):
+        examples = x if axes[0] is None else jnp.stack([x, 2 * x, -x, x])
+
+        def loss(kernels, function, axes=axes, x=examples):
+            return jnp.sum(jnp.sin(jax.vmap(function, axes)(x, kernels)))
+
+        outputs = [jax.value_and_grad(loss)(kernels, function) for function in (convolve, plain)]
+        np.testing.assert_allclose(outputs[0][0], outputs[1][0], rtol=1e-10)
+        np.testing.assert_allclose(outputs[0][1], outputs[1][1], rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_keeps_the_precision_of_the_kernel():
+    x, kernel = (operand.astype(jnp.bfloat16) for operand in operands(3))
+    gradient = jax.grad(lambda kernel: jnp.sum(convolve(x, kernel)))(kernel)
+    assert gradient.dtype == jnp.bfloat16
+    exact = jax.grad(lambda kernel: jnp.sum(plain(x.astype(jnp.float32), kernel)))(kernel.astype(jnp.float32))
+    np.testing.assert_allclose(gradient.astype(jnp.float32), exact, rtol=2e-2, atol=0.1)
