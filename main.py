@@ -160,8 +160,9 @@ def sample_stage(run: Path, config: Config) -> None:
 
 def evaluate_stage(run: Path, config: Config) -> None:
     """Evaluate the log-likelihood of a split, and print it beside its references."""
-    sde, model, data = config.sde.build(), restore_state(run, config).average, config.data
-    options, key = config.evaluate, key_for(config, "evaluation")
+    sde, data, options, key = config.sde.build(), config.data, config.evaluate, key_for(config, "evaluation")
+    network = dataclasses.replace(config.network, precision=options.precision)
+    model = restore_state(run, dataclasses.replace(config, network=network)).average
     result = evaluate(
         sde,
         model,
@@ -185,7 +186,8 @@ def evaluate_stage(run: Path, config: Config) -> None:
         report["uniform"] = uniform_bits_per_dim(data.levels)
     if isinstance(data, AbstractGaussianField):
         x, fields = data.rows(options.split, 0, n)
-        exact = jax.vmap(data.conditional_log_prob)(*jax.tree.map(jnp.asarray, (x, fields)))
+        truth = lambda row: data.conditional_log_prob(*row)  # noqa: E731
+        exact = jax.lax.map(truth, jax.tree.map(jnp.asarray, (x, fields)), batch_size=16)
         report["exact"] = average(np.asarray(exact))
     if isinstance(data, AbstractToy):
         report["entropy"] = data.entropy

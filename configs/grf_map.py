@@ -5,9 +5,17 @@ from sgm.data import GaussianFieldMap
 
 config = Config(
     data=GaussianFieldMap(resolution=16),
-    network=UNetConfig(width=32, multipliers=(1, 2), blocks=1),
+    network=UNetConfig(width=24, multipliers=(1, 2, 4), blocks=1),
     sigma_data=1.0,
-    train=TrainConfig(steps=4000, batch_size=64, learning_rate=2e-3, warmup=100, sample_every=2000),
-    sample=SampleConfig(n=64, steps=200),
+    train=TrainConfig(
+        steps=3000,
+        batch_size=64,
+        learning_rate=3e-3,
+        warmup=100,
+        weighting="Karras",
+        times="NormalLogSNR",
+        sample_every=1500,
+    ),
+    sample=SampleConfig(n=64, steps=500),
     evaluate=EvaluateConfig(trace="hutchinson", n=256, batch_size=64),
 )

@@ -92,7 +92,7 @@ class SDEConfig:
         return _call("sde", process, options)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _NetworkConfig:
     """Options that all networks have."""
 
@@ -200,6 +200,8 @@ class EvaluateConfig:
     """Of Hutchinson's estimate."""
     tolerance: float = 1e-4
     """Of the adaptive solve."""
+    precision: Precision = "float32"
+    """In which the network computes, whatever it was trained in."""
 
     def __post_init__(self):
         _check_positive("evaluate", self, "n", "batch_size", "probes")
@@ -240,7 +242,12 @@ class Built(NamedTuple):
 
 def build(config: Config) -> Built:
     """The process, the untrained model and the data set of a configuration."""
-    null = bool(config.data.conditions) and config.train.condition_dropout > 0
+    null = config.train.condition_dropout > 0
+    if null and not config.data.conditions:
+        raise ConfigError(
+            f"train.condition_dropout = {config.train.condition_dropout}, but the data have no condition to drop; "
+            "pass 0, or give the data one, as data.classes does."
+        )
     conditioning = Conditioning(**config.data.conditions, null=null)
     network = config.network.build(config.data.shape, conditioning, key_for(config, "network"))
     options = {"sigma_data": config.sigma_data} if config.prediction == "Karras" else {}
@@ -333,7 +340,7 @@ def merge(saved: Any, given: Any, default: Any) -> Any:
 
 # What a run may change when it goes on: none of it changes the trained model, but for rounding.
 _FREE = (
-    *("sample.", "evaluate.", "stages", "run", "data.path", "network.precision", "network.remat"),
+    *("sample.", "evaluate.", "stages", "run", "data.path", "network.remat", "train.accumulate"),
     *("train.log_every", "train.checkpoint_every", "train.sample_every"),
 )
 

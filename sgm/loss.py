@@ -176,6 +176,8 @@ def perturb(
 ) -> Perturbed:
     """What `score_matching_loss` draws. Any part of it along its leading axis is a batch for `weighted_error`."""
     batch = check_examples("score_matching_loss", x, model.shape)
+    if not 0 <= condition_dropout < 1:
+        raise ValueError(f"score_matching_loss: condition_dropout = {condition_dropout}; pass 0 <= it < 1.")
     cond, cond_axis = flat_condition("score_matching_loss", model, cond, batch)
     n = math.prod(batch)
     check_at_least("score_matching_loss", "the number of examples", n)

@@ -73,7 +73,7 @@ def test_load_gives_averaged_weights_or_raw_ones(digits):
     sde, averaged = sgm.load(digits)
     _, raw = sgm.load(digits, average=False)
     assert isinstance(sde, sgm.VP) and averaged.shape == (8, 8, 1)
-    difference = np.abs(np.asarray(averaged.network.inlet.weight) - np.asarray(raw.network.inlet.weight)).max()
+    difference = np.abs(np.asarray(averaged.network.inlet.kernel) - np.asarray(raw.network.inlet.kernel)).max()
     assert 0 < difference < 0.1
 
 
@@ -139,7 +139,29 @@ def test_images_conditioned_on_classes(tmp_path):
     arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
     assert command(tmp_path / "classes", *arguments) == 0
     _, model = sgm.load(tmp_path / "classes")
-    assert model.network.embedding.label.weight.shape[0] == 10
+    assert model.network.embedding.labels.shape[0] == 10
+
+
+@pytest.mark.parametrize("name", ["grf", "grf_map"])
+def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path, capsys):
+    arguments = ("--config", name, "--data.resolution", "4", "--network.width", "8", "--network.multipliers", "1")
+    assert command(tmp_path / name, *arguments, "--train.condition-dropout", "0.2", "--train.accumulate", "2") == 0
+    assert "of the same examples given their conditions" in capsys.readouterr().out
+    assert is_picture(tmp_path / name / "samples_sde.png")
+    report = json.loads((tmp_path / name / "evaluation.json").read_text())
+    data = read_config(tmp_path / name).data
+    x, fields = data.rows("test", 0, 5)
+    exact = [float(data.conditional_log_prob(*jax.tree.map(jax.numpy.asarray, row))) for row in rows(x, fields)]
+    assert report["exact"][0] == pytest.approx(np.mean(exact), rel=1e-4)
+    assert report["log_prob"][0] < report["exact"][0]
+    _, model = sgm.load(tmp_path / name)
+    assert model.conditioning.null
+    if name == "grf":
+        np.testing.assert_array_equal(model.network.embedding.standardisation.mean, data.statistics()[0])
+
+
+def rows(x, fields):
+    return [(x[i], {name: values[i] for name, values in fields.items()}) for i in range(len(x))]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +169,7 @@ def test_images_conditioned_on_classes(tmp_path):
     [
         (("--config", "nothing"), "main.py: --config nothing: there is no configs/nothing.py; there are checkerboard,"),
         (("--sde.process", "VE", "--sde.beta-max", "3"), "main.py: sde: VE has no option 'schedule'; it has sigma_min"),
+        (("--train.condition-dropout", "0.1"), "but the data have no condition to drop; pass 0, or give the data one"),
         (("--stages", "evaluate"), "the run has no checkpoint yet; train it first"),
     ],
 )
@@ -198,7 +221,7 @@ def test_configurations_survive_the_disk(tmp_path, data):
 def test_nothing_on_disk_can_run_code(tmp_path):
     with pytest.raises(ConfigError, match="there is no 'Popen'; known are"):
         from_json({"type": "Popen", "args": ["ls"]})
-    with pytest.raises(ConfigError, match=r"MLPConfig has no option 'widht'; it has width, depth, dropout"):
+    with pytest.raises(ConfigError, match=r"MLPConfig has no option 'widht'; it has .*width, depth"):
         from_json({"type": "MLPConfig", "widht": 3})
     (tmp_path / "config.json").write_text('{"type": "Config", ')
     with pytest.raises(ConfigError, match="it is not JSON"):

@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from networks import randomised
 
 import sgm
 from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
@@ -144,11 +145,16 @@ def test_divergence_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("parts", [2, 8])
 def test_accumulation_leaves_loss_and_gradient_unchanged(parts):
-    batch = next(batches(0, 1))
-    start = model()
+    data = GaussianField(resolution=4)
+    x, fields = data.batch(0, 32, 0)
+    batch = jnp.asarray(x), condition_from(fields)
+    options = {"dropout": 0.2, "conditioning": Conditioning(params=2, null=True), "key": jr.key(0)}
+    start = sgm.ScoreModel(randomised(sgm.nn.MLP((4, 4, 1), 16, 1, **options)), shape=(4, 4, 1))
     compiled = eqx.filter_jit(loss_and_gradients)
-    loss, gradients = compiled(recipe(), batch, start, jnp.asarray(5))
-    again, accumulated = compiled(recipe(accumulate=parts), batch, start, jnp.asarray(5))
+    fixed = {"data": data, "condition_dropout": 0.3}
+    loss, gradients = compiled(recipe(**fixed), batch, start, jnp.asarray(5))
+    again, accumulated = compiled(recipe(**fixed, accumulate=parts), batch, start, jnp.asarray(5))
+    assert all(bool(jnp.any(gradient != 0)) for gradient in jax.tree.leaves(gradients))
     assert float(again) == pytest.approx(float(loss), rel=1e-5)
     for first, second in zip(jax.tree.leaves(gradients), jax.tree.leaves(accumulated), strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5 * float(jnp.abs(first).max() + 1e-3))

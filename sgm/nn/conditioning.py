@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, Num, PRNGKeyArray, PyTree
 
 from sgm.nn.layers import Features, Image, Linear
 
@@ -82,9 +82,9 @@ class Standardisation(eqx.Module):
     mean: Features
     std: Features
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Num[Array, " features"]) -> Features:
         mean, std = jax.lax.stop_gradient((self.mean, self.std))
-        return (x - mean.astype(x.dtype)) / std.astype(x.dtype)
+        return (x.astype(mean.dtype) - mean) / std
 
 
 class Embedding(eqx.Module):
@@ -133,7 +133,9 @@ class Embedding(eqx.Module):
             return jnp.zeros(()) if self.null is None else self.null
         condition = jnp.zeros(())
         if self.params is not None and self.standardisation is not None:
-            condition = condition + self.params(self.standardisation(cond.params))
+            params = self.standardisation(cond.params)
+            # Zero where dropped, so that a parameter that is missing, and nan, does no harm to gradients.
+            condition = condition + self.params(_where_dropped(cond, jnp.zeros_like(params), params))
         if self.labels is not None:
             known = (cond.label >= 0) & (cond.label < len(self.labels))
             condition = condition + jnp.where(known, self.labels[cond.label], jnp.nan)
@@ -155,10 +157,23 @@ def sinusoids(level: Float[Array, ""]) -> Features:
 
 
 def with_statistics(model: PyTree, mean: ArrayLike, std: ArrayLike) -> PyTree:
-    """A network, or a model of one, with the statistics of its parameters in place."""
+    """A network, or a model of one, with the statistics of its parameters in place.
+
+    Raises ValueError for statistics of another size, a `std` that is not positive, or a network without parameters.
+    """
+    found = [node for node in jax.tree.leaves(model, is_leaf=_is_fixed) if _is_fixed(node)]
+    if not found:
+        raise ValueError("with_statistics: the network has no parameters; build it with Conditioning(params=...).")
+    (size,), shapes = found[0].mean.shape, (np.shape(mean), np.shape(std))
+    if shapes != ((size,), (size,)):
+        raise ValueError(f"with_statistics: mean and std have shapes {shapes}, but the network has {size} parameters.")
+    if not np.all(np.isfinite(mean)) or not np.all((np.asarray(std) > 0) & np.isfinite(std)):
+        raise ValueError(f"with_statistics: mean = {mean}, std = {std}; pass finite ones, and std > 0.")
 
     def replace(node):
-        return Standardisation(jnp.array(mean), jnp.array(std)) if _is_fixed(node) else node
+        if not _is_fixed(node):
+            return node
+        return Standardisation(jnp.array(mean, node.mean.dtype), jnp.array(std, node.std.dtype))
 
     return jax.tree.map(replace, model, is_leaf=_is_fixed)
 

@@ -8,6 +8,8 @@ is not made (https://github.com/jax-ml/jax/issues/12868). There it is found by p
 examples at a time, so that they stay in the processor's cache.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -40,34 +42,40 @@ class Convolution(eqx.Module):
 def convolve(
     x: Float[Array, "n height width inputs"], kernel: Float[Array, "size size inputs outputs"]
 ) -> Float[Array, "n height width outputs"]:
-    """The convolution of `n` images with an odd kernel, as large as they are: zeros lie outside."""
-    return _convolve_p.bind(x, kernel)
+    """The convolution of `n` images with a kernel of odd size, as large as they are: zeros lie outside."""
+    if kernel.shape[0] % 2 == 0:
+        raise ValueError(f"convolve: the kernel has size {kernel.shape[0]}; pass an odd one, which has a middle.")
+    # Read here: a primitive is lowered when the caller's context may have been left.
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return _convolve_p.bind(x, kernel, precision=precision)
 
 
-def _convolve(x, kernel):
+def _convolve(x, kernel, *, precision):
     if kernel.shape[0] == 1:
-        return x @ kernel[0, 0]
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.matmul(x, kernel[0, 0], precision=precision)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+    )
 
 
-def _image_gradient(dy, x, kernel):
-    return convolve(dy, kernel[::-1, ::-1].swapaxes(2, 3))
+def _image_gradient(dy, x, kernel, *, precision):
+    return _convolve_p.bind(dy, kernel[::-1, ::-1].swapaxes(2, 3), precision=precision)
 
 
-def _kernel_gradient(dy, x, kernel):
+def _kernel_gradient(dy, x, kernel, *, precision):
     def by_convolution(dy, x):
-        return jax.linear_transpose(lambda kernel: _convolve(x, kernel), kernel.aval)(dy)[0]
+        transpose = jax.linear_transpose(lambda kernel: _convolve(x, kernel, precision=precision), kernel.aval)
+        return transpose(dy)[0]
 
     def by_products(dy, x):
-        return _sum_of_products(dy, x, kernel.aval.shape[0]).astype(kernel.aval.dtype)
+        return _sum_of_products(dy, x, kernel.aval.shape[0], precision).astype(kernel.aval.dtype)
 
     return jax.lax.platform_dependent(dy, x, cpu=by_products, default=by_convolution)
 
 
-def _sum_of_products(dy, x, size):
+def _sum_of_products(dy, x, size, precision):
     n, height, width, inputs = x.shape
-    count = max(1, _CHUNK_BYTES // (height * width * inputs * 4))
-    count = next(divisor for divisor in range(min(n, count), 0, -1) if n % divisor == 0)
+    count = _chunk_size(n, height * width * inputs * 4)
     pad = size // 2
 
     def of_chunk(chunk, total):
@@ -79,26 +87,34 @@ def _sum_of_products(dy, x, size):
         padded = jnp.pad(dy_chunk, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         shifted = jnp.stack([padded[:, :, 2 * pad - j :][:, :, :width] for j in range(size)], axis=3)
         rows = [shifted[:, 2 * pad - i :][:, :height].reshape(flat.shape[1], -1) for i in range(size)]
-        return total + jnp.stack([jnp.matmul(flat, row, preferred_element_type=total.dtype) for row in rows])
+        products = [jnp.matmul(flat, row, precision=precision, preferred_element_type=total.dtype) for row in rows]
+        return total + jnp.stack(products)
 
-    precision = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
-    total = jnp.zeros((size, inputs, size * dy.shape[-1]), precision)
+    accumulator = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
+    total = jnp.zeros((size, inputs, size * dy.shape[-1]), accumulator)
     total = jax.lax.fori_loop(0, n // count, of_chunk, total)
     return total.reshape(size, inputs, size, -1).swapaxes(1, 2)
 
 
-def _batched(operands, axes):
+def _chunk_size(n, example_bytes):
+    """How many of `n` examples are taken at a time: a divisor of n that the devices share and that the cache holds."""
+    shared = [size for size in range(1, n + 1) if n % size == 0 and size % jax.local_device_count() == 0] or [n]
+    return max((size for size in shared if size * example_bytes <= _CHUNK_BYTES), default=shared[0])
+
+
+def _batched(operands, axes, *, precision):
     x, kernel = operands
     x_axis, kernel_axis = axes
     if kernel_axis is not None:
-        return jax.vmap(_convolve, axes)(x, kernel), 0
+        return jax.vmap(functools.partial(_convolve, precision=precision), axes)(x, kernel), 0
     x = jnp.moveaxis(x, x_axis, 0)
-    return convolve(x.reshape(-1, *x.shape[2:]), kernel).reshape(*x.shape[:-1], -1), 0
+    y = _convolve_p.bind(x.reshape(-1, *x.shape[2:]), kernel, precision=precision)
+    return y.reshape(*x.shape[:-1], -1), 0
 
 
 _convolve_p = Primitive("convolve")
-_convolve_p.def_impl(jax.jit(_convolve))
-_convolve_p.def_abstract_eval(lambda x, kernel: x.update(shape=(*x.shape[:-1], kernel.shape[-1])))
+_convolve_p.def_impl(jax.jit(_convolve, static_argnames="precision"))
+_convolve_p.def_abstract_eval(lambda x, kernel, *, precision: x.update(shape=(*x.shape[:-1], kernel.shape[-1])))
 mlir.register_lowering(_convolve_p, mlir.lower_fun(_convolve, multiple_results=False))
 batching.primitive_batchers[_convolve_p] = _batched
 ad.defbilinear(_convolve_p, _image_gradient, _kernel_gradient)

@@ -161,7 +161,7 @@ def from_patches(
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Sines and cosines of each token's row, and of its column, at width / 4 frequencies from 1 down to 1e-4."""
+    """Sines and cosines of each token's row, and of its column, at width / 4 frequencies from 1 towards 1e-4."""
     frequencies = 1e-4 ** np.linspace(0, 1, width // 4, endpoint=False)
     angles = [place.reshape(-1, 1) * frequencies for place in np.indices((rows, columns))]
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=-1)

@@ -41,8 +41,8 @@ class Linear(eqx.Module):
 class GroupNorm(eqx.Module):
     """Normalise each group of channels over space, then scale and shift each channel.
 
-    The groups have four channels or more, and are at most 32. Moments are found channel by channel in one pass over
-    the image, and combined. Source: Wu and He 2018 (arXiv:1803.08494).
+    At most 32 groups, of four channels or more where there are as many. Moments are found channel by channel in one
+    pass over the image, and combined. Source: Wu and He 2018 (arXiv:1803.08494).
     """
 
     scale: Features
@@ -55,6 +55,8 @@ class GroupNorm(eqx.Module):
 
     def __call__(self, x: Image) -> Image:
         wide = _at_least_float32(x)
+        # From the first pixel, which loses no digits where a group's mean is large beside its spread.
+        wide = wide - jax.lax.stop_gradient(self._of_groups(wide[0, 0]))
         first, second = (self._of_groups(jnp.mean(power, (0, 1))) for power in (wide, wide**2))
         scale = self.scale * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + 1e-6)
         return (wide * scale + (self.shift - first * scale)).astype(x.dtype)

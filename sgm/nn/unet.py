@@ -116,8 +116,8 @@ class UNet(eqx.Module):
     - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
     - `remat`: compute each block's activations again for its gradient instead of keeping them.
 
-    Source: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). The DDPM++ of
-    Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is
+    Source: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). After the
+    DDPM++ of Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is
     `UNet((32, 32, 3), 128, (2, 2, 2), 4, attention=(16,))`.
     """
 
@@ -145,7 +145,12 @@ class UNet(eqx.Module):
         remat: bool = False,
         key: PRNGKeyArray,
     ):
-        sizes = {"width": width, "blocks": blocks, "levels": len(multipliers), "multiplier": min(multipliers)}
+        sizes = {
+            "width": width,
+            "blocks": blocks,
+            "levels": len(multipliers),
+            "multiplier": min(multipliers, default=1),
+        }
         check_options("UNet", dropout, precision, **sizes)
         check_image_shape("UNet", shape)
         heights = _heights(shape, len(multipliers), attention)

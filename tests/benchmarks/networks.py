@@ -4,9 +4,9 @@
 
 By default `unet dit compile`. Whatever is compared is timed in turn, in rounds, and its medians are compared.
 
-- `unet` counts operations by XLA's analysis of the compiled forward pass, which counts none for padding. It counts the
-  body of a loop once, and on a GPU it need not see into libraries; so `dit` and `gpu` count the matrix products and
-  convolutions of the traced function, in the same way, each as often as it runs.
+- `unet` counts operations by XLA's analysis of the compiled forward pass, in which padding costs nothing. But it counts
+  the body of a loop once, and on a GPU it need not see into libraries; so `dit` and `gpu` count the matrix products and
+  convolutions of the traced function, each as often as it runs, and nothing else.
 - A training step, and a convolution with its gradients, are taken for three times the forward pass.
 - The bare convolutions are plain `conv_general_dilated`, whose gradients are XLA's and not those of `sgm.nn`.
 """
@@ -67,8 +67,7 @@ def convolve(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def convolve_with_gradients(x, kernel):
-    return jax.value_and_grad(lambda x, kernel: 0.5 * jnp.sum(convolve(x, kernel) ** 2), (0, 1))(x, kernel)
+convolve_with_gradients = jax.value_and_grad(lambda x, kernel: 0.5 * jnp.sum(convolve(x, kernel) ** 2), (0, 1))
 
 
 def compiled(function, args):
@@ -187,8 +186,9 @@ def measure_unet(name, network, shape, batch, rounds):
 
 def unet():
     print("## UNet\n")
-    for batch in (8, 32):
-        measure_unet("MNIST UNet", sgm.nn.UNet(MNIST, 64, (1, 2), 1, key=jr.key(0)), MNIST, batch, rounds=7)
+    small = sgm.nn.UNet(MNIST, 64, (1, 2), 1, key=jr.key(0))
+    measure_unet("MNIST UNet", small, MNIST, 8, rounds=7)
+    measure_unet("MNIST UNet", small, MNIST, 32, rounds=7)
     measure_unet("CIFAR-10 UNet", cifar_unet(), CIFAR, 8, rounds=3)
 
 
@@ -236,9 +236,10 @@ def measure_gpu(build, batch, rounds=5):
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return str(batch), "out of memory", "", ""
-    peak = next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), math.nan)
     memory = device.memory_stats()["peak_bytes_in_use"] / 2**30
-    return str(batch), rate, 3 * products(*forward(network, CIFAR, batch))[0] / batch * rate / peak, memory
+    flops = 3 * products(*forward(network, CIFAR, batch))[0] / batch
+    peak = next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
+    return str(batch), rate, "unknown" if peak is None else flops * rate / peak, memory
 
 
 def gpu(batches=(128, 256, 512)):

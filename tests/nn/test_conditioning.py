@@ -71,8 +71,8 @@ def test_a_dropped_condition_is_the_learned_null(name):
 
 
 def test_an_image_is_resized_to_the_grid_of_the_data():
-    flat = sgm.Condition(image=jnp.full((4, 6, 2), 0.5))
-    same = sgm.Condition(image=jnp.full((8, 8, 2), 0.5))
+    flat = sgm.Condition(image=COND.image)
+    same = sgm.Condition(image=jax.image.resize(COND.image, (8, 8, 2), "linear"))
     for name in ("UNet", "DiT"):
         outputs = [call(built(name, Conditioning(image=cond.image.shape)), LEVEL, U, cond) for cond in (flat, same)]
         np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
@@ -164,6 +164,32 @@ class TestStandardisation:
         gradient = eqx.filter_grad(lambda network: jnp.sum(call(network, LEVEL, U, cond) ** 2))(randomised(network))
         np.testing.assert_array_equal(gradient.embedding.standardisation.mean, 0)
         assert float(jnp.abs(gradient.embedding.params.kernel).max()) > 0
+
+    def test_integers_are_standardised_as_numbers(self):
+        network = with_statistics(built("MLP", self.conditioning), np.asarray([1.0, 2.0]), np.asarray([0.3, 0.6]))
+        standardised = [network.embedding.standardisation(jnp.asarray([1, 3]).astype(kind)) for kind in ("f4", "i4")]
+        np.testing.assert_allclose(standardised, [[0, 1 / 0.6]] * 2, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("mean", "std", "message"),
+        [
+            ([0.0], [1.0], r"mean and std have shapes \(\(1,\), \(1,\)\), but the network has 2 parameters"),
+            ([0.0, 0.0], [1.0, 0.0], r"std = \[1. 0.\]; pass finite ones, and std > 0"),
+            ([0.0, np.nan], [1.0, 1.0], r"mean = \[ 0. nan\]"),
+        ],
+    )
+    def test_wrong_statistics_raise(self, mean, std, message):
+        mean, std = np.asarray(mean), np.asarray(std)
+        with pytest.raises(ValueError, match=message):
+            with_statistics(NETWORKS["MLP"](conditioning=self.conditioning), mean, std)
+        with pytest.raises(ValueError, match="the network has no parameters; build it with"):
+            with_statistics(NETWORKS["MLP"](), mean, std)
+
+    def test_a_dropped_parameter_that_is_missing_does_no_harm(self):
+        network = built("MLP", dataclasses.replace(self.conditioning, null=True))
+        cond = sgm.Condition(params=jnp.full(2, jnp.nan), dropped=jnp.asarray(True))
+        gradient = eqx.filter_grad(lambda network: jnp.sum(network(LEVEL, U, cond)))(network)
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
 
     def test_gradients_by_the_parameters_flow(self):
         network = built("MLP", self.conditioning)

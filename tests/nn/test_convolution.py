@@ -84,3 +84,30 @@ def test_the_gradient_keeps_the_precision_of_the_kernel():
     assert gradient.dtype == jnp.bfloat16
     exact = jax.grad(lambda kernel: jnp.sum(plain(x.astype(jnp.float32), kernel)))(kernel.astype(jnp.float32))
     np.testing.assert_allclose(gradient.astype(jnp.float32), exact, rtol=2e-2, atol=0.1)
+
+
+def test_the_precision_of_the_context_holds_where_it_is_lowered_later():
+    x, kernel = operands(3)
+
+    def gradient(x, kernel):
+        with jax.default_matmul_precision("highest"):
+            return jax.grad(lambda x: jnp.sum(convolve(x, kernel) ** 2))(x)
+
+    def lowered(function):
+        return jax.jit(function).trace(x, kernel).lower(lowering_platforms=("cuda",)).as_text()
+
+    assert lowered(gradient).count("HIGHEST") >= 2 * 2  # two convolutions, each with two operands
+    assert "HIGHEST" not in lowered(convolve)
+
+
+def test_even_kernels_have_no_middle():
+    with pytest.raises(ValueError, match="convolve: the kernel has size 2; pass an odd one"):
+        convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((2, 2, 1, 1)))
+
+
+def test_chunks_are_shared_by_the_devices(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+    sizes = [
+        convolution._chunk_size(n, share * convolution._CHUNK_BYTES) for n, share in ((16, 1 / 9), (16, 3), (6, 3))
+    ]
+    assert sizes == [8, 4, 6]

@@ -84,12 +84,9 @@ def test_remat_leaves_output_and_gradient_unchanged(name):
         network = randomised(NETWORKS[name](remat=remat, dropout=0.2))
         weights, rest = eqx.partition(network, eqx.is_inexact_array)
         loss = jax.jit(lambda weights: jnp.sum(eqx.combine(weights, rest)(LEVEL, U, key=jr.key(4)) ** 2))
-        text = str(jax.make_jaxpr(jax.grad(loss))(weights))
-        return jax.value_and_grad(loss)(weights), text.count("optimization_barrier") + text.count("remat")
+        return jax.value_and_grad(loss)(weights)
 
-    (value, plain), marks = gradient(False)
-    (other, again), more = gradient(True)
-    assert more != marks or name == "DiT"  # which always finds again what is cheap to find
+    (value, plain), (other, again) = gradient(False), gradient(True)
     assert value == pytest.approx(float(other), rel=1e-5)
     for first, second in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         scale = float(jnp.abs(first).max()) + 1e-6
@@ -214,6 +211,20 @@ def test_group_norm_normalises_each_group(channels, groups):
     y = norm(5 + 3 * jr.normal(jr.key(7), (6, 6, channels))).reshape(6, 6, groups, -1)
     np.testing.assert_allclose(y.mean((0, 1, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((0, 1, 3)), 1, atol=1e-3)
+
+
+def test_group_norm_keeps_its_digits_far_from_zero():
+    x = jr.normal(jr.key(7), (16, 16, 8))
+    np.testing.assert_allclose(GroupNorm(8)(x + 1000), GroupNorm(8)(x), atol=2e-3)
+
+
+def test_remat_saves_the_memory_of_a_dit():
+    def memory(remat):
+        weights, rest = eqx.partition(DiT((16, 16, 1), 32, 8, 2, 2, remat=remat, key=jr.key(0)), eqx.is_inexact_array)
+        loss = lambda weights: jnp.sum(eqx.combine(weights, rest)(LEVEL, jnp.ones((16, 16, 1))) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss)).lower(weights).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(True) < 0.7 * memory(False)
 
 
 def test_norms_of_features():
