@@ -80,7 +80,7 @@ def test_load_gives_averaged_weights_or_raw_ones(digits):
 def test_later_stages_need_no_repetition_of_the_options(digits):
     assert main(["--run", str(digits), "--stages", "sample", "--sample.steps", "3"]) == 0
     config = read_config(digits)
-    assert config.network == MLPConfig(16, 1, 0.15)
+    assert config.network == MLPConfig(16, 1, dropout=0.15)
     assert (config.sample.steps, config.sample.n, config.evaluate.n) == (3, 4, 5)
     assert PIL.Image.open(digits / "samples_sde.png").size[0] > 0
 
