@@ -43,7 +43,7 @@ def double(x: Image) -> Float[Array, "rows columns channels"]:
 
 
 class ResidualBlock(eqx.Module):
-    """Two convolutions beside a shortcut, and attention among the pixels if it has `heads`.
+    """Two convolutions beside a shortcut, and attention among the pixels if it `attends`.
 
     The second norm is scaled and shifted by the embedding. With `resample`, `halve` or `double`, both branches change
     their resolution before the first convolution.
