@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
 from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
+from sgm.checks import check_at_least
 from sgm.likelihood.dequantise import dequantise
 from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_error
 from sgm.model.base import AbstractModel
@@ -60,6 +61,9 @@ class Recipe(eqx.Module):
     key: PRNGKeyArray
     condition_dropout: float = 0.0
     accumulate: int = 1
+
+    def __check_init__(self):
+        check_at_least("Recipe", "accumulate", self.accumulate)
 
     def start(self, model: AbstractModel) -> TrainState:
         """The state before the first step. `model` is copied, so that its own buffers are never given up."""

@@ -3,6 +3,7 @@ import pathlib
 import tempfile
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -19,6 +20,14 @@ def float64():
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.enable_x64(True))
         yield
+
+
+@pytest.fixture
+def types_unchecked():
+    """For tests of how the library itself answers a wrong type, as it does outside the tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

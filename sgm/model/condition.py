@@ -9,8 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 
+def _to_array(part: ArrayLike | list | None) -> Any:
+    return None if part is None else jnp.asarray(part)
+
+
 class Condition(eqx.Module):
     """The condition of one example, each part optional; a batch of conditions has its leading axes on every part.
+
+    Parts may be given as anything that `jnp.asarray` takes.
 
     - `params`: a vector of parameters, shape `(params,)`, in their own units.
     - `label`: a class index, shape `()`.
@@ -18,10 +24,10 @@ class Condition(eqx.Module):
     - `dropped`: shape `()`; where true, the network's learned null stands in place of all other parts.
     """
 
-    params: Float[Array, "*batch params"] | None = None
-    label: Int[Array, "*batch"] | None = None
-    image: Float[Array, "*batch height width channels"] | None = None
-    dropped: Bool[Array, "*batch"] | None = None
+    params: Float[Array, "*batch params"] | None = eqx.field(default=None, converter=_to_array)
+    label: Int[Array, "*batch"] | None = eqx.field(default=None, converter=_to_array)
+    image: Float[Array, "*batch height width channels"] | None = eqx.field(default=None, converter=_to_array)
+    dropped: Bool[Array, "*batch"] | None = eqx.field(default=None, converter=_to_array)
 
     def batch_axes(self) -> set[tuple[int, ...]]:
         """The leading axes of each part that is there."""
@@ -36,6 +42,8 @@ def flat_condition(
 
     Raises ValueError where it is not what the model was built for, or of another batch.
     """
+    if not isinstance(cond, Condition | None):
+        raise TypeError(f"{call}: cond is a {type(cond).__name__}; pass a Condition(params=..., label=..., image=...).")
     if model.conditioning is not None:
         model.conditioning.check(call, cond)
     axes = cond.batch_axes() if cond is not None else set()
@@ -51,4 +59,4 @@ def flat_condition(
 
 def condition_from(fields: Mapping[str, ArrayLike]) -> Condition | None:
     """The condition of a data set's record, None where it has no fields."""
-    return Condition(**{name: jnp.asarray(value) for name, value in fields.items()}) if fields else None
+    return Condition(**fields) if fields else None

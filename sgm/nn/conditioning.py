@@ -35,10 +35,11 @@ class Conditioning:
     null: bool = False
 
     def __post_init__(self):
-        image = {} if self.image is None else dict(zip(("height", "width", "channels"), self.image, strict=True))
-        for name, size in {"params": self.params, "classes": self.classes, **image}.items():
-            if size is not None and size < 1:
-                raise ValueError(f"Conditioning: {name} = {size}; pass {name} >= 1, or leave that part out.")
+        if self.image is not None and len(self.image) != 3:
+            raise ValueError(f"Conditioning: image = {self.image}; pass its shape (height, width, channels).")
+        for name, sizes in {"params": [self.params], "classes": [self.classes], "image": self.image or []}.items():
+            if any(size is not None and size < 1 for size in sizes):
+                raise ValueError(f"Conditioning: {name} = {getattr(self, name)}; pass 1 or more, or leave it out.")
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -65,6 +66,8 @@ class Conditioning:
     def _check_part(self, call, name, part):
         size = self.parts[name]
         if name == "label":
+            if not jnp.issubdtype(part.dtype, jnp.integer):
+                raise ValueError(f"{call}: cond.label has dtype {part.dtype}; pass integers from 0 to {size - 1}.")
             if not isinstance(part, Tracer) and not np.all((np.asarray(part) >= 0) & (np.asarray(part) < size)):
                 raise ValueError(f"{call}: cond.label = {part}; pass labels from 0 to {size - 1}.")
             return

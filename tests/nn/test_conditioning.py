@@ -107,8 +107,22 @@ def test_dropping_needs_a_null():
 
 @pytest.mark.parametrize("options", [dict(params=0), dict(classes=-2), dict(image=(4, 0, 1))])
 def test_sizes_are_positive(options):
-    with pytest.raises(ValueError, match=r"Conditioning: \w+ = .*; pass \w+ >= 1, or leave that part out"):
+    with pytest.raises(ValueError, match=r"Conditioning: \w+ = .*; pass 1 or more, or leave it out"):
         Conditioning(**options)
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_an_image_has_three_axes():
+    with pytest.raises(ValueError, match=r"image = \(4, 4\); pass its shape \(height, width, channels\)"):
+        Conditioning(image=(4, 4))  # pyright: ignore[reportArgumentType]
+
+
+def test_parts_may_be_lists_and_numbers():
+    given = sgm.Condition(params=[0.5, 1.0], label=2, image=np.zeros((4, 6, 2)), dropped=False)
+    expected = sgm.Condition(
+        params=jnp.asarray([0.5, 1.0]), label=jnp.asarray(2), image=jnp.zeros((4, 6, 2)), dropped=jnp.asarray(False)
+    )
+    assert eqx.tree_equal(given, expected)
 
 
 class TestOfAModel:
@@ -126,6 +140,17 @@ class TestOfAModel:
         }
         with pytest.raises(ValueError, match=rf"{call}: cond.label = \[0 5\]; pass labels from 0 to 2"):
             calls[call]()
+
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_a_condition_of_another_type_is_caught(self):
+        with pytest.raises(TypeError, match=r"sample: cond is a dict; pass a Condition\("):
+            sgm.sample(sgm.VP(), self.model, jr.key(0), 2, cond={"label": 0})  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_a_label_that_is_no_integer_is_caught(self):
+        cond = sgm.Condition(label=1.0, params=jnp.zeros(2))
+        with pytest.raises(ValueError, match="cond.label has dtype float32; pass integers from 0 to 2"):
+            sgm.sample(sgm.VP(), self.model, jr.key(0), 2, cond=cond)
 
     def test_a_traced_label_outside_the_classes_is_flagged_by_nan(self):
         def losses(label):
