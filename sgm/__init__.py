@@ -2,7 +2,7 @@
 
 from sgm import data, likelihood, loss, model, nn, plot, sde, solve
 from sgm.config import load
-from sgm.likelihood import Exact, Hutchinson, LogProb, bits_per_dim, log_prob, prior_mismatch
+from sgm.likelihood import Exact, Hutchinson, LogProb, Probing, bits_per_dim, log_prob, prior_mismatch
 from sgm.loss import score_matching_loss
 from sgm.model import Condition, ScoreModel
 from sgm.sample import sample
@@ -18,6 +18,7 @@ __all__ = [
     "Hutchinson",
     "LogProb",
     "ProbabilityFlow",
+    "Probing",
     "Rectified",
     "ReverseSDE",
     "ScoreModel",

@@ -1,5 +1,6 @@
 """Checks of arguments where they enter; each message names the call, the value and the remedy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -21,9 +22,27 @@ def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
     return batch
 
 
+def check_finite(call: str, x) -> None:
+    """Raise if an entry of a concrete array is not finite; traced arrays pass."""
+    if is_traced(x):
+        return
+    bad = np.argwhere(~np.isfinite(np.asarray(x)))
+    if len(bad):
+        where = tuple(int(axis) for axis in bad[0])
+        raise ValueError(
+            f"{call}: {len(bad)} of the {x.size} entries of x are not finite, the first x{list(where)} = {x[where]}; "
+            "leave those examples out, or mend them."
+        )
+
+
+def is_traced(tree) -> bool:
+    """Whether a leaf of the tree is traced, so that its value cannot be looked at."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def check_time(call: str, sde, t) -> None:
     """Raise if a concrete time lies outside the process's [t0, t1]; traced times pass."""
-    if any(isinstance(value, Tracer) for value in (t, sde.t0, sde.t1)):
+    if is_traced((t, sde.t0, sde.t1)):
         return
     times = np.asarray(t, np.float32)
     outside = times[~((times >= np.float32(sde.t0)) & (times <= np.float32(sde.t1)))]

@@ -1,10 +1,13 @@
 """Work spread over the devices of one machine: data parallelism along the leading axis of a batch."""
 
-from typing import TypeVar
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -24,6 +27,36 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 def shard(tree: Tree, mesh: Mesh) -> Tree:
     """The arrays of a tree, each cut along its leading axis into one equal part a device."""
     return _place(tree, NamedSharding(mesh, PartitionSpec("batch")))
+
+
+def mesh_for(arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
+    """The mesh of a call: the one that is asked for, else all devices of this process, or none inside a trace."""
+    if mesh is not None:
+        return mesh
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+    return None if traced or jax.local_device_count() == 1 else local_mesh()
+
+
+def spread(function: Callable[[Any, Any], Any], shared: PyTree, each: PyTree, mesh: Mesh | None) -> PyTree:
+    """`function(shared, each)`, whose arrays in `each` and in the result have a leading axis of one length.
+
+    With a mesh, `each` is cut along that axis into one equal part a device, on which each device runs loops of its own.
+    Where the devices do not share it evenly, its last row is repeated, and what comes of that thrown away.
+    """
+    if mesh is None:
+        return function(shared, each)
+    (shared, each), rest = eqx.partition((shared, each), eqx.is_array)
+    n = jax.tree.leaves(each)[0].shape[0]
+    rows = np.minimum(np.arange(math.ceil(n / mesh.size) * mesh.size), n - 1)
+    mapped = jax.shard_map(
+        lambda *arrays: function(*eqx.combine(arrays, rest)),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(mesh.axis_names)),
+        out_specs=PartitionSpec(mesh.axis_names),
+        check_vma=False,  # which Diffrax's adaptive solves do not pass
+    )
+    result = mapped(shared, jax.tree.map(lambda leaf: leaf[rows], each))
+    return jax.tree.map(lambda leaf: leaf[:n], result)
 
 
 def _place(tree, sharding):

@@ -1,5 +1,6 @@
 """Draw examples from a model."""
 
+import functools
 import operator
 from typing import SupportsIndex
 
@@ -7,11 +8,13 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.random as jr
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from sgm.checks import check_at_least
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
+from sgm.parallel import mesh_for, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import AbstractMethod, check_saveat
@@ -28,6 +31,7 @@ def sample(
     saveat: diffrax.SaveAt | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress: diffrax.AbstractProgressMeter | None = None,
+    mesh: Mesh | None = None,
 ) -> PyTree[Float[Array, "..."]]:
     """One example of shape `model.shape`, or `n` of them: x ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
 
@@ -38,7 +42,10 @@ def sample(
       Frames come in the order of the solve, from t1 to t0; `SaveAt(steps=True)` fills up with inf what an adaptive
       solve leaves over.
     - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
-    - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`.
+    - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`; with it and no `mesh`, one device
+      draws all examples.
+    - `mesh`: devices over which they are spread, by default all of this process's; inside `jax.jit` or `jax.grad`, none
+      but those of the caller.
 
     Each example has a key of its own, `jax.random.split(key, n)`. Raises ValueError for n < 1, for a condition of
     another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
@@ -52,13 +59,20 @@ def sample(
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    if count is not None and progress is None:
+        mesh = mesh_for((sde, model, key, cond), mesh)
     progress = diffrax.NoProgressMeter() if progress is None else progress
-    return _sample(sde, model, key, count, cond, cond_axis, method, saveat, adjoint, progress)
+    keys = key if count is None else jr.split(key, count)
+    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
+    return _sample(sde, model, (keys, each_cond), shared_cond, count is None, method, saveat, adjoint, progress, mesh)
 
 
 @eqx.filter_jit
-def _sample(sde, model, key, n, cond, cond_axis, method, saveat, adjoint, progress):
-    def one(key, cond):
+def _sample(sde, model, each, shared_cond, alone, method, saveat, adjoint, progress, mesh):
+    def of_one(shared, each):
+        sde, model, cond, method, saveat = shared
+        key, own_cond = each
+        cond = cond if own_cond is None else own_cond
         key_prior, key_path = jr.split(key)
         x1 = sde.prior.sample(key_prior, model.shape)
         equation = method.equation(sde, model, cond)
@@ -67,4 +81,7 @@ def _sample(sde, model, key, n, cond, cond_axis, method, saveat, adjoint, progre
         x0 = method.solve(equation, x1, key_path, diffrax.SaveAt(t0=True), adjoint, progress)[-1]
         return model.denoise(sde, sde.t0, x0, cond)
 
-    return one(key, cond) if n is None else jax.vmap(one, in_axes=(0, cond_axis))(jr.split(key, n), cond)
+    shared = sde, model, shared_cond, method, saveat
+    if alone:
+        return of_one(shared, each)
+    return spread(lambda shared, each: jax.vmap(functools.partial(of_one, shared))(each), shared, each, mesh)

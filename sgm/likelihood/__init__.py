@@ -9,4 +9,4 @@ from sgm.likelihood.prior_mismatch import prior_mismatch as prior_mismatch
 from sgm.likelihood.trace import AbstractTrace as AbstractTrace
 from sgm.likelihood.trace import Exact as Exact
 from sgm.likelihood.trace import Hutchinson as Hutchinson
-from sgm.likelihood.trace import field_and_products as field_and_products
+from sgm.likelihood.trace import Probing as Probing

@@ -4,6 +4,7 @@ log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v f
 """
 
 import math
+import warnings
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import diffrax
@@ -11,16 +12,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from scipy import stats
 
-from sgm.checks import check_examples
-from sgm.likelihood.trace import AbstractTrace, Hutchinson, field_and_products
+from sgm.checks import check_at_least, check_examples, check_finite
+from sgm.likelihood.accuracy import check_accuracy, to_accuracy
+from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
+from sgm.parallel import mesh_for, spread
 from sgm.sde.base import AbstractSDE
 
 MAX_STEPS = 4096
 FIRST_STEP = 0.01  # radians
+TOLERANCE = 1e-5
 
 
 @runtime_checkable
@@ -34,17 +41,30 @@ class LogProb(eqx.Module):
     """What `log_prob(..., full=True)` returns, each with the batch axes of x.
 
     - `value`: log p(x) in nats; nan where the solve did not finish.
-    - `stderr`: the standard error of `value` from the trace's probes, in nats.
+    - `stderr`: the standard error of `value` from the trace's probes, in nats; 0 for an exact trace.
+    - `dof`: the degrees of freedom of Student's t with which `stderr` is known.
     - `latent`: x carried to t1 by the probability flow.
-    - `nfe`: evaluations of the velocity and its divergence.
+    - `nfe`: evaluations of the velocity and its divergence, of all solves.
     - `result`: `diffrax.RESULTS`, successful or the reason why not.
+    - `solver_error`: an estimate of the solver's error in nats; None unless `accuracy` was asked for.
+    - `accurate`: whether (stderr^2 + solver_error^2)^(1/2) is within the accuracy; None unless one was asked for.
     """
 
     value: Float[Array, "*batch"]
     stderr: Float[Array, "*batch"]
+    dof: Float[Array, "*batch"]
     latent: Float[Array, "..."]
     nfe: Int[Array, "*batch"]
     result: diffrax.RESULTS
+    solver_error: Float[Array, "*batch"] | None = None
+    accurate: Bool[Array, "*batch"] | None = None
+
+    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of the interval of Student's t around `value`, widened by the solver's error where it is known."""
+        reach = stats.t.ppf(0.5 + confidence / 2, np.asarray(self.dof)) * np.asarray(self.stderr)
+        if self.solver_error is not None:
+            reach = reach + np.asarray(self.solver_error)
+        return np.asarray(self.value) - reach, np.asarray(self.value) + reach
 
 
 @overload
@@ -59,61 +79,99 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     *,
     cond: Condition | None = None,
     trace: AbstractTrace = Hutchinson(),
-    controller: diffrax.AbstractAdaptiveStepSizeController = diffrax.PIDController(rtol=1e-5, atol=1e-5),
+    solver: diffrax.AbstractERK = diffrax.Tsit5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
     prior: Density | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     full: bool = False,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "*batch"] | LogProb:
     """log p(x) at t0 in nats, for one example of shape `model.shape` or a batch with any leading axes.
 
     - `key`: for random probes; each example draws its own.
     - `cond`: one condition for all examples, or one each.
-    - `trace`: how the divergence is found, `Hutchinson(count)` or `Exact()`.
-    - `controller`: the adaptive step size controller of the Tsit5 solve, in which each example has steps of its own.
+    - `trace`: how the divergence is found: `Exact()`, `Hutchinson(count)`, `Probing(strides)`.
+    - `solver`: an explicit Runge-Kutta method of Diffrax; each example has steps of its own.
+    - `controller`: its adaptive step size controller, by default `diffrax.PIDController(rtol=1e-5, atol=1e-5)`.
+    - `accuracy`: in nats; then tolerances, and the number of probes, are chosen for each example (see `to_accuracy`).
+      Values are looked at to choose, so that neither `jax.jit` nor `jax.grad` can go through.
     - `prior`: the density of x at t1 in place of `sde.prior`.
     - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
-    - `full`: return a `LogProb` with the standard error, the latent, the evaluations and the solver's result.
+    - `full`: return a `LogProb`, with error bars, latents, evaluations and the solver's results.
+    - `mesh`: devices over which a batch is spread, by default all of this process's; inside `jax.jit` or `jax.grad`,
+      none but those of the caller.
 
+    Raises ValueError for entries of x that are not finite, for examples or a condition of other shapes than the model's
+    and for a missing key.
     Source: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """
     batch = check_examples("log_prob", x, model.shape)
-    trace.check_key(key)
+    check_finite("log_prob", x)
+    trace.check(key, model.shape)
     cond, cond_axis = flat_condition("log_prob", model, cond, batch)
+    check_at_least("log_prob", "the number of examples", math.prod(batch))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     prior = sde.prior if prior is None else prior
-    result = _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adjoint, batch)
+    n = math.prod(batch)
+    x, keys = x.reshape(n, *model.shape), None if key is None else jr.split(key, n)
+    mesh = mesh_for((sde, model, x, keys, cond), mesh)
+
+    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
+
+    def solve(trace, rows, keys, tolerance):
+        x_rows, cond_rows = jax.tree.map(lambda part: part[rows], (x, each_cond))
+        each = x_rows, cond_rows, keys, tolerance
+        return _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh)
+
+    if accuracy is None:
+        controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
+        result = solve(trace, slice(None), keys, None)
+    else:
+        check_accuracy(accuracy, controller, (sde, model, x, keys, cond))
+        result = to_accuracy(solve, trace, accuracy, keys, n, model.shape)
+        missed = np.count_nonzero(~result.accurate)
+        if missed and not full:
+            warnings.warn(
+                f"log_prob: {missed} of {n} values are not known to accuracy = {accuracy}; full=True says which.",
+                stacklevel=2,
+            )
+    result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
     return result if full else result.value
 
 
 @eqx.filter_jit
-def _log_prob(sde, model, x, key, cond, cond_axis, trace, controller, prior, adjoint, batch):
-    n = math.prod(batch)
-    x = x.reshape(n, *model.shape)
-    keys = None if key is None else jr.split(key, n)
+def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh):
+    def of_batch(shared, each):
+        sde, model, shared_cond, controller, prior = shared
 
-    def one(x, key, cond):
-        return _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint)
+        def of_one(each):
+            x, cond, key, tolerance = each
+            cond = shared_cond if cond is None else cond
+            steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
+            return _log_prob_one(sde, model, x, key, cond, trace, solver, steps, prior, adjoint)
 
-    # Adaptive steps need the digits that TF32 matrix products would take.
-    with jax.default_matmul_precision("highest"):
-        results = jax.vmap(one, in_axes=(0, 0 if keys is not None else None, cond_axis))(x, keys, cond)
-    return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), results)
+        # Adaptive steps need the digits that TF32 matrix products would take.
+        with jax.default_matmul_precision("highest"):
+            return jax.vmap(of_one)(each)
+
+    return spread(of_batch, (sde, model, shared_cond, controller, prior), each, mesh)
 
 
-def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
+def _log_prob_one(sde, model, x, key, cond, trace, solver, controller, prior, adjoint):
     # In the precision of x: Diffrax would promote the state to that of the times.
     start, end, scale0, scale1 = (part(t).astype(x.dtype) for part in (sde.theta, sde.rho) for t in (sde.t0, sde.t1))
     u0 = x / scale0
-    probes = trace.probes(key, u0)
-    no_change = jnp.zeros_like(trace.estimates(jnp.zeros(len(probes), u0.dtype)))
+    drawn = trace.draw(key, u0)
+    no_change = jnp.zeros_like(trace.estimates(jnp.zeros(trace.products(x.shape), u0.dtype)))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(_FlowAndDivergence(model, cond, trace)),
-        diffrax.Tsit5(),
+        solver,
         start,
         end,
         FIRST_STEP,
         (u0, no_change),
-        args=probes,
+        args=drawn,
         stepsize_controller=controller,
         adjoint=adjoint,
         max_steps=MAX_STEPS,
@@ -121,14 +179,15 @@ def _log_prob_one(sde, model, x, key, cond, trace, controller, prior, adjoint):
     )
     u1, changes = jax.tree.map(lambda leaf: leaf[-1], solution.ys)
     latent = scale1 * u1
-    change, stderr = trace.combine(changes)
+    change, stderr, dof = trace.combine(changes)
     stretch = x.size * (jnp.log(scale1) - jnp.log(scale0))
     value = prior.log_prob(latent) + stretch + change
     return LogProb(
         value=jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan),
         stderr=stderr,
+        dof=dof,
         latent=latent,
-        nfe=_evaluations(solution.stats["num_steps"]),
+        nfe=_evaluations(solver, solution.stats["num_steps"]),
         result=solution.result,
     )
 
@@ -140,12 +199,14 @@ class _FlowAndDivergence(eqx.Module):
     cond: Condition | None
     trace: AbstractTrace
 
-    def __call__(self, theta, state, probes):
+    def __call__(self, theta, state, drawn):
         u, _ = state
-        velocity, products = field_and_products(lambda u: self.model.predict(theta, u, self.cond).velocity, u, probes)
+        velocity, products = self.trace.along(lambda u: self.model.predict(theta, u, self.cond).velocity, u, drawn)
         return velocity, self.trace.estimates(products)
 
 
-def _evaluations(steps):
-    """Of Tsit5: six a step, accepted or not, and one at the start."""
-    return 6 * steps + 1
+def _evaluations(solver, steps):
+    """Of a Runge-Kutta method, for steps accepted or not; one whose last stage is the next step's first takes one less
+    a step and one at the start."""
+    stages = solver.tableau.num_stages
+    return (stages - 1) * steps + 1 if solver.tableau.fsal else stages * steps

@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ Tokens = Float[Array, "tokens width"]
 
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
-DIT_PRESETS = {
+DIT_PRESETS: dict[str, Any] = {
     f"{name}/{patch}": {"width": width, "depth": depth, "heads": heads, "patch": patch}
     for name, (width, depth, heads) in _SIZES.items()
     for patch in (2, 4, 8)

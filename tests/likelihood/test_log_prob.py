@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from scipy import stats
 from truth import FOUR, PROCESSES, Shifted, gaussian, mixture, shared_range, slopes
 
 import sgm
 from sgm.checks import check_examples
-from sgm.likelihood import field_and_products
 
 MODELS = {"gaussian 2": gaussian(2), "gaussian 16": gaussian(16), "mixture 2": mixture(2), "mixture 16": mixture(16)}
 
@@ -49,33 +47,9 @@ def test_the_density_of_u_is_the_same_under_every_process():
     np.testing.assert_allclose(values, np.tile(values[0], (len(values), 1)), atol=2e-3)
 
 
-def test_hutchinson_covers_the_exact_value_at_the_stated_rate():
-    sde, model = sgm.VP(), gaussian(16)
-    x = data(sde, model, 1000)
-    exact = sgm.log_prob(sde, model, x, trace=sgm.Exact())
-    for count in (2, 8):
-        result = sgm.log_prob(sde, model, x, jr.key(2), trace=sgm.Hutchinson(count), full=True)
-        standard = np.asarray((result.value - exact) / result.stderr)
-        # Student's t with count - 1 degrees of freedom; sign probes are only nearly normal.
-        covered = np.mean(np.abs(standard) < stats.t.ppf(0.9, count - 1))
-        assert abs(covered - 0.8) < 0.05
-        np.testing.assert_allclose(np.mean(result.value - exact), 0, atol=4 * np.std(result.value - exact) / 1000**0.5)
-
-
 def test_a_single_probe_has_no_error_bar():
     result = sgm.log_prob(sgm.VP(), gaussian(2), jnp.ones((3, 2)), jr.key(0), trace=sgm.Hutchinson(1), full=True)
     assert bool(jnp.all(jnp.isnan(result.stderr)) & jnp.all(jnp.isfinite(result.value)))
-
-
-def test_products_with_the_jacobian():
-    def field(x):
-        return jnp.stack([x[0] ** 2 * x[1], jnp.sin(x[1]) + 3 * x[0]])
-
-    x, probes = jnp.asarray([0.5, -1.2]), jnp.asarray([[1.0, 0.0], [1.0, -1.0], [0.3, 2.0]])
-    value, products = field_and_products(field, x, probes)
-    jacobian = jax.jacfwd(field)(x)
-    np.testing.assert_allclose(value, field(x), rtol=1e-6)
-    np.testing.assert_allclose(products, jnp.einsum("pi,ij,pj->p", probes, jacobian, probes), rtol=1e-5)
 
 
 def test_latents_are_carried_to_the_end():
@@ -194,8 +168,3 @@ def test_the_mismatch_of_the_prior_is_the_divergence_of_two_gaussians():
     x = end.sample(jr.key(1), 20_000)
     divergence = (jax.vmap(end.log_prob)(x) - jax.vmap(sgm.VP().prior.log_prob)(x)).mean()
     assert 0 < float(bound) < 1e-3 and float(divergence) < float(bound) + 3e-4
-
-
-def test_probes_must_be_positive():
-    with pytest.raises(ValueError, match="Hutchinson: count = 0; pass count >= 1"):
-        sgm.Hutchinson(0)

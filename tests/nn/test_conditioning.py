@@ -149,7 +149,7 @@ class TestOfAModel:
     @pytest.mark.usefixtures("types_unchecked")
     def test_a_label_that_is_no_integer_is_caught(self):
         cond = sgm.Condition(label=1.0, params=jnp.zeros(2))
-        with pytest.raises(ValueError, match="cond.label has dtype float32; pass integers from 0 to 2"):
+        with pytest.raises(ValueError, match=r"cond\.label has dtype float32; pass integers from 0 to 2"):
             sgm.sample(sgm.VP(), self.model, jr.key(0), 2, cond=cond)
 
     def test_a_traced_label_outside_the_classes_is_flagged_by_nan(self):
