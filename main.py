@@ -5,8 +5,11 @@ import dataclasses
 import importlib.util
 import json
 import math
+import shutil
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import diffrax
 import jax
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 
 import sgm
 from sgm import plot
@@ -21,7 +25,9 @@ from sgm.checkpoint import CheckpointError, latest_step
 from sgm.config import (
     Config,
     ConfigError,
+    build_dequantisation,
     build_recipe,
+    build_trace,
     differences,
     has_config,
     initial_state,
@@ -29,10 +35,11 @@ from sgm.config import (
     merge,
     read_config,
     restore_state,
+    to_json,
     write_config,
 )
-from sgm.data import AbstractGaussianField, AbstractToy, DataUnavailable, prefetch
-from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim
+from sgm.data import AbstractGaussianField, AbstractToy, DataUnavailable, GaussianFieldMap, prefetch
+from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
 from sgm.likelihood import dequantise
 from sgm.model.condition import condition_from
 from sgm.solve import FixedSteps, ThetaGrid
@@ -156,6 +163,9 @@ def sample_stage(run: Path, config: Config) -> None:
         picture(run / "samples_ode.png", by_ode, "probability flow", config.data)
         frames = draw(sde, model, config, stochastic, n=min(6, config.sample.n), saveat=saveat)
         plot.save(plot.film_strip(frames, "from noise to data"), run / "film_strip.png")
+    if isinstance(config.data, GaussianFieldMap):
+        print("posteriors", flush=True)
+        plot.save(posteriors(sde, model, config, config.data, stochastic), run / "posteriors.png")
 
 
 def evaluate_stage(run: Path, config: Config) -> None:
@@ -163,6 +173,12 @@ def evaluate_stage(run: Path, config: Config) -> None:
     sde, data, options, key = config.sde.build(), config.data, config.evaluate, key_for(config, "evaluation")
     network = dataclasses.replace(config.network, precision=options.precision)
     model = restore_state(run, dataclasses.replace(config, network=network)).average
+    how: dict[str, Any] = {"accuracy": options.accuracy}
+    if options.accuracy is None:
+        how["controller"] = diffrax.PIDController(rtol=options.tolerance, atol=options.tolerance)
+    # What was begun with the same options and weights goes on.
+    identity = json.dumps([to_json(dataclasses.replace(options, n=None)), to_json(data), config.seed, latest_step(run)])
+    folder = run / f"evaluation_{zlib.crc32(identity.encode()):08x}"
     result = evaluate(
         sde,
         model,
@@ -170,20 +186,32 @@ def evaluate_stage(run: Path, config: Config) -> None:
         split=options.split,
         n=options.n,
         batch_size=options.batch_size,
-        trace=sgm.Exact() if options.trace == "exact" else sgm.Hutchinson(options.probes),
-        tolerance=options.tolerance,
         key=key,
+        dequantisation=build_dequantisation(config),
+        samples=options.samples,
+        folder=folder,
+        trace=build_trace(config),
+        **how,
     )
     n = len(result.log_prob)
+    columns = {"index": np.arange(n), "log_prob": result.log_prob, "stderr": result.stderr, "nfe": result.nfe}
     report = {"split": options.split, "examples": n, "log_prob": average(result.log_prob)}
     report["unfinished"] = int(np.sum(~np.isfinite(result.log_prob)))
-    report["evaluations"] = float(np.mean(result.nfe))
+    report["evaluations"], report["seconds"] = float(np.mean(result.nfe)), result.seconds
     report["prior_mismatch"] = float(np.mean(sgm.prior_mismatch(sde, first_examples(data, 1024))))
+    quantity, values = "log p(x), nats", result.log_prob
     if data.levels is not None:
-        dim = math.prod(data.shape)
-        report["bits_per_dim"] = average(np.asarray(sgm.bits_per_dim(result.log_prob, dim, levels=data.levels)))
+        quantity, values = "bits/dim", np.asarray(sgm.bits_per_dim(result.log_prob, math.prod(data.shape), levels=None))
+        columns["bits_per_dim"], report["bits_per_dim"] = values, average(values)
         report["gaussian"] = gaussian_bits_per_dim(data, options.split, n, key_for(config, "reference"))
         report["uniform"] = uniform_bits_per_dim(data.levels)
+    write_columns(run / "evaluation.parquet", columns)
+    plot.save(plot.histogram(values, quantity), run / "evaluation_histogram.png")
+    if len(data.shape) == 3:
+        order = np.argsort(np.where(np.isfinite(result.log_prob), result.log_prob, np.inf))[: n - report["unfinished"]]
+        rows = [*order[:8], *order[8:][-8:]]
+        x = as_seen(data, np.concatenate([data.rows(options.split, row, row + 1)[0] for row in rows]))
+        picture(run / "evaluation_extremes.png", x, "least likely first, most likely last", data)
     if isinstance(data, AbstractGaussianField):
         x, fields = data.rows(options.split, 0, n)
         truth = lambda row: data.conditional_log_prob(*row)  # noqa: E731
@@ -194,15 +222,20 @@ def evaluate_stage(run: Path, config: Config) -> None:
         grid = plot.plane_grid(first_examples(data, 1024), 100)
         plot.save(plot.density(grid, jnp.exp(sgm.log_prob(sde, model, grid, trace=sgm.Exact()))), run / "density.png")
     (run / "evaluation.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    shutil.rmtree(folder)
     print_report(report)
 
 
 def print_report(report: dict) -> None:
     """The evaluation in words."""
-    print(f"{report['split']} set, {report['examples']} examples, {report['evaluations']:.0f} evaluations each")
+    print(
+        f"{report['split']} set, {report['examples']} examples, {report['evaluations']:.0f} evaluations each, "
+        f"{report['seconds']:.0f} s"
+    )
     if report["unfinished"]:
         print(f"  {report['unfinished']} solves did not finish and are left out of the means")
-    print(f"  log p(x)            {report['log_prob']} nats (mismatch of the prior {report['prior_mismatch']:.1g})")
+    name = "log P(levels)" if "bits_per_dim" in report else "log p(x)"
+    print(f"  {name:<19} {report['log_prob']} nats (mismatch of the prior {report['prior_mismatch']:.1g})")
     if "exact" in report:
         print(f"  exact log p(x)      {report['exact']} nats, of the same examples given their conditions")
     if "entropy" in report:
@@ -213,13 +246,26 @@ def print_report(report: dict) -> None:
         print(f"  uniform bits/dim    {report['uniform']:.4f}")
 
 
-def draw(sde, model, config: Config, method, n: int | None = None, saveat: diffrax.SaveAt | None = None) -> jax.Array:
-    """`n` samples, one for each of `conditions(config.data, n)`."""
+def draw(
+    sde, model, config: Config, method, n: int | None = None, saveat: diffrax.SaveAt | None = None, fields=None
+) -> jax.Array:
+    """`n` samples, one for each of the conditions in `fields`, by default `conditions(config.data, n)`."""
     n = n or config.sample.n
-    cond = condition_from(conditions(config.data, n))
+    cond = condition_from(conditions(config.data, n) if fields is None else fields)
     meter = diffrax.TqdmProgressMeter()
     key = key_for(config, "samples")
     return sgm.sample(sde, model, key, n, cond=cond, method=method, saveat=saveat, progress=meter)
+
+
+def posteriors(sde, model, config: Config, data: GaussianFieldMap, method) -> Figure:
+    """Of test maps in rows: the map, the field, the exact mean given the map, and four samples given the map."""
+    rows, draws = 4, 4
+    x, fields = data.rows("test", 0, rows)
+    repeated = {name: np.repeat(values, draws, axis=0) for name, values in fields.items()}
+    samples = draw(sde, model, config, method, n=rows * draws, fields=repeated)
+    means, _ = jax.vmap(data.posterior)(jnp.asarray(fields["image"]))
+    columns = [fields["image"][..., :1], x, means, *jnp.swapaxes(samples.reshape(rows, draws, *x.shape[1:]), 0, 1)]
+    return plot.film_strip(jnp.stack(columns, axis=1), "map, field, exact mean, four samples")
 
 
 def conditions(data, n: int) -> dict[str, np.ndarray]:
@@ -232,7 +278,11 @@ def conditions(data, n: int) -> dict[str, np.ndarray]:
 
 def first_examples(data, n: int) -> jax.Array:
     """The first `n` training examples as a model sees them."""
-    x, _ = data.rows("train", 0, n)
+    return as_seen(data, data.rows("train", 0, n)[0])
+
+
+def as_seen(data, x: np.ndarray) -> jax.Array:
+    """Records of a data set as a model sees them."""
     return jnp.asarray(x) if data.levels is None else dequantise(x, data.levels, jr.key(0))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 import sgm.data
+import sgm.likelihood
 import sgm.loss
 import sgm.model
 import sgm.nn
@@ -154,6 +155,9 @@ class TrainConfig:
     """Probability with which an example's condition is dropped; above 0 the network learns a null in its place."""
     accumulate: int = 1
     """Parts of a batch whose gradients are found one after the other, to save memory."""
+    dequantisation: Literal["Uniform", "TruncatedNormal"] = "Uniform"
+    """Of grey levels, in training and evaluation. TruncatedNormal wants a process that begins at noise of about a sixth
+    of a level's width (see sde.t0)."""
     weighting: Literal["Uniform", "Likelihood", "Karras"] = "Likelihood"
     times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR"] = "UniformLogSNR"
     log_every: int = 50
@@ -195,17 +199,27 @@ class EvaluateConfig:
     n: int | None = None
     """Examples from the start of the split; None for all."""
     batch_size: int = 100
-    trace: Literal["exact", "hutchinson"] = "exact"
+    trace: Literal["exact", "hutchinson", "probing"] = "exact"
     probes: int = 4
-    """Of Hutchinson's estimate."""
+    """Of hutchinson; of probing, draws of the signs."""
+    stride: int = 2
+    """Of probing, along height and width; channels are kept apart."""
+    chunk: int = 64
+    """Products with the Jacobian that are taken at a time, for each example: it sets the memory."""
     tolerance: float = 1e-4
-    """Of the adaptive solve."""
+    """Of the adaptive solve, where no accuracy is asked for."""
+    accuracy: float | None = None
+    """In nats; then tolerances and probes are chosen for each example."""
+    samples: int = 1
+    """Draws of each dequantised image, over which probabilities are averaged."""
     precision: Precision = "float32"
     """In which the network computes, whatever it was trained in."""
 
     def __post_init__(self):
-        _check_positive("evaluate", self, "n", "batch_size", "probes")
-        _check("evaluate", self, "tolerance", self.tolerance > 0, "more than 0")
+        _check_positive("evaluate", self, "n", "batch_size", "probes", "stride", "chunk", "samples")
+        for name in ("tolerance", "accuracy"):
+            value = getattr(self, name)
+            _check("evaluate", self, name, value is None or value > 0, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -266,10 +280,27 @@ def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
         optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
         average_decay=config.train.average_decay,
         levels=config.data.levels,
+        dequantisation=build_dequantisation(config),
         condition_dropout=config.train.condition_dropout,
         accumulate=config.train.accumulate,
         key=key_for(config, "training"),
     )
+
+
+def build_dequantisation(config: Config) -> sgm.likelihood.AbstractDequantisation:
+    """What makes real numbers of grey levels."""
+    return getattr(sgm.likelihood, config.train.dequantisation + "Dequantisation")()
+
+
+def build_trace(config: Config) -> sgm.likelihood.AbstractTrace:
+    """How divergences are found in the evaluation."""
+    options, shape = config.evaluate, config.data.shape
+    if options.trace == "exact":
+        return sgm.likelihood.Exact(options.chunk)
+    if options.trace == "hutchinson":
+        return sgm.likelihood.Hutchinson(options.probes, chunk=options.chunk)
+    strides = (options.stride, options.stride, shape[-1]) if len(shape) == 3 else (options.stride,) * len(shape)
+    return sgm.likelihood.Probing(strides, options.probes, options.chunk)
 
 
 def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE, sgm.model.AbstractModel]:

@@ -1,19 +1,23 @@
 """The log-likelihood of a whole data set, and what to hold it against."""
 
 import math
-from typing import NamedTuple
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import diffrax
-import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from jaxtyping import PRNGKeyArray
 from tqdm import tqdm
 
 from sgm.data import AbstractDataset
 from sgm.likelihood.dequantise import bits_per_dim, dequantise
+from sgm.likelihood.discrete import AbstractDequantisation, UniformDequantisation, discrete_log_prob
 from sgm.likelihood.log_prob import log_prob
-from sgm.likelihood.trace import AbstractTrace
 from sgm.model.base import AbstractModel
 from sgm.model.condition import condition_from
 from sgm.sde.base import AbstractSDE
@@ -30,11 +34,16 @@ class Average(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Per example: log p(x) in nats, nan where the solve did not finish, its standard error, and the evaluations."""
+    """Per example: log p in nats, nan where the solve did not finish, its standard error, and the evaluations.
+
+    - `log_prob`: the log-density of real data; of data with levels, the bound on the log-probability of the levels.
+    - `seconds`: wall time of the batches, without those that were found on disk.
+    """
 
     log_prob: np.ndarray
     stderr: np.ndarray
     nfe: np.ndarray
+    seconds: float
 
 
 def evaluate(
@@ -45,31 +54,69 @@ def evaluate(
     split: str,
     n: int | None,
     batch_size: int,
-    trace: AbstractTrace,
-    tolerance: float,
     key: PRNGKeyArray,
+    dequantisation: AbstractDequantisation = UniformDequantisation(),
+    samples: int = 1,
+    folder: Path | None = None,
+    **options: Any,
 ) -> Evaluation:
-    """log p of the first `n` examples of a split (None for all), each dequantised once if it has levels."""
+    """log p of the first `n` examples of a split (None for all), batch by batch; `options` are those of `log_prob`.
+
+    Data with levels are dequantised, with `samples` draws each (see `discrete_log_prob`). With a `folder`, each batch
+    is stored there as a parquet file once it is done, and batches that are found there are not computed again: it must
+    be a folder for this model and these arguments alone.
+    """
     total = data.size(split) if n is None else min(n, data.size(split))
     if total == 0:
         raise ValueError(f"evaluate: the split {split!r} is empty; evaluate another, or give it examples.")
     batch_size = min(batch_size, total)
-    controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
-    parts = []
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def compute(start):
+        # The last batch reaches back to be as long as the others, so that all share one compiled function.
+        first = min(start, total - batch_size)
+        x, fields = data.rows(split, first, first + batch_size)
+        batch_key, cond = jr.fold_in(key, start), condition_from(fields)
+        if data.levels is None:
+            result = log_prob(sde, model, jnp.asarray(x), batch_key, cond=cond, full=True, **options)
+            nfe = result.nfe
+        else:
+            how = {"count": data.levels, "dequantisation": dequantisation, "samples": samples, "full": True}
+            result = discrete_log_prob(sde, model, x, batch_key, cond=cond, **how, **options)
+            nfe = jnp.sum(result.draws.nfe, axis=0)
+        new = slice(start - first, None)
+        columns = {"log_prob": result.value, "stderr": result.stderr, "nfe": nfe}
+        return {name: np.asarray(values)[new] for name, values in columns.items()}
+
+    parts, seconds = [], 0.0
     with tqdm(desc=f"log-likelihood of {split}", total=total, unit="example") as bar:
         for start in range(0, total, batch_size):
-            # The last batch reaches back to be as long as the others, so that all share one compiled function.
-            first = min(start, total - batch_size)
-            x, fields = data.rows(split, first, first + batch_size)
-            key_data, key_trace = jr.split(jr.fold_in(key, start))
-            x = jax.numpy.asarray(x) if data.levels is None else dequantise(x, data.levels, key_data)
-            result = log_prob(
-                sde, model, x, key_trace, cond=condition_from(fields), trace=trace, controller=controller, full=True
-            )
-            new = slice(start - first, None)
-            parts.append([np.asarray(values)[new] for values in (result.value, result.stderr, result.nfe)])
-            bar.update(len(parts[-1][0]))
-    return Evaluation(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            path = None if folder is None else folder / f"{start:09d}-{min(start + batch_size, total):09d}.parquet"
+            if path is not None and path.exists():
+                parts.append(read_columns(path))
+            else:
+                began = time.perf_counter()
+                parts.append(compute(start))
+                seconds += time.perf_counter() - began
+                if path is not None:
+                    write_columns(path, parts[-1])
+            bar.update(len(parts[-1]["log_prob"]))
+    columns = (np.concatenate([part[name] for part in parts]) for name in ("log_prob", "stderr", "nfe"))
+    return Evaluation(*columns, seconds=seconds)
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """A parquet file of these columns, whole or not at all."""
+    part = path.with_suffix(".part")
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), part)
+    part.replace(path)
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a parquet file."""
+    table = pyarrow.parquet.read_table(path)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def average(values: np.ndarray) -> Average:

@@ -53,6 +53,17 @@ def loss_curve(losses: Float[np.ndarray, " steps"]) -> Figure:
     return figure
 
 
+def histogram(values: Float[np.ndarray, " n"], quantity: str) -> Figure:
+    """How often a quantity has which value; those that are not finite are left out."""
+    figure, axes = _axes(1, (5, 3))
+    finite = values[np.isfinite(values)]
+    axes[0].hist(finite, bins=max(10, min(100, math.isqrt(len(finite)))), color="C0")
+    axes[0].axvline(finite.mean(), color="0.2", linewidth=1, label=f"mean {finite.mean():.3f}")
+    axes[0].set(xlabel=quantity, ylabel="examples")
+    axes[0].legend(frameon=False)
+    return figure
+
+
 def process(sde: AbstractSDE) -> Figure:
     """alpha and sigma, log-SNR, f and g over [t0, t1]."""
     t = jnp.linspace(sde.t0, sde.t1, 500)

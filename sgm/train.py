@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.checks import check_at_least
-from sgm.likelihood.dequantise import dequantise
+from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_error
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
@@ -45,7 +45,8 @@ class TrainState(eqx.Module):
 class Recipe(eqx.Module):
     """All that does not change in training; the randomness of a step is a function of `key` and the step alone.
 
-    - `levels`: the number of grey levels of integer data, which are dequantised afresh every step; None for real data.
+    - `levels`: the number of grey levels of integer data, None for real data.
+    - `dequantisation`: what makes real numbers of them, afresh every step.
     - `average_decay`: of the exponential average of the weights, reached from below as (1 + step) / (10 + step).
     - `condition_dropout`: the probability with which an example's condition is dropped.
     - `accumulate`: the number of equal parts of a batch whose gradients are found one after the other, to save memory.
@@ -59,6 +60,7 @@ class Recipe(eqx.Module):
     average_decay: float
     levels: int | None
     key: PRNGKeyArray
+    dequantisation: AbstractDequantisation = UniformDequantisation()
     condition_dropout: float = 0.0
     accumulate: int = 1
 
@@ -105,7 +107,7 @@ def loss_and_gradients(
     x, cond = batch
     key_data, key_loss = jr.split(jr.fold_in(recipe.key, step))
     if recipe.levels is not None:
-        x = dequantise(x, recipe.levels, key_data)
+        x = recipe.dequantisation.training(jnp.asarray(x), recipe.levels, key_data)
     perturbed = perturb(
         recipe.sde,
         model,

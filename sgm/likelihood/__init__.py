@@ -3,9 +3,15 @@
 from sgm.likelihood.dequantise import bits_per_dim as bits_per_dim
 from sgm.likelihood.dequantise import dequantise as dequantise
 from sgm.likelihood.dequantise import quantise as quantise
+from sgm.likelihood.discrete import AbstractDequantisation as AbstractDequantisation
+from sgm.likelihood.discrete import DiscreteLogProb as DiscreteLogProb
+from sgm.likelihood.discrete import TruncatedNormalDequantisation as TruncatedNormalDequantisation
+from sgm.likelihood.discrete import UniformDequantisation as UniformDequantisation
+from sgm.likelihood.discrete import discrete_log_prob as discrete_log_prob
 from sgm.likelihood.log_prob import LogProb as LogProb
 from sgm.likelihood.log_prob import log_prob as log_prob
 from sgm.likelihood.prior_mismatch import prior_mismatch as prior_mismatch
+from sgm.likelihood.reconstruction import reconstruction as reconstruction
 from sgm.likelihood.trace import AbstractTrace as AbstractTrace
 from sgm.likelihood.trace import Exact as Exact
 from sgm.likelihood.trace import Hutchinson as Hutchinson

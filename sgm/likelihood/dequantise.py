@@ -33,7 +33,7 @@ def bits_per_dim(
     log_prob: Float[ArrayLike, "*batch"],
     dim: int,
     *,
-    levels: int = 256,
+    levels: int | None = 256,
     low: float = -1.0,
     high: float = 1.0,
 ) -> Float[Array, "*batch"]:
@@ -41,8 +41,12 @@ def bits_per_dim(
 
     `log_prob` is the density, over `dim` real numbers, of uniformly dequantised data whose `levels` levels span
     [low, high). Averaged over the dequantisation noise, this bounds the bits per dimension of the levels from above.
+    With `levels=None`, `log_prob` is the log-probability of the levels themselves, and nothing is added.
     Source: Theis et al. 2016 (arXiv:1511.01844, eq. 2).
     """
     check_at_least("bits_per_dim", "dim", dim)
-    check_at_least("bits_per_dim", "levels", levels)
-    return -(jnp.asarray(log_prob) / dim + math.log((high - low) / levels)) / math.log(2)
+    nats = jnp.asarray(log_prob) / dim
+    if levels is not None:
+        check_at_least("bits_per_dim", "levels", levels)
+        nats = nats + math.log((high - low) / levels)
+    return -nats / math.log(2)

@@ -26,7 +26,10 @@ Distribution = Callable[..., Array]
 class AbstractTrace(eqx.Module):
     """A way to estimate tr J along a path. `chunk` products are taken at a time, and set the memory that it takes."""
 
-    chunk: eqx.AbstractVar[int]
+    @property
+    @abstractmethod
+    def chunk(self) -> int:
+        """How many products are taken at a time."""
 
     @abstractmethod
     def check(self, key: PRNGKeyArray | None, shape: tuple[int, ...]) -> None:

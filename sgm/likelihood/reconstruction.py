@@ -1,0 +1,39 @@
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgm.checks import check_examples
+from sgm.model.base import AbstractModel
+from sgm.model.condition import Condition, flat_condition
+from sgm.sde.base import AbstractSDE
+
+
+def reconstruction(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x0: Float[Array, "..."],
+    x: Float[Array, "..."],
+    cond: Condition | None = None,
+) -> Float[Array, "*batch"]:
+    """log p(x0 | x) - log q(x | x0) in nats, of clean data `x0` and their noisy counterparts `x` at t0.
+
+    With s = sigma/alpha at t0, q = N(alpha x0, sigma^2) and p = N(E[x0 | x], s^2), which is exact where the data's
+    density is flat over a width s. The mean over x ~ q of `log_prob(sde, model, x) + reconstruction(sde, model, x0, x)`
+    is a lower bound on log p(x0), the density of the data themselves.
+    Source: Song et al. 2021 (arXiv:2101.09258).
+    """
+    batch = check_examples("reconstruction", x, model.shape)
+    check_examples("reconstruction", x0, model.shape)
+    cond, cond_axis = flat_condition("reconstruction", model, cond, batch)
+    n = math.prod(batch)
+
+    def of_one(x0, x, cond):
+        alpha, sigma = sde.alpha(sde.t0), sde.sigma(sde.t0)
+        by_model = jnp.sum((x0 - model.denoise(sde, sde.t0, x, cond)) ** 2) * (alpha / sigma) ** 2
+        by_noise = jnp.sum((x - alpha * x0) ** 2) / sigma**2
+        return x.size * jnp.log(alpha) + 0.5 * (by_noise - by_model)
+
+    flat_x0, flat_x = (part.reshape(n, *model.shape) for part in (x0, x))
+    return jax.vmap(of_one, in_axes=(0, 0, cond_axis))(flat_x0, flat_x, cond).reshape(batch)
