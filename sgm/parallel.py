@@ -29,12 +29,19 @@ def shard(tree: Tree, mesh: Mesh) -> Tree:
     return _place(tree, NamedSharding(mesh, PartitionSpec("batch")))
 
 
-def mesh_for(arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
-    """The mesh of a call: the one that is asked for, else all devices of this process, or none inside a trace."""
-    if mesh is not None:
-        return mesh
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
-    return None if traced or jax.local_device_count() == 1 else local_mesh()
+def mesh_for(call: str, arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
+    """The mesh of a call outside any trace: the one that is asked for, else all devices of this process.
+
+    Inside a trace it is None: Diffrax does not differentiate a solve within `jax.shard_map`. Raises ValueError if one
+    is asked for there.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+        if mesh is not None:
+            raise ValueError(
+                f"{call}: mesh is given inside jax.jit or jax.grad; leave it out, and place arrays on devices yourself."
+            )
+        return None
+    return local_mesh() if mesh is None and jax.local_device_count() > 1 else mesh
 
 
 def spread(function: Callable[[Any, Any], Any], shared: PyTree, each: PyTree, mesh: Mesh | None) -> PyTree:

@@ -44,8 +44,7 @@ def sample(
     - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
     - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`; with it and no `mesh`, one device
       draws all examples.
-    - `mesh`: devices over which they are spread, by default all of this process's; inside `jax.jit` or `jax.grad`, none
-      but those of the caller.
+    - `mesh`: devices over which they are spread, by default all of this process's; not inside `jax.jit` or `jax.grad`.
 
     Each example has a key of its own, `jax.random.split(key, n)`. Raises ValueError for n < 1, for a condition of
     another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
@@ -60,7 +59,7 @@ def sample(
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     if count is not None and progress is None:
-        mesh = mesh_for((sde, model, key, cond), mesh)
+        mesh = mesh_for("sample", (sde, model, key, cond), mesh)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     keys = key if count is None else jr.split(key, count)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-PROGRAM = """
+TRAINING = """
 import json, pathlib, sys, tempfile
 import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx
 import sgm
@@ -50,26 +50,79 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def results():
+# 37 examples and 13 samples, which no number of devices but one shares evenly.
+INFERENCE = """
+import json, diffrax, jax, jax.numpy as jnp, jax.random as jr, numpy as np
+import sgm
+from sgm.parallel import local_mesh
+
+sde = sgm.VP()
+model = sgm.model.GaussianMixture(jr.normal(jr.key(4), (5, 2)), jnp.linspace(0.1, 0.5, 5), jnp.full(5, 0.2))
+x = model.sample(jr.key(0), 37)
+result = sgm.log_prob(sde, model, x, jr.key(1), full=True)
+times = jnp.linspace(1.0, 1e-5, 3)
+flow = sgm.ProbabilityFlow(diffrax.Heun(), sgm.solve.FixedSteps(20, sgm.solve.ThetaGrid()))
+
+class Broken(sgm.model.AbstractModel):
+    shape: tuple[int, ...] = (2,)
+
+    def predict(self, theta, u, cond=None, key=None):
+        return jax.tree.map(lambda part: part * jnp.nan, model.predict(theta, u))
+
+def message(call):
+    try:
+        jax.block_until_ready(call())
+    except Exception as error:
+        return str(error)
+
+adaptive = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-3, atol=1e-3))
+gradient = jax.grad(lambda x: sgm.log_prob(sde, model, x, jr.key(1), mesh=local_mesh()).sum())
+values = {
+    "log_prob": result.value, "stderr": result.stderr, "latent": result.latent,
+    "sample": sgm.sample(sde, model, jr.key(2), 13, method=sgm.EulerMaruyama(20)),
+    "path": sgm.sample(sde, model, jr.key(2), 13, method=flow, saveat=diffrax.SaveAt(ts=times)),
+}
+print(json.dumps({
+    "devices": jax.device_count(), "nfe": result.nfe.tolist(), "spread": len(result.latent.sharding.device_set),
+    "values": jax.tree.map(lambda value: np.asarray(value).tolist(), values),
+    "gradient with a mesh": message(lambda: gradient(x)),
+    "broken": message(lambda: sgm.sample(sde, Broken(), jr.key(0), 5, method=adaptive)),
+    "unfinished": np.isnan(sgm.log_prob(sde, Broken(), x, trace=sgm.Exact())).tolist(),
+}))
+"""
+
+
+def run(program, *counts):
+    """What the program prints, by the number of devices."""
     runs = {}
-    for devices in (1, 4):
-        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-        flags |= {
+    for devices in counts:
+        flags = {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         folder = Path(__file__).parent.parent
-        runs[devices] = subprocess.Popen([sys.executable, "-c", PROGRAM], env=os.environ | flags, cwd=folder, **options)
+        runs[devices] = subprocess.Popen([sys.executable, "-c", program], env=os.environ | flags, cwd=folder, **options)
     outputs = {devices: process.communicate() for devices, process in runs.items()}
     for devices, process in runs.items():
         assert process.returncode == 0, outputs[devices][1][-2000:]
     return {devices: json.loads(output.splitlines()[-1]) for devices, (output, _) in outputs.items()}
 
 
-def test_four_devices_give_the_loss_and_the_parameters_of_one(results):
-    one, four = results[1], results[4]
+@pytest.fixture(scope="module")
+def trained():
+    return run(TRAINING, 1, 4)
+
+
+@pytest.fixture(scope="module")
+def inferred():
+    return run(INFERENCE, 1, 8)
+
+
+def test_four_devices_give_the_loss_and_the_parameters_of_one(trained):
+    one, four = trained[1], trained[4]
     assert (one["devices"], four["devices"]) == (1, 4)
     np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
     scale = np.abs(one["weights"]).max()
@@ -78,8 +131,28 @@ def test_four_devices_give_the_loss_and_the_parameters_of_one(results):
     assert np.quantile(np.abs(np.subtract(four["weights"], one["weights"])), 0.99) < 1e-5 * scale
 
 
-def test_each_device_has_its_own_examples(results):
-    assert results[4]["shards"] == 4 and results[4]["sums"]
-    assert not results[1]["sums"]
+def test_each_device_has_its_own_examples(trained):
+    assert trained[4]["shards"] == 4 and trained[4]["sums"]
+    assert not trained[1]["sums"]
     # No device holds the features of all examples of a part, nor of the batch.
-    assert results[1]["images"] and not results[4]["images"]
+    assert trained[1]["images"] and not trained[4]["images"]
+
+
+def test_eight_devices_give_the_likelihoods_and_samples_of_one(inferred):
+    one, eight = inferred[1], inferred[8]
+    assert (one["devices"], eight["devices"]) == (1, 8) and eight["spread"] == 8
+    # Rounding may make a step more or less of six evaluations.
+    assert np.abs(np.subtract(eight["nfe"], one["nfe"])).max() <= 6
+    for name, value in one["values"].items():
+        np.testing.assert_allclose(eight["values"][name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_what_fails_is_said_on_any_number_of_devices(inferred):
+    for result in inferred.values():
+        assert "maximum number of solver steps" in result["broken"]
+        assert all(result["unfinished"])
+
+
+def test_a_mesh_inside_a_trace_is_refused(inferred):
+    for result in inferred.values():
+        assert result["gradient with a mesh"].startswith("log_prob: mesh is given inside jax.jit or jax.grad; leave it")

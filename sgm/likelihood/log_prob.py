@@ -74,7 +74,7 @@ def log_prob(sde, model, x, key=None, *, full: Literal[False] = False, **options
 def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
     sde: AbstractSDE,
     model: AbstractModel,
-    x: Float[Array, "..."],
+    x: Float[Array | np.ndarray, "..."],
     key: PRNGKeyArray | None = None,
     *,
     cond: Condition | None = None,
@@ -99,8 +99,8 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     - `prior`: the density of x at t1 in place of `sde.prior`.
     - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
     - `full`: return a `LogProb`, with error bars, latents, evaluations and the solver's results.
-    - `mesh`: devices over which a batch is spread, by default all of this process's; inside `jax.jit` or `jax.grad`,
-      none but those of the caller.
+    - `mesh`: devices over which a batch is spread, by default all of this process's; not inside `jax.jit` or
+      `jax.grad`.
 
     Raises ValueError for entries of x that are not finite, for examples or a condition of other shapes than the model's
     and for a missing key.
@@ -114,8 +114,8 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     prior = sde.prior if prior is None else prior
     n = math.prod(batch)
-    x, keys = x.reshape(n, *model.shape), None if key is None else jr.split(key, n)
-    mesh = mesh_for((sde, model, x, keys, cond), mesh)
+    x, keys = jnp.asarray(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
+    mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
 
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
 

@@ -1,0 +1,106 @@
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy import stats
+from truth import gaussian
+
+import sgm
+from sgm.likelihood import TruncatedNormalDequantisation, UniformDequantisation, discrete_log_prob
+from sgm.model import Gaussian
+
+COUNT = 8
+WIDTH = 2 / COUNT
+MODEL = Gaussian(jnp.asarray([0.2, -0.3]), jnp.diag(jnp.asarray([0.3, 0.15]) ** 2))
+LEVELS = jnp.asarray([[4, 2], [5, 3], [3, 1], [6, 2]])
+
+
+def process(sigma):
+    """VP from the time at which sigma/alpha is this to its usual end."""
+    return sgm.VP(t0=float(sgm.VP().time(jnp.arctan(sigma))))
+
+
+def truth(sde):
+    """log P of the levels under p_t0, from the normal distribution function in float64."""
+    alpha, sigma = float(sde.alpha(sde.t0)), float(sde.sigma(sde.t0))
+    mean, std = alpha * np.asarray([0.2, -0.3]), np.hypot(alpha * np.asarray([0.3, 0.15]), sigma)
+    edges = [-1 + WIDTH * (np.asarray(LEVELS) + side) for side in (0, 1)]
+    lower, upper = (stats.norm.cdf(edge, mean, std) for edge in edges)
+    return np.log(upper - lower).sum(1)
+
+
+def bound(sde, dequantisation, samples, draws=400):
+    """The mean and its standard error, over draws, of the bound on each of the levels."""
+    repeated = jnp.broadcast_to(LEVELS, (draws, *LEVELS.shape))
+    prior = MODEL.marginal(sde, sde.t1)
+    options = {"dequantisation": dequantisation, "samples": samples, "trace": sgm.Exact(), "prior": prior}
+    values = discrete_log_prob(sde, MODEL, repeated, jr.key(samples), count=COUNT, **options)
+    return np.asarray(values.mean(0)), np.asarray(values.std(0)) / draws**0.5
+
+
+@pytest.mark.parametrize(
+    ("sde", "dequantisation"),
+    [(sgm.VP(), UniformDequantisation()), (process(WIDTH / 6), TruncatedNormalDequantisation())],
+    ids=["uniform", "truncated normal"],
+)
+def test_the_bound_rises_with_samples_to_the_truth(sde, dequantisation):
+    # The bins of the second are those of alpha x0: as good as the same, with alpha = 0.999.
+    exact = truth(sde)
+    one, error_one = bound(sde, dequantisation, 1)
+    few, error_few = bound(sde, dequantisation, 4)
+    many, error_many = bound(sde, dequantisation, 64, draws=50)
+    assert np.all(one < exact + 4 * error_one) and np.all(few < exact + 4 * error_few + 2e-3)
+    assert one.mean() < few.mean() < many.mean()
+    np.testing.assert_allclose(many, exact, atol=0.02 + 4 * error_many.max())
+
+
+@pytest.mark.parametrize("dequantisation", [UniformDequantisation(), TruncatedNormalDequantisation()])
+def test_draws_lie_in_their_bins_with_the_density_that_they_say(dequantisation):
+    sde = process(WIDTH / 5)
+    levels = jnp.full(50_000, 5)
+    x, log_q = dequantisation.draw(sde, levels, COUNT, jr.key(0), -1.0, 1.0)
+    scale = float(sde.alpha(sde.t0)) if isinstance(dequantisation, TruncatedNormalDequantisation) else 1.0
+    low, high = scale * (-1 + 5 * WIDTH), scale * (-1 + 6 * WIDTH)
+    assert low - 1e-6 <= float(x.min()) and float(x.max()) <= high + 1e-6
+    # E[1 / q] over draws of q is the width of the bin, and each part of it has its share.
+    middle = np.asarray(x) < (low + high) / 2
+    np.testing.assert_allclose(np.mean(np.exp(-log_q)), high - low, rtol=0.02)
+    np.testing.assert_allclose(np.mean(np.exp(-log_q) * middle), (high - low) / 2, rtol=0.04)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, np.int16])
+@pytest.mark.parametrize(("count", "low", "high"), [(256, -1.0, 1.0), (17, 0.0, 1.0), (2, -3.0, 5.0)])
+def test_bits_do_not_depend_on_levels_range_or_type(dtype, count, low, high):
+    """A density that is flat over all levels has log2(count) bits, by the density and by the levels."""
+    model = Gaussian(jnp.full(3, (low + high) / 2), jnp.eye(3) * (1000 * (high - low)) ** 2)
+    levels = np.asarray([[0, 1, count - 1]], dtype)
+    sde = sgm.VE(t1=0.9)
+    options = {"trace": sgm.Exact(), "prior": model.marginal(sde, sde.t1), "low": low, "high": high}
+    value = discrete_log_prob(sde, model, levels, jr.key(0), count=count, **options)
+    flat = 3 * np.log(1 / (1000 * np.sqrt(2 * np.pi) * count))
+    np.testing.assert_allclose(sgm.bits_per_dim(value, 3, levels=None), -flat / 3 / np.log(2), rtol=1e-4)
+
+
+def test_conditions_and_error_bars_pass_through():
+    model, sde = gaussian(16), sgm.VP()
+    levels = jr.randint(jr.key(1), (3, 16), 0, COUNT)
+    result = discrete_log_prob(
+        sde, model, levels, jr.key(2), count=COUNT, samples=2, trace=sgm.Hutchinson(4), full=True
+    )
+    assert result.value.shape == result.stderr.shape == (3,) and result.draws.value.shape == (2, 3)
+    assert bool(jnp.all(result.stderr > 0)) and bool(jnp.all(result.stderr <= result.draws.stderr.max(0)))
+
+
+@pytest.mark.parametrize(
+    ("levels", "options", "message"),
+    [
+        (jnp.ones((1, 2)), {}, "levels have dtype float32; pass integers, or call log_prob"),
+        (jnp.asarray([[0, 8]]), {}, r"levels lie in 0 \.\.\. 8; pass levels from 0 to count - 1 = 7"),
+        (jnp.asarray([[-1, 3]]), {}, r"levels lie in -1 \.\.\. 3"),
+        (LEVELS, {"samples": 0}, "samples = 0; pass samples >= 1"),
+    ],
+)
+@pytest.mark.usefixtures("types_unchecked")
+def test_wrong_arguments_are_named(levels, options, message):
+    with pytest.raises(ValueError, match=message):
+        discrete_log_prob(sgm.VP(), MODEL, levels, jr.key(0), count=COUNT, trace=sgm.Exact(), **options)
