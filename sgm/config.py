@@ -206,7 +206,7 @@ class EvaluateConfig:
     """Of probing, along height and width; channels are kept apart."""
     chunk: int = 64
     """Products with the Jacobian that are taken at a time, for each example: it sets the memory."""
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
     """Of the adaptive solve, where no accuracy is asked for."""
     accuracy: float | None = None
     """In nats; then tolerances and probes are chosen for each example."""

@@ -26,7 +26,7 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 
 def shard(tree: Tree, mesh: Mesh) -> Tree:
     """The arrays of a tree, each cut along its leading axis into one equal part a device."""
-    return _place(tree, NamedSharding(mesh, PartitionSpec("batch")))
+    return _place(tree, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 
 def mesh_for(call: str, arguments: PyTree, mesh: Mesh | None) -> Mesh | None:

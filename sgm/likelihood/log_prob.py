@@ -79,7 +79,7 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     *,
     cond: Condition | None = None,
     trace: AbstractTrace = Hutchinson(),
-    solver: diffrax.AbstractERK = diffrax.Tsit5(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
     controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
     accuracy: float | None = None,
     prior: Density | None = None,

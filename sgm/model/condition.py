@@ -6,7 +6,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Int, Num
 
 
 def _to_array(part: ArrayLike | list | None) -> Any:
@@ -24,9 +24,9 @@ class Condition(eqx.Module):
     - `dropped`: shape `()`; where true, the network's learned null stands in place of all other parts.
     """
 
-    params: Float[Array, "*batch params"] | None = eqx.field(default=None, converter=_to_array)
+    params: Num[Array, "*batch params"] | None = eqx.field(default=None, converter=_to_array)
     label: Int[Array, "*batch"] | None = eqx.field(default=None, converter=_to_array)
-    image: Float[Array, "*batch height width channels"] | None = eqx.field(default=None, converter=_to_array)
+    image: Num[Array, "*batch height width channels"] | None = eqx.field(default=None, converter=_to_array)
     dropped: Bool[Array, "*batch"] | None = eqx.field(default=None, converter=_to_array)
 
     def batch_axes(self) -> set[tuple[int, ...]]:

@@ -35,11 +35,15 @@ class Conditioning:
     null: bool = False
 
     def __post_init__(self):
-        if self.image is not None and len(self.image) != 3:
-            raise ValueError(f"Conditioning: image = {self.image}; pass its shape (height, width, channels).")
-        for name, sizes in {"params": [self.params], "classes": [self.classes], "image": self.image or []}.items():
-            if any(size is not None and size < 1 for size in sizes):
-                raise ValueError(f"Conditioning: {name} = {getattr(self, name)}; pass 1 or more, or leave it out.")
+        if self.image is not None:
+            object.__setattr__(self, "image", tuple(self.image))
+            if len(self.image) != 3:
+                raise ValueError(f"Conditioning: image = {self.image}; pass its shape (height, width, channels).")
+        for name, sizes in {"params": (self.params,), "classes": (self.classes,), "image": self.image or ()}.items():
+            if any(size is not None and not (isinstance(size, int) and size >= 1) for size in sizes):
+                raise ValueError(
+                    f"Conditioning: {name} = {getattr(self, name)}; pass integers of 1 or more, or leave it out."
+                )
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -49,6 +53,8 @@ class Conditioning:
 
     def check(self, call: str, cond: Any) -> None:
         """Raise unless `cond`, of one example or a batch, is what the network was built for."""
+        if cond is not None and not hasattr(cond, "dropped"):
+            raise TypeError(f"{call}: cond is a {type(cond).__name__}; pass a Condition.")
         given = [name for name in ("params", "label", "image") if getattr(cond, name, None) is not None]
         if given != list(self.parts) and (given or not self.null):
             raise ValueError(
@@ -58,7 +64,8 @@ class Conditioning:
         if getattr(cond, "dropped", None) is not None and not self.null:
             raise ValueError(
                 f"{call}: cond has `dropped`, but the network was built without a null to put in place of a condition; "
-                "leave `dropped` out, or train with train.condition_dropout > 0."
+                "leave it out, or build the network with Conditioning(..., null=True), as main.py does where "
+                "train.condition_dropout > 0."
             )
         for name in given:
             self._check_part(call, name, getattr(cond, name))
@@ -121,15 +128,25 @@ class Embedding(eqx.Module):
 
     def __call__(self, level: Float[Array, ""], cond: Any) -> Features:
         self.conditioning.check("network", cond)
+        if cond is not None and not cond.batch_axes() <= {()}:
+            raise ValueError(
+                f"network: cond has the batch axes {sorted(cond.batch_axes())}, but a network acts on one example; "
+                "use jax.vmap."
+            )
         embedded = self.first(sinusoids(level)) + self._condition(cond).astype(level.dtype)
         return jax.nn.silu(self.second(jax.nn.silu(embedded)))
 
     def image(self, cond: Any) -> Image | None:
         """The condition's image, None where the network has none."""
-        if self.conditioning.image is None or self.null_image is None:
-            return getattr(cond, "image", None)
+        if self.conditioning.image is None:
+            return None
+        if self.null_image is None:
+            return _to_floating(cond.image)
         null = jnp.broadcast_to(self.null_image, self.conditioning.image)
-        return null if _is_absent(cond) else _where_dropped(cond, null.astype(cond.image.dtype), cond.image)
+        if _is_absent(cond):
+            return null
+        image = _to_floating(cond.image)
+        return _where_dropped(cond, null.astype(image.dtype), image)
 
     def _condition(self, cond):
         if _is_absent(cond):
@@ -192,6 +209,10 @@ def _is_fixed(node):
 
 def _is_absent(cond):
     return all(getattr(cond, name, None) is None for name in ("params", "label", "image"))
+
+
+def _to_floating(x):
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
 def _where_dropped(cond, null, part):

@@ -108,12 +108,7 @@ class DiT(eqx.Module):
         key: PRNGKeyArray,
     ):
         check_options("DiT", dropout, precision, width=width, depth=depth, heads=heads, patch=patch)
-        check_image_shape("DiT", shape)
-        if shape[0] % patch or shape[1] % patch:
-            raise ValueError(
-                f"DiT: height and width must be divisible by patch = {patch}, but they are {shape[:2]}; "
-                "pass another patch, or resize the images."
-            )
+        check_image_shape("DiT", shape, patch)
         if width % heads or width % 4:
             raise ValueError(f"DiT: width = {width} must be divisible by heads = {heads} and by 4; pass such a width.")
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
@@ -132,6 +127,7 @@ class DiT(eqx.Module):
 
     def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
         """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
+        check_image_shape("DiT", u.shape, self.patch)
         height, width, _ = u.shape
         embedded = to_precision(self.embedding(level, cond), self.precision)
         patches = to_patches(join_image(u, self.embedding.image(cond)), self.patch)
@@ -145,7 +141,9 @@ class DiT(eqx.Module):
             block, block_key = eqx.combine(arrays, static)
             return block(tokens, embedded, block_key), None
 
-        tokens, _ = jax.lax.scan(jax.checkpoint(apply, policy=None if self.remat else _SAVE_LINEAR), tokens, arrays)
+        # A scan keeps what is computed again from being merged with what it repeats.
+        kept = jax.checkpoint(apply, policy=None if self.remat else _SAVE_LINEAR, prevent_cse=False)
+        tokens, _ = jax.lax.scan(kept, tokens, arrays)
         tokens = modulate(layer_norm(tokens), *jnp.split(self.modulation(embedded), 2))
         return from_patches(self.outlet(tokens), height, width, self.patch).astype(u.dtype)
 

@@ -149,10 +149,15 @@ def check_options(network: str, dropout: float, precision: str, **sizes: int) ->
         raise ValueError(f'{network}: precision = {precision!r}; pass "float32" or "bfloat16".')
 
 
-def check_image_shape(network: str, shape: tuple[int, ...]) -> None:
-    """Raise unless the shape is that of an image."""
-    if len(shape) != 3:
+def check_image_shape(network: str, shape: tuple[int, ...], divisor: int) -> None:
+    """Raise unless the shape is that of an image whose height and width the divisor divides."""
+    if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"{network}: shape = {shape}; pass (height, width, channels), or build an MLP.")
+    if shape[0] % divisor or shape[1] % divisor:
+        raise ValueError(
+            f"{network}: height and width are {shape[:2]}, but the network is for multiples of {divisor}, its patch or "
+            "2^(levels - 1); resize the images, or build another network."
+        )
 
 
 def _at_least_float32(x):

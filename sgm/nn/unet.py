@@ -148,11 +148,11 @@ class UNet(eqx.Module):
         sizes = {
             "width": width,
             "blocks": blocks,
-            "levels": len(multipliers),
-            "multiplier": min(multipliers, default=1),
+            "len(multipliers)": len(multipliers),
+            "min(multipliers)": min(multipliers, default=1),
         }
         check_options("UNet", dropout, precision, **sizes)
-        check_image_shape("UNet", shape)
+        check_image_shape("UNet", shape, 2 ** (len(multipliers) - 1))
         heights = _heights(shape, len(multipliers), attention)
         keys = key_stream(key)
         channels = width
@@ -189,6 +189,7 @@ class UNet(eqx.Module):
 
     def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
         """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
+        check_image_shape("UNet", u.shape, 2 ** sum(block.resample is halve for block in self.down))
         keys = key_stream(key)
         embedded = to_precision(self.embedding(level, cond), self.precision)
 
@@ -208,13 +209,7 @@ class UNet(eqx.Module):
 
 
 def _heights(shape, levels, attention):
-    """The height of each level; raise unless the image can be halved to the last, and attention names some of them."""
-    factor = 2 ** (levels - 1)
-    if shape[0] % factor or shape[1] % factor:
-        raise ValueError(
-            f"UNet: with {levels} levels, height and width must be divisible by {factor}, but they are "
-            f"{shape[:2]}; pass fewer multipliers, or resize the images."
-        )
+    """The height of each level; raise unless attention names some of them."""
     heights = [shape[0] // 2**level for level in range(levels)]
     for height in attention:
         if height not in heights:

@@ -10,6 +10,7 @@ from networks import LEVEL, NETWORKS, SHAPE, U, call, each_network, largest_chan
 
 import sgm
 from sgm.nn import Conditioning, trainable, with_statistics
+from sgm.nn.conditioning import join_image
 
 EVERYTHING = Conditioning(params=2, classes=3, image=(4, 6, 2), null=True)
 COND = sgm.Condition(
@@ -78,6 +79,34 @@ def test_an_image_is_resized_to_the_grid_of_the_data():
         np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_larger_image_is_averaged():
+    joined = join_image(jnp.zeros((2, 2, 1)), jnp.arange(64.0).reshape(8, 8, 1))
+    # Antialiased: a checkerboard of pixels is grey, not one of its colours.
+    checks = jnp.asarray(np.indices((8, 8)).sum(0) % 2, jnp.float32)[..., None]
+    np.testing.assert_allclose(join_image(jnp.zeros((2, 2, 1)), checks)[..., 1], 0.5, atol=0.1)
+    assert joined.shape == (2, 2, 2) and float(joined[0, 0, 1]) < float(joined[1, 1, 1])
+
+
+@each_network
+def test_an_image_of_integers_is_one_of_reals(name):
+    network = built(name, Conditioning(image=(4, 6, 2), null=True))
+    integers = jr.randint(jr.key(5), (4, 6, 2), 0, 4)
+    for dropped in (False, True):
+        conds = [sgm.Condition(image=image, dropped=dropped) for image in (integers, integers.astype(jnp.float32))]
+        np.testing.assert_array_equal(*(call(network, LEVEL, U, cond) for cond in conds))
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_a_network_refuses_what_is_no_condition_of_one_example():
+    network = built("MLP", EVERYTHING)
+    for cond in ({"label": 1}, 1):
+        with pytest.raises(TypeError, match=r"network: cond is a (dict|int); pass a Condition"):
+            network(LEVEL, U, cond)
+    batch = jax.tree.map(lambda part: part[None], COND)
+    with pytest.raises(ValueError, match=r"network: cond has the batch axes \[\(1,\)\], .* use jax\.vmap"):
+        network(LEVEL, U, batch)
+
+
 @pytest.mark.parametrize(
     ("cond", "message"),
     [
@@ -101,13 +130,14 @@ def test_parts_of_another_size_raise(name, cond, message):
 
 def test_dropping_needs_a_null():
     network = NETWORKS["MLP"](conditioning=Conditioning(classes=3))
-    with pytest.raises(ValueError, match=r"built without a null .*; leave `dropped` out, or train with"):
+    with pytest.raises(ValueError, match=r"built without a null .*; leave it out, or build the network with"):
         call(network, LEVEL, U, sgm.Condition(label=jnp.asarray(1), dropped=jnp.asarray(True)))
 
 
-@pytest.mark.parametrize("options", [dict(params=0), dict(classes=-2), dict(image=(4, 0, 1))])
+@pytest.mark.parametrize("options", [dict(params=0), dict(classes=-2), dict(image=(4, 0, 1)), dict(classes=2.5)])
+@pytest.mark.usefixtures("types_unchecked")
 def test_sizes_are_positive(options):
-    with pytest.raises(ValueError, match=r"Conditioning: \w+ = .*; pass 1 or more, or leave it out"):
+    with pytest.raises(ValueError, match=r"Conditioning: \w+ = .*; pass integers of 1 or more, or leave it out"):
         Conditioning(**options)
 
 

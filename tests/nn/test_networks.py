@@ -7,10 +7,13 @@ import pytest
 from networks import LEVEL, NETWORKS, SHAPE, U, call, each_network, largest_change, randomised
 
 import sgm
-from sgm.model import Denoised, Karras, Noise, Velocity
+from sgm.model import Denoised, Karras, Noise, Score, Velocity
 from sgm.nn import DIT_PRESETS, MLP, Conditioning, DiT, UNet, trainable
 from sgm.nn.dit import from_patches, positions, to_patches
 from sgm.nn.layers import GroupNorm, Linear, SelfAttention, dropout, layer_norm, rms_norm
+from sgm.nn.unet import ResidualBlock, double, halve
+
+PREDICTIONS = [Noise(), Denoised(), Velocity(), Score(), Karras(0.5)]
 
 
 def parameters(build):
@@ -25,12 +28,15 @@ def test_a_new_network_returns_zero(name):
 
 
 @each_network
-@pytest.mark.parametrize("prediction", [Noise(), Denoised(), Velocity(), Karras(0.5)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "prediction", [Noise(), Denoised(), Velocity(), Score(), Karras(0.5)], ids=lambda p: type(p).__name__
+)
 def test_a_new_model_has_its_predictions_neutral_estimate(name, prediction):
     theta, cos, sin = jnp.asarray(0.7), jnp.cos(0.7), jnp.sin(0.7)
     estimate = sgm.ScoreModel(NETWORKS[name](), prediction, shape=SHAPE).predict(theta, U)
     neutral = {  # E[x0 | u] where the output is 0
         "Noise": U / cos,
+        "Score": U / cos,
         "Denoised": jnp.zeros_like(U),
         "Velocity": cos * U,
         "Karras": cos * 0.25 / (cos**2 * 0.25 + sin**2) * U,
@@ -59,7 +65,7 @@ def test_dropout_needs_a_key(name):
 
 @each_network
 def test_bfloat16_stays_near_float32(name):
-    plain, half = (randomised(NETWORKS[name](precision=precision), 0.05) for precision in ("float32", "bfloat16"))
+    plain, half = (randomised(NETWORKS[name](precision=precision)) for precision in ("float32", "bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(eqx.filter(half, eqx.is_inexact_array))} == {jnp.dtype("float32")}
     exact, rounded = call(plain, LEVEL, U), call(half, LEVEL, U)
     assert rounded.dtype == jnp.float32
@@ -91,6 +97,57 @@ def test_remat_leaves_output_and_gradient_unchanged(name):
     for first, second in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         scale = float(jnp.abs(first).max()) + 1e-6
         np.testing.assert_allclose(first / scale, second / scale, atol=1e-5)
+
+
+@each_network
+def test_remat_is_in_the_gradient(name):
+    def text(remat):
+        network = NETWORKS[name](remat=remat)
+        weights, rest = eqx.partition(network, eqx.is_inexact_array)
+        return str(jax.make_jaxpr(lambda weights: eqx.combine(weights, rest)(LEVEL, U))(weights))
+
+    # A DiT without it keeps what its linear layers return, by a policy.
+    assert "policy=None" in text(True) and "policy=None" not in text(False)
+
+
+def test_branches_start_at_zero():
+    unet, dit, mlp = (NETWORKS[name]() for name in ("UNet", "DiT", "MLP"))
+    blocks = [*unet.down, *unet.middle, *unet.up]
+    attends = [block.attention.outlet for block in blocks if block.attention is not None]
+    zeros = [block.conv2 for block in blocks] + attends + [block.second for block in mlp.blocks]
+    zeros += [dit.blocks.modulation, dit.modulation]
+    assert len(attends) >= 2
+    assert not any(leaf.any() for layer in zeros for leaf in jax.tree.leaves(layer))
+
+
+def test_resampling():
+    x = jnp.arange(8.0).reshape(2, 4, 1)
+    np.testing.assert_array_equal(halve(x)[..., 0], [[2.5, 4.5]])
+    np.testing.assert_array_equal(double(x[:, :2])[..., 0], [[0, 0, 1, 1], [0, 0, 1, 1], [4, 4, 5, 5], [4, 4, 5, 5]])
+
+
+def test_a_residual_block_keeps_the_variance_of_its_branches():
+    block = ResidualBlock(4, 4, 8, 0.0, key=jr.key(0))
+    x = jr.normal(jr.key(1), (4, 4, 4))
+    # Its second convolution is zero, so the shortcut alone is left, over the root of two.
+    np.testing.assert_allclose(block(x, jnp.ones(8), None), x / np.sqrt(2), rtol=1e-6)
+
+
+def test_blocks_of_a_dit_drop_out_units_of_their_own():
+    network = NETWORKS["DiT"](dropout=0.5)
+    stacked = randomised(network).blocks
+    same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), stacked)
+    keys = []
+
+    def spy(x, rate, key):
+        keys.append(key)
+        return dropout(x, rate, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sgm.nn.dit.dropout", spy)
+        text = str(jax.make_jaxpr(lambda u: eqx.tree_at(lambda n: n.blocks, network, same)(LEVEL, u, key=jr.key(4)))(U))
+    # Two masks a block, from keys that the scan reads along its axis of three blocks.
+    assert len(keys) == 2 and "key<fry>[3]" in text
 
 
 @pytest.mark.parametrize("name", ["UNet", "DiT"])
@@ -180,16 +237,20 @@ def test_attention_is_softmax_attention():
         (lambda: MLP((2,), width=0, key=jr.key(0)), "MLP: width = 0; pass width >= 1"),
         (lambda: MLP((2,), depth=-1, key=jr.key(0)), "MLP: depth = -1; pass depth >= 1"),
         (lambda: UNet(SHAPE, dropout=1.0, key=jr.key(0)), "UNet: dropout = 1.0; pass 0 <= dropout < 1"),
+        (lambda: UNet(SHAPE, multipliers=(), key=jr.key(0)), r"UNet: len\(multipliers\) = 0; pass"),
+        (lambda: DiT((8, 8, 0), key=jr.key(0)), r"DiT: shape = \(8, 8, 0\); pass \(height"),
         (lambda: UNet((2,), key=jr.key(0)), r"UNet: shape = \(2,\); pass \(height, width, channels\), or build an MLP"),
         (
             lambda: UNet((10, 8, 1), 8, (1, 1, 1), key=jr.key(0)),
-            r"UNet: with 3 levels, .* by 4, .* \(10, 8\); pass fewer",
+            r"UNet: height and width are \(10, 8\), but .* multiples of 4",
         ),
         (
             lambda: UNet(SHAPE, attention=(7,), key=jr.key(0)),
             r"attention = \(7,\), but .* heights \[8, 4, 2\]; pass those",
         ),
-        (lambda: DiT((9, 8, 1), key=jr.key(0)), r"DiT: height and width .* by patch = 2, .* \(9, 8\); pass another"),
+        (lambda: DiT((9, 8, 1), key=jr.key(0)), r"DiT: height and width are \(9, 8\), but .* multiples of 2"),
+        (lambda: NETWORKS["UNet"]()(LEVEL, jnp.ones((7, 8, 1))), r"UNet: height and width are \(7, 8\)"),
+        (lambda: NETWORKS["DiT"]()(LEVEL, jnp.ones((7, 8, 1))), r"DiT: height and width are \(7, 8\)"),
         (lambda: DiT(SHAPE, 36, heads=8, key=jr.key(0)), "DiT: width = 36 must be divisible by heads = 8"),
     ],
 )
@@ -198,9 +259,10 @@ def test_sizes_have_their_range(build, message):
         build()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@each_network
+@pytest.mark.usefixtures("types_unchecked")
 def test_an_unknown_precision_raises(name):
-    with pytest.raises(Exception, match="float16"):
+    with pytest.raises(ValueError, match=r"precision = 'float16'; pass \"float32\" or"):
         NETWORKS[name](precision="float16")
 
 
