@@ -209,7 +209,7 @@ def evaluate_stage(run: Path, config: Config) -> None:
     plot.save(plot.histogram(values, quantity), run / "evaluation_histogram.png")
     if len(data.shape) == 3:
         order = np.argsort(np.where(np.isfinite(result.log_prob), result.log_prob, np.inf))[: n - report["unfinished"]]
-        rows = [*order[:8], *order[8:][-8:]]
+        rows = [int(row) for row in (*order[:8], *order[8:][-8:])]
         x = as_seen(data, np.concatenate([data.rows(options.split, row, row + 1)[0] for row in rows]))
         picture(run / "evaluation_extremes.png", x, "least likely first, most likely last", data)
     if isinstance(data, AbstractGaussianField):

@@ -342,14 +342,15 @@ def write_config(run: Path, config: Config) -> None:
     part.replace(run / _FILE)
 
 
-def read_config(run: Path) -> Config:
+def read_config(run: str | Path) -> Config:
     """The configuration of a run. Raises ConfigError where it is not one."""
+    path = Path(run) / _FILE
     try:
-        config = from_json(json.loads((run / _FILE).read_text()))
+        config = from_json(json.loads(path.read_text()))
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{run / _FILE}: it is not JSON ({error}); restore it, or begin in another folder.") from None
+        raise ConfigError(f"{path}: it is not JSON ({error}); restore it, or begin in another folder.") from None
     if not isinstance(config, Config):
-        raise ConfigError(f"{run / _FILE}: it describes a {type(config).__name__}; a run is described by a Config.")
+        raise ConfigError(f"{path}: it describes a {type(config).__name__}; a run is described by a Config.")
     return config
 
 

@@ -1,4 +1,7 @@
 import json
+import runpy
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,7 +24,7 @@ from sgm.config import (
     write_config,
 )
 from sgm.data import Checkerboard, Digits, Images
-from sgm.evaluate import gaussian_bits_per_dim
+from sgm.evaluate import gaussian_bits_per_dim, read_columns
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -51,6 +54,7 @@ def digits(tmp_path_factory):
 
 def test_digits_leave_all_that_is_promised(digits):
     pictures = ("data", "process", "loss", "samples_sde", "samples_ode", "film_strip", "samples_step_0000003")
+    pictures += ("evaluation_histogram", "evaluation_extremes")
     for name in pictures:
         assert is_picture(digits / f"{name}.png"), name
     assert len((digits / "metrics.jsonl").read_text().splitlines()) == 6
@@ -61,10 +65,46 @@ def test_digits_leave_all_that_is_promised(digits):
     assert np.isfinite(report["bits_per_dim"]).all()
 
 
+def test_each_example_of_an_evaluation_is_stored(digits):
+    columns, report = read_columns(digits / "evaluation.parquet"), json.loads((digits / "evaluation.json").read_text())
+    assert set(columns) == {"index", "log_prob", "stderr", "nfe", "bits_per_dim"}
+    np.testing.assert_array_equal(columns["index"], np.arange(5))
+    np.testing.assert_allclose(columns["bits_per_dim"], -columns["log_prob"] / 64 / np.log(2), rtol=1e-6)
+    assert columns["bits_per_dim"].mean() == pytest.approx(report["bits_per_dim"][0], rel=1e-5)
+    assert columns["nfe"].mean() == pytest.approx(report["evaluations"])
+    assert not list(digits.glob("evaluation_????????"))
+
+
+def test_the_example_evaluates_a_run_by_library_calls(digits, monkeypatch, capsys):
+    first = Digits().rows("test", 0, 6)
+    monkeypatch.setattr(Digits, "rows", lambda self, split, start, stop: first)
+    monkeypatch.setattr("sys.argv", ["evaluate.py", str(digits)])
+    runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/evaluate.py"))
+    words = capsys.readouterr().out.split()
+    assert words[1] == "±" and words[3:] == ["bits/dim", "of", "6", "images"]
+    assert 3 < float(words[0]) < 8  # the model has seen six steps
+
+
+@pytest.mark.parametrize(
+    "options", [("probing", "--evaluate.samples", "2"), ("hutchinson", "--evaluate.accuracy", "2")]
+)
+def test_evaluations_have_their_options(digits, tmp_path, capsys, options):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    assert command(folder, "--stages", "evaluate", "--evaluate.probes", "2", "--evaluate.trace", *options) == 0
+    columns = read_columns(folder / "evaluation.parquet")
+    assert np.all(np.isfinite(columns["log_prob"])) and "log P(levels)" in capsys.readouterr().out
+    assert np.all(columns["stderr"] > 0) if "probing" in options else np.all(columns["stderr"] <= 2)
+
+
 def test_the_same_command_again_changes_nothing(digits, capsys):
-    before = (digits / "metrics.jsonl").read_text(), (digits / "evaluation.json").read_text()
+    def contents():
+        report = json.loads((digits / "evaluation.json").read_text())
+        return (digits / "metrics.jsonl").read_text(), {name: report[name] for name in report if name != "seconds"}
+
+    before = contents()
     assert command(digits, "--network.width", "16", "--network.depth", "1") == 0
-    assert before == ((digits / "metrics.jsonl").read_text(), (digits / "evaluation.json").read_text())
+    assert contents() == before
     printed = capsys.readouterr().out
     assert "Gaussian bits/dim   2." in printed and "uniform bits/dim    4.0875" in printed
 
@@ -148,6 +188,7 @@ def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path, caps
     assert command(tmp_path / name, *arguments, "--train.condition-dropout", "0.2", "--train.accumulate", "2") == 0
     assert "of the same examples given their conditions" in capsys.readouterr().out
     assert is_picture(tmp_path / name / "samples_sde.png")
+    assert (tmp_path / name / "posteriors.png").exists() == (name == "grf_map")
     report = json.loads((tmp_path / name / "evaluation.json").read_text())
     data = read_config(tmp_path / name).data
     x, fields = data.rows("test", 0, 5)
