@@ -10,6 +10,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Compiled functions outlive a run of the tests, so that the next one starts warm.
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettempdir()) / "sgm-test-compilation-cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# With a limit the cache is locked while it is written: processes that share one read no half of a function.
+jax.config.update("jax_compilation_cache_max_size", 2**30)
 # Small functions that run once: a third of the time of the tests is XLA polishing them.
 jax.config.update("jax_disable_most_optimizations", True)
 

@@ -100,6 +100,7 @@ def run(program, *counts):
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+            "JAX_COMPILATION_CACHE_MAX_SIZE": str(jax.config.jax_compilation_cache_max_size),
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

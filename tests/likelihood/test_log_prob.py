@@ -59,7 +59,8 @@ def test_latents_are_carried_to_the_end():
     np.testing.assert_allclose(jnp.cov(latent.T), 1e4 * jnp.eye(2), atol=700)
 
 
-def test_evaluations_are_counted():
+@pytest.mark.parametrize("solver", [diffrax.Dopri5(), diffrax.Tsit5(), diffrax.Bosh3(), diffrax.Heun()])
+def test_evaluations_are_counted(solver):
     calls = []
 
     class Counting(sgm.model.AbstractModel):
@@ -70,7 +71,8 @@ def test_evaluations_are_counted():
             return mixture(2).predict(theta, u)
 
     controller = diffrax.PIDController(rtol=1e-4, atol=1e-4)
-    result = sgm.log_prob(sgm.VP(), Counting(), jnp.ones(2), trace=sgm.Exact(), controller=controller, full=True)
+    options = {"trace": sgm.Exact(), "controller": controller, "solver": solver, "full": True}
+    result = sgm.log_prob(sgm.VP(), Counting(), jnp.ones(2), **options)
     result.value.block_until_ready()
     jax.effects_barrier()
     assert len(calls) == int(result.nfe)
@@ -113,6 +115,32 @@ def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float
     assert by_gradient == pytest.approx(by_differences, rel=1e-5)
 
 
+def test_the_gradient_with_respect_to_x_is_the_score():
+    sde, model = sgm.VP(), mixture(2)
+    x, prior = data(sde, model, 20), model.marginal(sde, sde.t1)
+    gradient = jax.grad(lambda x: sgm.log_prob(sde, model, x, trace=sgm.Exact(), prior=prior).sum())(x)
+    score = jax.vmap(lambda x: model.score(sde, sde.t0, x))(x)
+    np.testing.assert_allclose(gradient, score, rtol=2e-3, atol=2e-3 * float(jnp.abs(score).max()))
+
+
+def test_the_gradient_with_respect_to_the_condition_is_the_closed_form():
+    params, x = jnp.asarray([[1.0, 2.0], [-1.0, 0.5]]), jnp.asarray([[0.3, 0.1], [0.3, 0.1]])
+
+    def total(params):
+        return sgm.log_prob(sgm.VP(), Shifted(0.5), x, cond=sgm.Condition(params=params), trace=sgm.Exact()).sum()
+
+    # The standard prior's part is as small as its mismatch.
+    np.testing.assert_allclose(jax.grad(total)(params), (x - params) / 0.25, atol=0.1)
+
+
+def test_the_error_bar_does_no_harm_to_the_gradient():
+    """Sign probes of a diagonal Jacobian have no spread, whose root has no finite derivative."""
+    model = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2))
+    for trace in (sgm.Hutchinson(2), sgm.Probing((2,), 2)):
+        value = lambda x, trace=trace: sgm.log_prob(sgm.VP(), model, x, jr.key(0), trace=trace, full=True).value  # noqa: E731
+        np.testing.assert_allclose(jax.grad(value)(jnp.asarray([0.5, -1.0])), [-0.5, 1.0], atol=1e-2)
+
+
 def test_an_unfinished_solve_is_flagged():
     class Stiff(sgm.model.AbstractModel):
         shape: tuple[int, ...] = (2,)
@@ -136,6 +164,12 @@ def test_an_unfinished_solve_is_flagged():
             r"log_prob: x has shape \(3,\), but the model is of examples of shape \(2,\)",
         ),
         (jnp.ones((2, 5)), {"trace": sgm.Exact()}, r"log_prob: x has shape \(2, 5\)"),
+        (
+            jnp.asarray([[1.0, 2.0], [jnp.nan, jnp.inf]]),
+            {"trace": sgm.Exact()},
+            r"log_prob: 2 of the 4 entries of x are not finite, the first x\[1, 0\] = nan; leave those examples out",
+        ),
+        (jnp.ones((0, 2)), {"trace": sgm.Exact()}, "the number of examples = 0"),
         (jnp.ones(2), {}, "log_prob: key is None, but Hutchinson draws random probes; pass key="),
     ],
 )

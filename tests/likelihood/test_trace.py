@@ -113,3 +113,17 @@ def test_intervals_cover_the_truth_as_often_as_they_say(trace):
 def test_wrong_options_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_the_chunk_sets_the_memory_of_an_exact_trace():
+    """At D = 3072, for one example of a small network."""
+    network = sgm.nn.MLP((32, 32, 3), 64, 1, key=jr.key(8))
+    x = jnp.zeros((32, 32, 3))
+
+    def memory(**options):
+        trace = sgm.Exact(**options)
+        program = jax.jit(lambda x: trace.along(lambda u: network(jnp.asarray(0.3), u), x, None)).lower(x).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert memory(chunk=8) < memory() / 4 and memory() < memory(chunk=512) / 4
+    assert memory() < 2**31
