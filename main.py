@@ -194,18 +194,22 @@ def evaluate_stage(run: Path, config: Config) -> None:
         **how,
     )
     n = len(result.log_prob)
-    columns = {"index": np.arange(n), "log_prob": result.log_prob, "stderr": result.stderr, "nfe": result.nfe}
+    columns = {"index": np.arange(n), **result._asdict()}
+    del columns["seconds"]
+    if data.levels is not None:
+        columns["bits_per_dim"] = np.asarray(sgm.bits_per_dim(result.log_prob, math.prod(data.shape), levels=None))
+    write_columns(run / "evaluation.parquet", columns)
     report = {"split": options.split, "examples": n, "log_prob": average(result.log_prob)}
     report["unfinished"] = int(np.sum(~np.isfinite(result.log_prob)))
+    report["inaccurate"] = int(np.sum(~result.accurate)) - report["unfinished"]
     report["evaluations"], report["seconds"] = float(np.mean(result.nfe)), result.seconds
     report["prior_mismatch"] = float(np.mean(sgm.prior_mismatch(sde, first_examples(data, 1024))))
     quantity, values = "log p(x), nats", result.log_prob
     if data.levels is not None:
-        quantity, values = "bits/dim", np.asarray(sgm.bits_per_dim(result.log_prob, math.prod(data.shape), levels=None))
-        columns["bits_per_dim"], report["bits_per_dim"] = values, average(values)
+        quantity, values = "bits/dim", columns["bits_per_dim"]
+        report["bits_per_dim"] = average(values)
         report["gaussian"] = gaussian_bits_per_dim(data, options.split, n, key_for(config, "reference"))
         report["uniform"] = uniform_bits_per_dim(data.levels)
-    write_columns(run / "evaluation.parquet", columns)
     plot.save(plot.histogram(values, quantity), run / "evaluation_histogram.png")
     if len(data.shape) == 3:
         order = np.argsort(np.where(np.isfinite(result.log_prob), result.log_prob, np.inf))[: n - report["unfinished"]]
@@ -234,6 +238,8 @@ def print_report(report: dict) -> None:
     )
     if report["unfinished"]:
         print(f"  {report['unfinished']} solves did not finish and are left out of the means")
+    if report["inaccurate"]:
+        print(f"  {report['inaccurate']} values are not known to the accuracy asked for; evaluation.parquet says which")
     name = "log P(levels)" if "bits_per_dim" in report else "log p(x)"
     print(f"  {name:<19} {report['log_prob']} nats (mismatch of the prior {report['prior_mismatch']:.1g})")
     if "exact" in report:

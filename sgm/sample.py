@@ -58,8 +58,9 @@ def sample(
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    if count is not None and progress is None:
-        mesh = mesh_for("sample", (sde, model, key, cond), mesh)
+    chosen = mesh_for("sample", (sde, model, key, cond), mesh)
+    # A progress meter counts the steps of one loop.
+    mesh = chosen if progress is None and count is not None else mesh
     progress = diffrax.NoProgressMeter() if progress is None else progress
     keys = key if count is None else jr.split(key, count)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)

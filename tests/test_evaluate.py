@@ -24,6 +24,11 @@ def test_a_ragged_last_batch_has_each_example_once(tmp_path):
     assert len({path.name for path in tmp_path.glob("*.parquet")}) == 3
 
 
+def test_what_misses_the_accuracy_is_told():
+    result = run(trace=sgm.Exact(), accuracy=1e-9)
+    assert np.all(np.isfinite(result.log_prob)) and not result.accurate.all()
+
+
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     whole = run()
     calls = []
@@ -41,14 +46,14 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.parquet"))) == 1
     resumed = run(folder=tmp_path)
     assert len(calls) == 4  # two batches were left
-    for first, second in zip(whole[:3], resumed[:3], strict=True):
+    for first, second in zip(whole[:4], resumed[:4], strict=True):
         np.testing.assert_array_equal(first, second)
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
     run(folder=tmp_path)
     for path in tmp_path.glob("*.parquet"):
-        assert set(read_columns(path)) == {"log_prob", "stderr", "nfe"}
+        assert set(read_columns(path)) == {"log_prob", "stderr", "nfe", "accurate"}
         path.unlink()
 
     def full_disk(*arguments):

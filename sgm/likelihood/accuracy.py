@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 from sgm.checks import is_traced
 from sgm.likelihood.trace import AbstractTrace, Exact
@@ -33,6 +34,15 @@ def check_accuracy(accuracy: float, controller: Any, arguments: PyTree) -> None:
         )
 
 
+def warn_of_missed(call: str, accurate: Bool[Array, "..."] | None, accuracy: float | None) -> None:
+    """Warn if some values are not known to the accuracy that was asked for."""
+    if accurate is not None and (missed := np.count_nonzero(~accurate)):
+        warnings.warn(
+            f"{call}: {missed} of {accurate.size} values are not known to accuracy = {accuracy}; full=True says which.",
+            stacklevel=3,
+        )
+
+
 def to_accuracy(
     solve: Callable[..., Any],
     trace: AbstractTrace,
@@ -41,7 +51,7 @@ def to_accuracy(
     n: int,
     shape: tuple[int, ...],
 ) -> Any:
-    """The `LogProb` of `n` examples of `shape`, each with an error of at most `accuracy` nats where that can be had.
+    """The `LogProb` of `n` examples of `shape`, each with a standard error of at most `accuracy` nats, where possible.
 
     1. Each example is solved at smaller and smaller tolerances with the same probes, until two values in a row differ
        by little. Twice their difference is taken for the error of the solver at the smaller tolerance, and half the

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from sgm.checks import check_at_least, is_traced
+from sgm.likelihood.accuracy import warn_of_missed
 from sgm.likelihood.dequantise import dequantise
 from sgm.likelihood.log_prob import LogProb, log_prob
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition
+from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 
 
@@ -73,11 +74,13 @@ class DiscreteLogProb(eqx.Module):
 
     - `value`: the bound on log P(levels) in nats.
     - `stderr`: its standard error from the trace's probes.
+    - `accurate`: whether every draw is known to the `accuracy`; None unless one was asked for.
     - `draws`: the `LogProb` of each draw of x, along a leading axis.
     """
 
     value: Float[Array, "*batch"]
     stderr: Float[Array, "*batch"]
+    accurate: Bool[Array, "*batch"] | None
     draws: LogProb
 
 
@@ -114,11 +117,17 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     """
     check_at_least("discrete_log_prob", "count", count)
     check_at_least("discrete_log_prob", "samples", samples)
-    levels = _check_levels(levels, count)
+    if not low < high:
+        raise ValueError(f"discrete_log_prob: low = {low}, high = {high}; pass low < high.")
+    if key is None:
+        raise ValueError("discrete_log_prob: key is None, but dequantisation is random; pass key=jax.random.key(seed).")
+    levels = _check_levels(levels, count, model.shape)
     key_data, key_trace = jr.split(key)
     repeated = jnp.broadcast_to(levels, (samples, *levels.shape))
     x, log_q = dequantisation.draw(sde, repeated, count, key_data, low, high)
-    if cond is not None and cond.batch_axes() != {()}:
+    batch = levels.shape[: levels.ndim - len(model.shape)]
+    _, cond_axis = flat_condition("discrete_log_prob", model, cond, batch)
+    if cond_axis == 0:
         cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (samples, *part.shape)), cond)
     draws = log_prob(sde, model, x, key_trace, cond=cond, full=True, **options)
     entries = tuple(range(draws.value.ndim, x.ndim))
@@ -126,10 +135,18 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     value = jax.nn.logsumexp(log_weights, axis=0) - np.log(samples)
     shares = jax.nn.softmax(log_weights, axis=0)
     stderr = jnp.sqrt(jnp.sum((shares * draws.stderr) ** 2, axis=0))
-    return DiscreteLogProb(value, stderr, draws) if full else value
+    accurate = None if draws.accurate is None else jnp.all(draws.accurate, axis=0)
+    if not full:
+        warn_of_missed("discrete_log_prob", accurate, options.get("accuracy"))
+    return DiscreteLogProb(value, stderr, accurate, draws) if full else value
 
 
-def _check_levels(levels, count):
+def _check_levels(levels, count, shape):
+    if levels.shape[max(0, levels.ndim - len(shape)) :] != shape or levels.size == 0:
+        raise ValueError(
+            f"discrete_log_prob: levels have shape {levels.shape}, but the model is of examples of shape {shape}; "
+            "pass one example or more, with batch axes in front of that shape."
+        )
     if not jnp.issubdtype(levels.dtype, jnp.integer):
         raise ValueError(
             f"discrete_log_prob: levels have dtype {levels.dtype}; pass integers, or call log_prob for real numbers."

@@ -4,7 +4,6 @@ log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v f
 """
 
 import math
-import warnings
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import diffrax
@@ -18,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import stats
 
 from sgm.checks import check_at_least, check_examples, check_finite
-from sgm.likelihood.accuracy import check_accuracy, to_accuracy
+from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
@@ -47,7 +46,8 @@ class LogProb(eqx.Module):
     - `nfe`: evaluations of the velocity and its divergence, of all solves.
     - `result`: `diffrax.RESULTS`, successful or the reason why not.
     - `solver_error`: an estimate of the solver's error in nats; None unless `accuracy` was asked for.
-    - `accurate`: whether (stderr^2 + solver_error^2)^(1/2) is within the accuracy; None unless one was asked for.
+    - `accurate`: whether (stderr^2 + solver_error^2)^(1/2) is within the accuracy, which leaves out what the prior at
+      t1 is off by (see `prior_mismatch`); None unless one was asked for.
     """
 
     value: Float[Array, "*batch"]
@@ -94,7 +94,8 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     - `trace`: how the divergence is found: `Exact()`, `Hutchinson(count)`, `Probing(strides)`.
     - `solver`: an explicit Runge-Kutta method of Diffrax; each example has steps of its own.
     - `controller`: its adaptive step size controller, by default `diffrax.PIDController(rtol=1e-5, atol=1e-5)`.
-    - `accuracy`: in nats; then tolerances, and the number of probes, are chosen for each example (see `to_accuracy`).
+    - `accuracy`: of the solver and the probes together, as a standard error in nats; then tolerances, and the number of
+      probes, are chosen for each example (see `to_accuracy`).
       Values are looked at to choose, so that neither `jax.jit` nor `jax.grad` can go through.
     - `prior`: the density of x at t1 in place of `sde.prior`.
     - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
@@ -130,12 +131,8 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     else:
         check_accuracy(accuracy, controller, (sde, model, x, keys, cond))
         result = to_accuracy(solve, trace, accuracy, keys, n, model.shape)
-        missed = np.count_nonzero(~result.accurate)
-        if missed and not full:
-            warnings.warn(
-                f"log_prob: {missed} of {n} values are not known to accuracy = {accuracy}; full=True says which.",
-                stacklevel=2,
-            )
+        if not full:
+            warn_of_missed("log_prob", result.accurate, accuracy)
     result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
     return result if full else result.value
 

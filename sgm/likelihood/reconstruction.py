@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.checks import check_examples
+from sgm.checks import check_examples, check_finite
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
@@ -25,7 +25,10 @@ def reconstruction(
     Source: Song et al. 2021 (arXiv:2101.09258).
     """
     batch = check_examples("reconstruction", x, model.shape)
-    check_examples("reconstruction", x0, model.shape)
+    if x0.shape != x.shape:
+        raise ValueError(f"reconstruction: x0 has shape {x0.shape}, but x has {x.shape}; pass them in pairs.")
+    check_finite("reconstruction", x0)
+    check_finite("reconstruction", x)
     cond, cond_axis = flat_condition("reconstruction", model, cond, batch)
     n = math.prod(batch)
 

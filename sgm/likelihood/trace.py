@@ -24,7 +24,7 @@ Distribution = Callable[..., Array]
 
 
 class AbstractTrace(eqx.Module):
-    """A way to estimate tr J along a path. `chunk` products are taken at a time, and set the memory that it takes."""
+    """A way to estimate tr J along a path, `chunk` products at a time, which set the memory of each example."""
 
     @property
     @abstractmethod
@@ -144,7 +144,7 @@ class Probing(AbstractTrace):
     colour, zero elsewhere, gives sum_colours v . J v = tr J + sum over pairs of one colour: pairs of entries less than
     a stride apart, where J of an image is largest, add no noise. `Probing((2, 2, 1))` takes four products for each of
     `count` draws of the signs, `Probing((2, 2, 3))` twelve, which keep three channels apart as well. Strides as large
-    as the axes are exact.
+    as the axes are exact. The error needs a `count` of two or more.
 
     The products of different colours are independent; the degrees of freedom of their summed variances are Welch and
     Satterthwaite's.
@@ -188,8 +188,9 @@ class Probing(AbstractTrace):
         by_colour = estimates.reshape(self.count, -1)
         variances = jnp.var(jax.lax.stop_gradient(by_colour), axis=0, ddof=1) / self.count
         variance = jnp.sum(variances)
-        # Where nothing varies, the estimate is exact.
-        dof = jnp.where(variance > 0, (self.count - 1) * variance**2 / jnp.sum(variances**2), jnp.inf)
+        # Where nothing varies, the estimate is exact. As shares, since squares of small variances vanish.
+        shares = variances / variance
+        dof = jnp.where(variance == 0, jnp.inf, (self.count - 1) / jnp.sum(shares**2))
         return jnp.sum(jnp.mean(by_colour, axis=0)), jnp.sqrt(variance), dof
 
 

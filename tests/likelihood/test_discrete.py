@@ -3,7 +3,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from scipy import stats
-from truth import gaussian
+from truth import Shifted, gaussian
 
 import sgm
 from sgm.likelihood import TruncatedNormalDequantisation, UniformDequantisation, discrete_log_prob
@@ -81,14 +81,28 @@ def test_bits_do_not_depend_on_levels_range_or_type(dtype, count, low, high):
     np.testing.assert_allclose(sgm.bits_per_dim(value, 3, levels=None), -flat / 3 / np.log(2), rtol=1e-4)
 
 
-def test_conditions_and_error_bars_pass_through():
+def test_error_bars_pass_through():
     model, sde = gaussian(16), sgm.VP()
     levels = jr.randint(jr.key(1), (3, 16), 0, COUNT)
-    result = discrete_log_prob(
-        sde, model, levels, jr.key(2), count=COUNT, samples=2, trace=sgm.Hutchinson(4), full=True
-    )
+    options = {"count": COUNT, "samples": 2, "trace": sgm.Hutchinson(4)}
+    result = discrete_log_prob(sde, model, levels, jr.key(2), full=True, **options)
     assert result.value.shape == result.stderr.shape == (3,) and result.draws.value.shape == (2, 3)
     assert bool(jnp.all(result.stderr > 0)) and bool(jnp.all(result.stderr <= result.draws.stderr.max(0)))
+
+
+def test_each_image_has_its_condition():
+    levels = jnp.asarray([[4, 2], [4, 2]])
+    cond = sgm.Condition(params=jnp.asarray([[0.2, -0.3], [3.0, 3.0]]))
+    options = {"count": COUNT, "samples": 3, "trace": sgm.Exact()}
+    values = discrete_log_prob(sgm.VP(), Shifted(0.3), levels, jr.key(0), cond=cond, **options)
+    assert float(values[0]) > float(values[1]) + 10
+    with pytest.raises(ValueError, match=r"discrete_log_prob: the parts of cond"):
+        discrete_log_prob(sgm.VP(), Shifted(0.3), LEVELS, jr.key(0), cond=cond, **options)
+
+
+def test_a_missed_accuracy_is_told():
+    with pytest.warns(UserWarning, match=r"discrete_log_prob: \d of 4 values are not known to accuracy = 1e-09"):
+        discrete_log_prob(sgm.VP(), MODEL, LEVELS, jr.key(0), count=COUNT, trace=sgm.Exact(), accuracy=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +111,8 @@ def test_conditions_and_error_bars_pass_through():
         (jnp.ones((1, 2)), {}, "levels have dtype float32; pass integers, or call log_prob"),
         (jnp.asarray([[0, 8]]), {}, r"levels lie in 0 \.\.\. 8; pass levels from 0 to count - 1 = 7"),
         (jnp.asarray([[-1, 3]]), {}, r"levels lie in -1 \.\.\. 3"),
+        (jnp.ones((3, 5), int), {}, r"levels have shape \(3, 5\), but the model is of examples of shape \(2,\)"),
+        (LEVELS, {"low": 1.0, "high": -1.0}, r"low = 1\.0, high = -1\.0; pass low < high"),
         (LEVELS, {"samples": 0}, "samples = 0; pass samples >= 1"),
     ],
 )

@@ -8,7 +8,6 @@ import pytest
 from truth import FOUR, PROCESSES, Shifted, gaussian, mixture, shared_range, slopes
 
 import sgm
-from sgm.checks import check_examples
 
 MODELS = {"gaussian 2": gaussian(2), "gaussian 16": gaussian(16), "mixture 2": mixture(2), "mixture 16": mixture(16)}
 
@@ -178,9 +177,10 @@ def test_wrong_arguments_are_named(x, options, message):
         sgm.log_prob(sgm.VP(), gaussian(2), x, **options)
 
 
+@pytest.mark.usefixtures("types_unchecked")
 def test_integer_images_are_refused():
-    with pytest.raises(ValueError, match=r"check: x has dtype int32, but .* scale integer levels first"):
-        check_examples("check", jnp.ones(2, jnp.int32), (2,))
+    with pytest.raises(ValueError, match=r"log_prob: x has dtype int32, but .* scale integer levels first"):
+        sgm.log_prob(sgm.VP(), gaussian(2), jnp.ones(2, jnp.int32), trace=sgm.Exact())
 
 
 def test_float32_works_in_a_float64_session(float64):

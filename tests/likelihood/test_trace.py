@@ -79,6 +79,15 @@ def test_probing_is_exact_where_strides_are_the_axes():
     assert float(stderr) < 1e-5 and float(dof) > 1
 
 
+def test_small_spreads_have_degrees_of_freedom():
+    trace = sgm.Probing((2,), 3)
+    products = 1e-13 * jnp.asarray([1.0, 2.0, 1.5, 0.5, 0.7, 3.0])
+    _, stderr, dof = trace.combine(products)
+    _, large_stderr, large_dof = trace.combine(1e13 * products)
+    np.testing.assert_allclose(dof, large_dof, rtol=1e-4)
+    np.testing.assert_allclose(1e13 * stderr, large_stderr, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "trace",
     [sgm.Hutchinson(2), sgm.Hutchinson(8), sgm.Hutchinson(16, jr.normal), sgm.Probing((4,), 4)],
