@@ -16,6 +16,13 @@ jax.config.update("jax_compilation_cache_max_size", 2**30)
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _free_compiled_functions():
+    """A process may hold only so many mapped pieces of memory, of which each compiled function takes some."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def float64():
     """Double precision for the whole test."""
