@@ -3,15 +3,15 @@
     pip install blackjax
     python docs/examples/infer_field.py
 
-A diffusion model of fields given their parameters is trained on simulations; BlackJAX samples the parameters of one
-field from its likelihood, `sgm.log_prob`, and the uniform prior. The exact posterior is known, and printed beside it:
+A diffusion model of fields given their parameters is trained on simulations. BlackJAX then samples the parameters of
+one field, from the likelihood `sgm.log_prob` and the uniform prior. The exact posterior is known: the script prints both
+and draws them in figs/infer_field.png. In 6 minutes on two cores that others used too, 4 of them training, it printed
 
-               exact          NUTS           shift / std  ratio of std
-    amplitude  1.017 ± 0.201  0.987 ± 0.171  -0.15        0.85
-    slope      1.817 ± 0.385  1.800 ± 0.370  -0.05        0.96
+               truth  exact          NUTS           shift / std  ratio of std  effective samples
+    amplitude  0.90   1.017 ± 0.201  0.987 ± 0.171  -0.15        0.85          208
+    slope      1.80   1.817 ± 0.385  1.800 ± 0.370  -0.05        0.96          112
 
-500 samples had 208 and 112 effective ones, so that the shifts have errors of 0.07 and 0.09. On two CPU cores training
-took 195 s and NUTS 104 s, with its compilation and adaptation; no sample diverged.
+with no divergences. A shift's standard error from the number of effective samples alone is 0.07 to 0.09.
 """
 
 import tempfile
