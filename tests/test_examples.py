@@ -87,6 +87,6 @@ def test_script(infer_field, tmp_path, capsys):
     assert samples.shape == (20, 2) and np.unique(samples, axis=0).shape[0] > 5
     assert np.all((samples > jnp.asarray([0.5, 1.0])) & (samples < jnp.asarray([1.5, 3.0])))
     printed = capsys.readouterr().out
-    assert "0 divergences" in printed and "amplitude  0.90" in printed
+    assert ", 0 divergences" in printed and "amplitude  0.90" in printed
     with PIL.Image.open(tmp_path / "figs" / "field.png") as picture:
         assert min(picture.size) > 500
