@@ -151,7 +151,8 @@ def measure_solvers(run):
     sde, model, x = digits(run, 32)
     finest = {"trace": sgm.Exact(), "controller": controller(1e-6), "solver": diffrax.Dopri8()}
     by_solver = {label: (own_steps, solver, {}) for label, solver in SOLVERS.items()}
-    by_solver["Tsit5, PI"] = (own_steps, diffrax.Tsit5(), {"pcoeff": 0.3, "icoeff": 0.4})
+    for label in ("Tsit5", "Dopri5"):
+        by_solver[f"{label}, PI"] = (own_steps, SOLVERS[label], {"pcoeff": 0.3, "icoeff": 0.4})
     by_solver["Tsit5, shared steps"] = (shared_steps, diffrax.Tsit5(), {})
     start = MIXTURE.marginal(sde, sde.t0)
     points = start.sample(jr.key(0), 500)
