@@ -204,8 +204,8 @@ class EvaluateConfig:
     """Of hutchinson; of probing, draws of the signs."""
     stride: int = 2
     """Of probing, along height and width; channels are kept apart."""
-    chunk: int = 64
-    """Products with the Jacobian that are taken at a time, for each example: it sets the memory."""
+    chunk: int | None = None
+    """Products with the Jacobian that are taken at a time, over the whole batch: it sets the memory."""
     tolerance: float = 1e-5
     """Of the adaptive solve, where no accuracy is asked for."""
     accuracy: float | None = None

@@ -146,11 +146,18 @@ def gaussian_bits_per_dim(data: AbstractDataset, split: str, n: int, key: PRNGKe
     if data.levels is None or not data.size("train") > dim <= 4096:
         return None
     key_train, key_test = jr.split(key)
-    train, test = (
-        np.asarray(dequantise(data.rows(part, 0, count)[0], data.levels, part_key), np.float64).reshape(-1, dim)
-        for part, count, part_key in (("train", data.size("train"), key_train), (split, n, key_test))
-    )
-    mean, cov = train.mean(axis=0), np.cov(train, rowvar=False)
+
+    def rows(part, start, stop, key):
+        return np.asarray(dequantise(data.rows(part, start, stop)[0], data.levels, key), np.float64).reshape(-1, dim)
+
+    total, block = data.size("train"), 4096
+    mean, second = np.zeros(dim), np.zeros((dim, dim))
+    for start in range(0, total, block):
+        part = rows("train", start, min(start + block, total), jr.fold_in(key_train, start))
+        mean += part.sum(axis=0) / total
+        second += part.T @ part / total
+    cov = (second - np.outer(mean, mean)) * total / (total - 1)
+    test = rows(split, 0, n, key_test)
     quadratic = np.sum((test - mean) * np.linalg.solve(cov, (test - mean).T).T, axis=1)
     log_probs = -0.5 * (quadratic + np.linalg.slogdet(cov).logabsdet + dim * math.log(2 * math.pi))
     return average(np.asarray(bits_per_dim(log_probs.astype(np.float32), dim, levels=data.levels)))

@@ -142,11 +142,14 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
     def of_batch(shared, each):
         sde, model, shared_cond, controller, prior = shared
 
+        examples = each[0].shape[0]
+
         def of_one(each):
             x, cond, key, tolerance = each
             cond = shared_cond if cond is None else cond
             steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            return _log_prob_one(sde, model, x, key, cond, trace, solver, steps, prior, adjoint)
+            flow = _FlowAndDivergence(model, cond, trace, examples)
+            return _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
 
         # Adaptive steps need the digits that TF32 matrix products would take.
         with jax.default_matmul_precision("highest"):
@@ -155,14 +158,15 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
     return spread(of_batch, (sde, model, shared_cond, controller, prior), each, mesh)
 
 
-def _log_prob_one(sde, model, x, key, cond, trace, solver, controller, prior, adjoint):
+def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
+    trace = flow.trace
     # In the precision of x: Diffrax would promote the state to that of the times.
     start, end, scale0, scale1 = (part(t).astype(x.dtype) for part in (sde.theta, sde.rho) for t in (sde.t0, sde.t1))
     u0 = x / scale0
     drawn = trace.draw(key, u0)
     no_change = jnp.zeros_like(trace.estimates(jnp.zeros(trace.products(x.shape), u0.dtype)))
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_FlowAndDivergence(model, cond, trace)),
+        diffrax.ODETerm(flow),
         solver,
         start,
         end,
@@ -195,10 +199,15 @@ class _FlowAndDivergence(eqx.Module):
     model: AbstractModel
     cond: Condition | None
     trace: AbstractTrace
+    examples: int = eqx.field(static=True)
 
     def __call__(self, theta, state, drawn):
         u, _ = state
-        velocity, products = self.trace.along(lambda u: self.model.predict(theta, u, self.cond).velocity, u, drawn)
+
+        def field(u):
+            return self.model.predict(theta, u, self.cond).velocity
+
+        velocity, products = self.trace.along(field, u, drawn, self.examples)
         return velocity, self.trace.estimates(products)
 
 

@@ -22,14 +22,17 @@ Estimates = Float[Array, " estimates"]
 Scalar = Float[Array, ""]
 Distribution = Callable[..., Array]
 
+_ENTRIES = 2**18  # Of the vectors of one chunk, where none is given.
+
 
 class AbstractTrace(eqx.Module):
-    """A way to estimate tr J along a path, `chunk` products at a time, which set the memory of each example."""
+    """A way to estimate tr J along a path, a `chunk` of products at a time, which sets the memory."""
 
     @property
     @abstractmethod
-    def chunk(self) -> int:
-        """How many products are taken at a time."""
+    def chunk(self) -> int | None:
+        """How many products are taken at a time, over all examples that are solved together, at least one each; None
+        for 2^18 / D of them."""
 
     @abstractmethod
     def check(self, key: PRNGKeyArray | None, shape: tuple[int, ...]) -> None:
@@ -56,31 +59,34 @@ class AbstractTrace(eqx.Module):
         """The integral of tr J, its standard error, and the degrees of freedom with which the latter is known."""
 
     def along(
-        self, field: Callable[[Example], Example], x: Example, drawn: Any
+        self, field: Callable[[Example], Example], x: Example, drawn: Any, examples: int = 1
     ) -> tuple[Example, Float[Array, " products"]]:
-        """The field at `x`, and the products v . J v of its Jacobian there with each probe."""
+        """The field at `x`, and the products v . J v of its Jacobian there with each probe.
 
-        def contract(index):
+        `examples` says how many of them are vmapped over, and so share the chunk.
+        """
+        value, jacobian = jax.linearize(field, x)
+
+        def product(index):
             probe = self.probe(drawn, index, x)
-            value, tangent = jax.jvp(field, (x,), (probe,))
-            return value, jnp.vdot(probe, tangent)
+            return jnp.vdot(probe, jacobian(probe))
 
         count = self.products(x.shape)
-        if count <= self.chunk:
-            return jax.vmap(contract, out_axes=(None, 0))(jnp.arange(count))
+        chunk = max(1, (self.chunk or _ENTRIES // x.size) // examples)
+        if count <= chunk:
+            return value, jax.vmap(product)(jnp.arange(count))
         # Chunks of one length, so that they share a compiled body; what is left over in the last is thrown away.
-        chunks = jnp.arange(math.ceil(count / self.chunk) * self.chunk).reshape(-1, self.chunk)
-        products = jax.lax.map(lambda indices: jax.vmap(lambda index: contract(index)[1])(indices), chunks)
-        return field(x), products.reshape(-1)[:count]
+        chunks = jnp.arange(math.ceil(count / chunk) * chunk).reshape(-1, chunk)
+        return value, jax.lax.map(jax.vmap(product), chunks).reshape(-1)[:count]
 
 
 class Exact(AbstractTrace):
-    """tr J itself, by one Jacobian-vector product a dimension, `chunk` of them at a time."""
+    """tr J itself, by one Jacobian-vector product a dimension."""
 
-    chunk: int = eqx.field(static=True, default=64)
+    chunk: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_at_least("Exact", "chunk", self.chunk)
+        _check_chunk("Exact", self.chunk)
 
     def check(self, key, shape):
         pass
@@ -111,11 +117,11 @@ class Hutchinson(AbstractTrace):
 
     count: int = eqx.field(static=True, default=4)
     distribution: Distribution = eqx.field(static=True, default=jr.rademacher)
-    chunk: int = eqx.field(static=True, default=64)
+    chunk: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_at_least("Hutchinson", "count", self.count)
-        check_at_least("Hutchinson", "chunk", self.chunk)
+        _check_chunk("Hutchinson", self.chunk)
 
     def check(self, key, shape):
         _check_key("Hutchinson", key)
@@ -153,12 +159,12 @@ class Probing(AbstractTrace):
 
     strides: tuple[int, ...] = eqx.field(static=True)
     count: int = eqx.field(static=True, default=4)
-    chunk: int = eqx.field(static=True, default=64)
+    chunk: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_at_least("Probing", "the smallest stride", min(self.strides, default=0))
         check_at_least("Probing", "count", self.count)
-        check_at_least("Probing", "chunk", self.chunk)
+        _check_chunk("Probing", self.chunk)
 
     def check(self, key, shape):
         _check_key("Probing", key)
@@ -192,6 +198,11 @@ class Probing(AbstractTrace):
         shares = variances / variance
         dof = jnp.where(variance == 0, jnp.inf, (self.count - 1) / jnp.sum(shares**2))
         return jnp.sum(jnp.mean(by_colour, axis=0)), jnp.sqrt(variance), dof
+
+
+def _check_chunk(name, chunk):
+    if chunk is not None:
+        check_at_least(name, "chunk", chunk)
 
 
 def _check_key(name, key):

@@ -186,9 +186,10 @@ def measure_overhead():
         x, keys = 0.5 * jr.normal(jr.key(1), (batch, *shape)), jr.split(jr.key(2), batch)
 
         @eqx.filter_jit
-        def evaluation(theta, x, keys, model=model, trace=trace):
+        def evaluation(theta, x, keys, model=model, trace=trace, batch=batch):
             def one(theta, x, key):
-                return trace.along(lambda u: model.predict(theta, u).velocity, x, trace.draw(key, x))
+                drawn = trace.draw(key, x)
+                return trace.along(lambda u: model.predict(theta, u).velocity, x, drawn, batch)
 
             with jax.default_matmul_precision("highest"):
                 return jax.vmap(one)(theta, x, keys)
@@ -219,7 +220,7 @@ def measure_exact():
             return eqx.combine(arrays, static).predict(jnp.asarray(0.7), u).velocity
 
         product = jax.jit(lambda arrays, x, v, field=field: jax.jvp(lambda u: field(arrays, u), (x,), (v,)))
-        for chunk in (16, 64, 256):
+        for chunk in (16, 85, 256):
             trace = sgm.Exact(chunk=chunk)
 
             def along(arrays, x, trace=trace, field=field):

@@ -192,6 +192,26 @@ def unet():
     measure_unet("CIFAR-10 UNet", cifar_unet(), CIFAR, 8, rounds=3)
 
 
+def products_alone(preset, batch, depth):
+    """The four products of each block and nothing between them, in a scan; the same with gradients."""
+    width, patch = (sgm.nn.DIT_PRESETS[preset][name] for name in ("width", "patch"))
+    sizes = ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
+    keys = jr.split(jr.key(0), len(sizes))
+    kernels = [jr.normal(key, (depth, *size)) / size[0] ** 0.5 for key, size in zip(keys, sizes, strict=True)]
+    x = jr.normal(jr.key(1), (batch * CIFAR[0] * CIFAR[1] // patch**2, width))
+
+    def block(x, kernels):
+        attention, mixed, inlet, outlet = kernels
+        x = x + (x @ attention)[:, :width] @ mixed
+        return x + (x @ inlet) @ outlet, None
+
+    def loss(kernels, x):
+        return jnp.sum(jax.lax.scan(block, x, kernels)[0] ** 2)
+
+    forward, gradients = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
+    return lambda: forward(kernels, x), lambda: gradients(kernels, x)
+
+
 def measure_dit(preset, batch, rounds, depth):
     network = randomise(dit(preset, depth=depth))
     call, args = forward(network, CIFAR, batch)
@@ -199,13 +219,23 @@ def measure_dit(preset, batch, rounds, depth):
     gradients = eqx.filter_jit(loss_and_gradients)
     timed = {"forward": compiled(call, args)[0], "step": trainer(network, CIFAR, batch)}
     timed["gradients"] = lambda: gradients(*fixed, state.model, state.step)
-    once, step, without = walls(timed, rounds).values()
-    return preset, 1e3 * once, products(call, args)[0] / once / 1e9, step / once, "3.3", without / once
+    timed["bare"], timed["bare gradients"] = products_alone(preset, batch, depth)
+    once, step, without, bare, bare_gradients = walls(timed, rounds).values()
+    gflops = products(call, args)[0] / once / 1e9
+    return preset, 1e3 * once, gflops, step / once, "3.3", without / once, bare_gradients / bare
 
 
 def dits(presets=("S/4", "S/2", "B/4", "B/2"), batch=8, rounds=5, depth=4):
     print(f"## DiT of depth {depth}, 32x32x3, batch {batch}\n")
-    head = "preset", "forward (ms)", "forward (GFLOP/s)", "step over forward", "aim", "without the update"
+    head = (
+        "preset",
+        "forward (ms)",
+        "forward (GFLOP/s)",
+        "step over forward",
+        "aim",
+        "without the update",
+        "bare products",
+    )
     table(head, *(measure_dit(preset, batch, rounds, depth) for preset in presets))
 
 
