@@ -6,22 +6,41 @@ from sgm.likelihood import Exact, Hutchinson, LogProb, Probing, bits_per_dim, lo
 from sgm.loss import score_matching_loss
 from sgm.model import Condition, ScoreModel
 from sgm.sample import sample
-from sgm.sde import VE, VP, Rectified, SubVP
-from sgm.solve import EulerMaruyama, ProbabilityFlow, ReverseSDE
+from sgm.sde import VE, VP, DiscreteChain, Rectified, SubVP
+from sgm.solve import (
+    DDIM,
+    Ancestral,
+    DPMSolverPP,
+    EDMHeun,
+    EulerMaruyama,
+    PredictorCorrector,
+    ProbabilityFlow,
+    ReverseSDE,
+    SDEDPMSolverPP,
+    SingleDPMSolverPP,
+)
 
 __all__ = [
+    "DDIM",
     "VE",
     "VP",
+    "Ancestral",
     "Condition",
+    "DPMSolverPP",
+    "DiscreteChain",
+    "EDMHeun",
     "EulerMaruyama",
     "Exact",
     "Hutchinson",
     "LogProb",
+    "PredictorCorrector",
     "ProbabilityFlow",
     "Probing",
     "Rectified",
     "ReverseSDE",
+    "SDEDPMSolverPP",
     "ScoreModel",
+    "SingleDPMSolverPP",
     "SubVP",
     "bits_per_dim",
     "data",

@@ -53,6 +53,11 @@ def check_time(call: str, sde, t) -> None:
         )
 
 
+def check_order(call: str, order: int) -> None:
+    if order not in (1, 2, 3):
+        raise ValueError(f"{call}: order = {order}; pass 1, 2 or 3.")
+
+
 def check_at_least(call: str, name: str, value: float, least: float = 1) -> None:
     if value < least:
         raise ValueError(f"{call}: {name} = {value}; pass {name} >= {least}.")

@@ -142,13 +142,13 @@ def gaussian_bits_per_dim(data: AbstractDataset, split: str, n: int, key: PRNGKe
     On the first `n` examples of a split; None where there are fewer training images than dimensions, or more than 4096
     dimensions.
     """
-    dim = math.prod(data.shape)
-    if data.levels is None or not data.size("train") > dim <= 4096:
+    dim, levels = math.prod(data.shape), data.levels
+    if levels is None or not data.size("train") > dim <= 4096:
         return None
     key_train, key_test = jr.split(key)
 
     def rows(part, start, stop, key):
-        return np.asarray(dequantise(data.rows(part, start, stop)[0], data.levels, key), np.float64).reshape(-1, dim)
+        return np.asarray(dequantise(data.rows(part, start, stop)[0], levels, key), np.float64).reshape(-1, dim)
 
     total, block = data.size("train"), 4096
     mean, second = np.zeros(dim), np.zeros((dim, dim))
@@ -160,4 +160,4 @@ def gaussian_bits_per_dim(data: AbstractDataset, split: str, n: int, key: PRNGKe
     test = rows(split, 0, n, key_test)
     quadratic = np.sum((test - mean) * np.linalg.solve(cov, (test - mean).T).T, axis=1)
     log_probs = -0.5 * (quadratic + np.linalg.slogdet(cov).logabsdet + dim * math.log(2 * math.pi))
-    return average(np.asarray(bits_per_dim(log_probs.astype(np.float32), dim, levels=data.levels)))
+    return average(np.asarray(bits_per_dim(log_probs.astype(np.float32), dim, levels=levels)))

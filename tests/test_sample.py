@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from scipy import stats
-from truth import FOUR, PROCESSES, Shifted, gaussian, mixture, shared_range, slopes
+from truth import FOUR, PROCESSES, Shifted, gaussian, mixture, moments_agree, shared_range, slopes
 
 import sgm
 from sgm.model import Empirical, Gaussian
@@ -20,14 +20,6 @@ METHODS = {
     "ProbabilityFlow fixed": sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(50, ThetaGrid())),
 }
 TIGHT = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-6, atol=1e-6))
-
-
-def moments_agree(x, model, n):
-    """Mean and covariance within five standard errors, and 1% for the method's own error."""
-    cov = model.eigenvectors * model.eigenvalues @ model.eigenvectors.T
-    std = np.sqrt(np.diag(cov))
-    np.testing.assert_array_less(np.abs(x.mean(0) - model.mean), (5 / np.sqrt(n) + 0.01) * std)
-    np.testing.assert_array_less(np.abs(np.cov(x.T) - cov), (5 * np.sqrt(2 / n) + 0.02) * np.outer(std, std))
 
 
 @pytest.mark.parametrize("process", FOUR)

@@ -81,3 +81,11 @@ def slopes(function, at, direction, step=1e-5):
 
     products = jax.tree.map(jnp.vdot, jax.grad(function)(at), direction)
     return float(sum(jax.tree.leaves(products))), (along(step) - along(-step)) / (2 * step)
+
+
+def moments_agree(x, model, n):
+    """Mean and covariance within five standard errors, and 1% for the method's own error."""
+    cov = model.eigenvectors * model.eigenvalues @ model.eigenvectors.T
+    std = np.sqrt(np.diag(cov))
+    np.testing.assert_array_less(np.abs(x.mean(0) - model.mean), (5 / np.sqrt(n) + 0.01) * std)
+    np.testing.assert_array_less(np.abs(np.cov(x.T) - cov), (5 * np.sqrt(2 / n) + 0.02) * np.outer(std, std))

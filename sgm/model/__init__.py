@@ -7,10 +7,17 @@ from sgm.model.analytic import GaussianMixture as GaussianMixture
 from sgm.model.base import AbstractModel as AbstractModel
 from sgm.model.base import Estimate as Estimate
 from sgm.model.condition import Condition as Condition
+from sgm.model.guidance import Clipped as Clipped
+from sgm.model.kernel import AbstractVariance as AbstractVariance
+from sgm.model.kernel import FixedLarge as FixedLarge
+from sgm.model.kernel import FixedSmall as FixedSmall
+from sgm.model.kernel import Interpolated as Interpolated
+from sgm.model.kernel import Learned as Learned
 from sgm.model.prediction import AbstractPrediction as AbstractPrediction
 from sgm.model.prediction import Denoised as Denoised
 from sgm.model.prediction import Karras as Karras
 from sgm.model.prediction import Noise as Noise
 from sgm.model.prediction import Score as Score
 from sgm.model.prediction import Velocity as Velocity
+from sgm.model.prediction import WithVariance as WithVariance
 from sgm.model.score_model import ScoreModel as ScoreModel

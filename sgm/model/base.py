@@ -23,11 +23,16 @@ Example = Float[Array, "*shape"]
 
 
 class Estimate(eqx.Module):
-    """The conditional means E[x0 | u], E[noise | u] and E[velocity | u]."""
+    """The conditional means E[x0 | u], E[noise | u] and E[velocity | u].
+
+    `log_variance` is the second output of a model that has one: how far the log-variance of a reverse transition is
+    moved, as a variance of `sgm.model.kernel` reads it.
+    """
 
     denoised: Example
     noise: Example
     velocity: Example
+    log_variance: Example | None = None
 
 
 def from_denoised(theta: Scalar, u: Example, denoised: Example) -> Estimate:

@@ -1,5 +1,6 @@
 """What a network's output means."""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -45,6 +46,26 @@ class Score(AbstractPrediction):
 
     def estimate(self, network, theta, u):
         return from_noise(theta, u, -jnp.sin(theta) * network(u))
+
+
+class WithVariance(AbstractPrediction):
+    """The first half of the output's last axis is that of `mean`; the second is the model's second output.
+
+    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, section 3.1).
+    """
+
+    mean: AbstractPrediction = Noise()
+
+    def estimate(self, network, theta, u):
+        second = []
+
+        def first(inputs):
+            output, rest = jnp.split(network(inputs), 2, axis=-1)
+            second.append(rest)
+            return output
+
+        estimate = self.mean.estimate(first, theta, u)
+        return dataclasses.replace(estimate, log_variance=second[0])
 
 
 class Karras(AbstractPrediction):

@@ -4,14 +4,15 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Float64, Real
 
 Time = Real[ArrayLike, "*time"]
 OfTime = Float[Array, "*time"]
 
 
 class AbstractSchedule(eqx.Module):
-    """A monotone integrated rate `B(t)` on [0, 1], with its inverse."""
+    """A monotone integrated rate `B(t)`, with its inverse."""
 
     @abstractmethod
     def integral(self, t: Time) -> OfTime:
@@ -77,3 +78,40 @@ class Cosine(AbstractSchedule):
         start, margin = self._angles()
         theta = jnp.arctan(jnp.sqrt(jnp.expm1(integral)))
         return (theta - start) / (jnp.pi / 2 - start - margin)
+
+
+class PiecewiseConstant(AbstractSchedule):
+    """A rate that is constant on each of N equal steps of [0, end]: `increments` are its integrals over them.
+
+    At the end of a step the rate is that of the step before, as a chain has it.
+    """
+
+    increments: Float[np.ndarray | Array, " steps"]
+    integrals: Float[np.ndarray | Array, " steps+1"]
+    end: float
+
+    def __init__(self, increments: Float64[np.ndarray, " steps"], end: float = 1.0):
+        self.increments = increments
+        self.integrals = np.concatenate([[0.0], np.cumsum(increments)])
+        self.end = end
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.increments)
+
+    def integral(self, t):
+        position = jnp.asarray(t, jnp.result_type(float)) * (self.steps / self.end)
+        step = jnp.clip(jnp.ceil(position).astype(int) - 1, 0, self.steps - 1)
+        increments, integrals = self._tables()
+        return integrals[step] + (position - step.astype(position.dtype)) * increments[step]
+
+    def inverse(self, integral):
+        increments, integrals = self._tables()
+        integral = jnp.asarray(integral, integrals.dtype)
+        step = jnp.clip(jnp.searchsorted(integrals, integral) - 1, 0, self.steps - 1)
+        position = step.astype(integral.dtype) + (integral - integrals[step]) / increments[step]
+        return position * (self.end / self.steps)
+
+    def _tables(self):
+        return tuple(jnp.asarray(table, jnp.result_type(float)) for table in (self.increments, self.integrals))

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from diffrax import AbstractBrownianPath, BrownianIncrement, SpaceTimeLevyArea
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 
 class GridBrownianPath(AbstractBrownianPath):
@@ -30,13 +30,17 @@ class GridBrownianPath(AbstractBrownianPath):
     def evaluate(self, t0, t1=None, left=True, use_levy=False):
         if t1 is None:
             raise ValueError("GridBrownianPath: got one time; it has increments over whole steps of its grid only.")
-        # The midpoint, so that rounding of the ends cannot choose a neighbour.
-        step = jnp.searchsorted(self.ts, 0.5 * (t0 + t1)) - 1
-        key_w, key_h = jr.split(jr.fold_in(self.key, step))
         dt = jnp.asarray(t1 - t0, self.shape.dtype)
-        w = jnp.sqrt(dt) * jr.normal(key_w, self.shape.shape, self.shape.dtype)
+        w = jnp.sqrt(dt) * self.normal(t0, t1)
         if not use_levy:
             return w
         if self.levy_area is BrownianIncrement:
             return BrownianIncrement(dt=dt, W=w)
-        return SpaceTimeLevyArea(dt=dt, W=w, H=jnp.sqrt(dt / 12) * jr.normal(key_h, w.shape, w.dtype))
+        return SpaceTimeLevyArea(dt=dt, W=w, H=jnp.sqrt(dt / 12) * self.normal(t0, t1, 1))
+
+    def normal(self, t0: Real[ArrayLike, ""], t1: Real[ArrayLike, ""], which: int = 0) -> Float[Array, "*shape"]:
+        """Independent standard normal numbers, of each interval and each `which`."""
+        # The midpoint, so that rounding of the ends cannot choose a neighbour.
+        step = jnp.searchsorted(self.ts, 0.5 * (t0 + t1)) - 1
+        key = jr.split(jr.fold_in(self.key, step))[which]
+        return jr.normal(key, self.shape.shape, self.shape.dtype)

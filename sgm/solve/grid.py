@@ -4,10 +4,12 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from sgm.checks import check_at_least
 from sgm.sde.base import AbstractSDE
+from sgm.sde.chain import DiscreteChain
 
 
 class AbstractGrid(eqx.Module):
@@ -56,6 +58,22 @@ class KarrasGrid(AbstractGrid):
     def times(self, sde, steps):
         first, last = (jnp.tan(sde.theta(t)) ** (1 / self.power) for t in (sde.t1, sde.t0))
         return _with_ends(sde, sde.time(jnp.arctan(jnp.linspace(first, last, steps + 1)[1:-1] ** self.power)))
+
+
+class ChainGrid(AbstractGrid):
+    """A chain's own integer times, evenly strided: `chain.steps - 1` steps take all of them.
+
+    Source: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3, linear).
+    """
+
+    def times(self, sde, steps):
+        if not isinstance(sde, DiscreteChain):
+            raise ValueError(f"ChainGrid: the process is a {type(sde).__name__}; pass a DiscreteChain or another grid.")
+        if steps >= sde.steps:
+            raise ValueError(
+                f"ChainGrid: steps = {steps}, but from k = {sde.steps} to 1 there are {sde.steps - 1}; pass no more."
+            )
+        return jnp.asarray(np.rint(np.linspace(sde.steps, 1, steps + 1)), jnp.result_type(float))
 
 
 class FixedSteps(eqx.Module):

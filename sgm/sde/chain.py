@@ -1,0 +1,58 @@
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from sgm.sde.base import AbstractSDE
+from sgm.sde.schedules import PiecewiseConstant
+from sgm.sde.vp import VP, AbstractVP
+
+
+class DiscreteChain(AbstractVP):
+    """The chain x_k = sqrt(1 - beta_k) x_(k-1) + sqrt(beta_k) noise, k = 1 ... N, and a process between its steps.
+
+    It is the variance-preserving process of rate -log(1 - beta_k) on step k, so that alpha at k is the square root of
+    the product of 1 - beta_1 ... 1 - beta_k. Its time is k: t0 = 1, where all continuous tools stop, and t1 = N; x_0
+    is reached from x_1 by the chain's own last step alone. `betas` are those of `sgm.sde.linear_betas` and its like,
+    or any others, never trained.
+
+    Sources: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (DDPM, arXiv:2006.11239).
+    """
+
+    schedule: PiecewiseConstant
+    t0: float
+    t1: float
+
+    def __init__(self, betas: Float[np.ndarray | Array, " steps"]):
+        betas = np.asarray(betas, np.float64)
+        if betas.ndim != 1 or len(betas) < 2:
+            raise ValueError(f"DiscreteChain: betas of shape {betas.shape}; pass two or more along one axis.")
+        if not np.all((betas > 0) & (betas < 1)):
+            bad = int(np.flatnonzero(~((betas > 0) & (betas < 1)))[0])
+            raise ValueError(f"DiscreteChain: beta_{bad + 1} = {betas[bad]}; pass betas between 0 and 1, without them.")
+        self.schedule = PiecewiseConstant(-np.log1p(-betas), end=float(len(betas)))
+        self.t0, self.t1 = 1.0, float(len(betas))
+
+    @classmethod
+    def at_times(cls, sde: AbstractSDE, times: Float[np.ndarray | Array, " steps"]) -> "DiscreteChain":
+        """The chain whose noise levels at k = 1 ... N are those of a process at N increasing `times`."""
+        with jax.enable_x64(True):  # Single precision has no digits left for the small differences of levels.
+            log_snr = np.asarray(sde.log_snr(np.asarray(times, np.float64)))
+        rates = np.diff(np.logaddexp(0, -log_snr), prepend=0.0)
+        if not np.all(rates > 0):
+            raise ValueError("DiscreteChain.at_times: the noise does not grow with the times; pass increasing ones.")
+        return cls(-np.expm1(-rates))
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return self.schedule.steps
+
+    @property
+    def betas(self) -> Float[np.ndarray, " steps"]:
+        """beta_1 ... beta_N."""
+        return -np.expm1(-np.asarray(self.schedule.increments))
+
+    def continuous(self) -> VP:
+        """The same process on the time k/N, from 1/N to 1."""
+        schedule = PiecewiseConstant(np.asarray(self.schedule.increments), end=1.0)
+        return VP(schedule=schedule, t0=1 / self.steps, t1=1.0)

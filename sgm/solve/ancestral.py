@@ -1,0 +1,32 @@
+import equinox as eqx
+import jax.numpy as jnp
+
+from sgm.checks import check_at_least
+from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
+from sgm.solve.grid import AbstractGrid, LogSNRGrid
+from sgm.solve.sampler import AbstractSampler
+
+
+class Ancestral(AbstractSampler):
+    """u_s ~ p(u_s | u_t), the reverse transition of `sgm.model.kernel`, one evaluation a step.
+
+    On a chain's own steps, `Ancestral(chain.steps - 1, ChainGrid())`, it is the sampler of the chain: the last step of
+    all, from k = 1 to 0, is the denoised end that `sample` returns.
+    Sources: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (DDPM, arXiv:2006.11239, algorithm 2).
+    """
+
+    steps: int = eqx.field(static=True, default=500)
+    variance: AbstractVariance = FixedSmall()
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        check_at_least("Ancestral", "steps", self.steps)
+
+    @property
+    def draws(self):
+        return 1
+
+    def advance(self, predict, t, s, u, noise, memory):
+        estimate = predict(t, u)
+        std = jnp.exp(0.5 * self.variance.log_variance(s, t, estimate))
+        return posterior_mean(s, t, u, estimate.denoised) + std * noise[0], memory

@@ -1,0 +1,35 @@
+import equinox as eqx
+import jax.numpy as jnp
+
+from sgm.checks import check_at_least
+from sgm.model.kernel import cos_of, removed, sin_of
+from sgm.solve.grid import AbstractGrid, LogSNRGrid
+from sgm.solve.sampler import AbstractSampler
+
+
+class DDIM(AbstractSampler):
+    """u_s = cos_s x0_hat + (sin_s^2 - w^2)^(1/2) noise_hat + w z, w^2 = eta^2 (1 - r) sin_s^2; one evaluation a step.
+
+    r is the signal-to-noise ratio at t over that at s, and z a standard normal draw. At eta = 0 it is Euler's method on
+    x/alpha driven by sigma/alpha, of order 1; at eta = 1 the ancestral sampler of small variance.
+    Source: Song et al. 2021 (arXiv:2010.02502, eq. 12 and 16).
+    """
+
+    steps: int = eqx.field(static=True, default=50)
+    eta: float = 0.0
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        check_at_least("DDIM", "steps", self.steps)
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"DDIM: eta = {self.eta}; pass 0 <= eta <= 1.")
+
+    @property
+    def draws(self):
+        return 1
+
+    def advance(self, predict, t, s, u, noise, memory):
+        estimate = predict(t, u)
+        share = self.eta * jnp.sqrt(removed(s, t))
+        kept = jnp.sqrt(1 - share**2) * estimate.noise + share * noise[0]
+        return cos_of(s) * estimate.denoised + sin_of(s) * kept, memory
