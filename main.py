@@ -21,23 +21,18 @@ from matplotlib.figure import Figure
 
 import sgm
 from sgm import plot
-from sgm.checkpoint import CheckpointError, latest_step
-from sgm.config import (
-    Config,
-    ConfigError,
+from sgm.build import (
     build_dequantisation,
     build_recipe,
+    build_sampler,
     build_trace,
-    differences,
-    has_config,
+    build_variance,
     initial_state,
     key_for,
-    merge,
-    read_config,
     restore_state,
-    to_json,
-    write_config,
 )
+from sgm.checkpoint import CheckpointError, latest_step
+from sgm.config import Config, ConfigError, differences, has_config, read_config, to_json, write_config
 from sgm.data import AbstractGaussianField, AbstractToy, DataUnavailable, GaussianFieldMap, prefetch
 from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
 from sgm.likelihood import dequantise
@@ -51,9 +46,10 @@ CONFIGS = Path(__file__).parent / "configs"
 def main(arguments: list[str]) -> int:
     """Run the stages that the command line asks for; the exit status."""
     try:
-        config, default = parse(arguments)
+        default, rest = experiment(arguments)
+        config = options(rest, default)
         run = Path(config.run)
-        config = prepare(run, config, default)
+        config = prepare(run, config, default, rest)
         for stage in config.stages:
             print(f"== {stage}: {run}", flush=True)
             STAGES[stage](run, config)
@@ -63,8 +59,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[Config, Config]:
-    """The configuration of the command line, and that of its file alone."""
+def experiment(arguments: list[str]) -> tuple[Config, list[str]]:
+    """The configuration that --config names, and the other arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default="digits")
     known, rest = parser.parse_known_args(arguments)
@@ -77,32 +73,37 @@ def parse(arguments: list[str]) -> tuple[Config, Config]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    default = dataclasses.replace(module.config, run=f"runs/{known.config}")
-    description = (
-        f"{__doc__} NAME is one of {', '.join(names)} (default: digits); the options below are of {known.config}."
-    )
-    config = tyro.cli(
-        tyro.conf.AvoidSubcommands[Config], default=default, args=rest, prog="main.py", description=description
-    )
-    return config, default
+    return dataclasses.replace(module.config, run=f"runs/{known.config}"), rest
 
 
-def prepare(run: Path, config: Config, default: Config) -> Config:
-    """The configuration to go on with. A run with a checkpoint keeps what it was begun with."""
+def options(arguments: list[str], default: Config) -> Config:
+    """`default`, but for the options that are given."""
+    names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.py")))
+    description = f"{__doc__} NAME is one of {names} (default: digits); the options below are those of NAME."
+    return tyro.cli(
+        tyro.conf.AvoidSubcommands[Config], default=default, args=arguments, prog="main.py", description=description
+    )
+
+
+def prepare(run: Path, config: Config, default: Config, arguments: list[str]) -> Config:
+    """The configuration to go on with. A run with a checkpoint keeps what it was trained with."""
     if has_config(run) and latest_step(run) is not None:
         saved = read_config(run)
         conflicts = differences(config, saved)
         if "train" not in config.stages:
             # Options that are not given need not be repeated, but the data set must be that of the run.
-            conflicts &= differences(config, default) | {"data.type", "data.name"}
-            config = merge(saved, config, default)
+            conflicts &= {"data.type", "data.name"}
+            if not conflicts:
+                config = options(arguments, saved)
+                conflicts = differences(config, saved)
         if conflicts:
             raise ConfigError(
                 f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; "
                 "give the same --config and options to go on, or another folder with --run."
             )
-    run.mkdir(parents=True, exist_ok=True)
-    write_config(run, config)
+    if "train" in config.stages:
+        run.mkdir(parents=True, exist_ok=True)
+        write_config(run, config)
     return config
 
 
@@ -139,13 +140,13 @@ def train_stage(run: Path, config: Config) -> None:
 
 
 def sample_stage(run: Path, config: Config) -> None:
-    """Draw samples by the reverse SDE and the probability flow, and follow some paths."""
+    """Draw samples by the configured method and by the probability flow, and follow some paths."""
     sde, model = config.sde.build(), restore_state(run, config).average
-    stochastic = sgm.EulerMaruyama(config.sample.steps)
+    method, name = build_sampler(config), config.sample.method
     tolerance = config.sample.tolerance
     flow = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=tolerance, atol=tolerance))
-    print("reverse SDE", flush=True)
-    by_sde = draw(sde, model, config, stochastic)
+    print(name, flush=True)
+    by_method = draw(sde, model, config, method)
     print("probability flow", flush=True)
     by_ode = draw(sde, model, config, flow)
 
@@ -155,40 +156,40 @@ def sample_stage(run: Path, config: Config) -> None:
     print("paths", flush=True)
     if model.shape == (2,):
         cloud = first_examples(config.data, config.sample.n)
-        plot.save(plot.points({"data": cloud, "reverse SDE": by_sde, "probability flow": by_ode}), run / "samples.png")
+        plot.save(plot.points({"data": cloud, name: by_method, "probability flow": by_ode}), run / "samples.png")
         paths = draw(sde, model, config, flow, n=200, saveat=saveat)
         plot.save(plot.trajectories(paths), run / "trajectories.png")
     else:
-        picture(run / "samples_sde.png", by_sde, "reverse SDE", config.data)
-        picture(run / "samples_ode.png", by_ode, "probability flow", config.data)
-        frames = draw(sde, model, config, stochastic, n=min(6, config.sample.n), saveat=saveat)
+        picture(run / "samples.png", by_method, name, config.data)
+        picture(run / "samples_flow.png", by_ode, "probability flow", config.data)
+        frames = draw(sde, model, config, method, n=min(6, config.sample.n), saveat=saveat)
         plot.save(plot.film_strip(frames, "from noise to data"), run / "film_strip.png")
     if isinstance(config.data, GaussianFieldMap):
         print("posteriors", flush=True)
-        plot.save(posteriors(sde, model, config, config.data, stochastic), run / "posteriors.png")
+        plot.save(posteriors(sde, model, config, config.data, method), run / "posteriors.png")
 
 
 def evaluate_stage(run: Path, config: Config) -> None:
     """Evaluate the log-likelihood of a split, and print it beside its references."""
-    sde, data, options, key = config.sde.build(), config.data, config.evaluate, key_for(config, "evaluation")
-    network = dataclasses.replace(config.network, precision=options.precision)
+    sde, data, chosen, key = config.sde.build(), config.data, config.evaluate, key_for(config, "evaluation")
+    network = dataclasses.replace(config.network, precision=chosen.precision)
     model = restore_state(run, dataclasses.replace(config, network=network)).average
-    how: dict[str, Any] = {"accuracy": options.accuracy}
-    if options.accuracy is None:
-        how["controller"] = diffrax.PIDController(rtol=options.tolerance, atol=options.tolerance)
+    how: dict[str, Any] = {"accuracy": chosen.accuracy}
+    if chosen.accuracy is None:
+        how["controller"] = diffrax.PIDController(rtol=chosen.tolerance, atol=chosen.tolerance)
     # What was begun with the same options and weights goes on.
-    identity = json.dumps([to_json(dataclasses.replace(options, n=None)), to_json(data), config.seed, latest_step(run)])
+    identity = json.dumps([to_json(dataclasses.replace(chosen, n=None)), to_json(data), config.seed, latest_step(run)])
     folder = run / f"evaluation_{zlib.crc32(identity.encode()):08x}"
     result = evaluate(
         sde,
         model,
         data,
-        split=options.split,
-        n=options.n,
-        batch_size=options.batch_size,
+        split=chosen.split,
+        n=chosen.n,
+        batch_size=chosen.batch_size,
         key=key,
         dequantisation=build_dequantisation(config),
-        samples=options.samples,
+        samples=chosen.samples,
         folder=folder,
         trace=build_trace(config),
         **how,
@@ -199,7 +200,9 @@ def evaluate_stage(run: Path, config: Config) -> None:
     if data.levels is not None:
         columns["bits_per_dim"] = np.asarray(sgm.bits_per_dim(result.log_prob, math.prod(data.shape), levels=None))
     write_columns(run / "evaluation.parquet", columns)
-    report = {"split": options.split, "examples": n, "log_prob": average(result.log_prob)}
+    asked = "tolerance" if chosen.accuracy is None else "accuracy"
+    report: dict[str, Any] = {"split": chosen.split, "examples": n, "trace": chosen.trace}
+    report |= {asked: getattr(chosen, asked), "log_prob": average(result.log_prob)}
     report["unfinished"] = int(np.sum(~np.isfinite(result.log_prob)))
     report["inaccurate"] = int(np.sum(~result.accurate)) - report["unfinished"]
     report["evaluations"], report["seconds"] = float(np.mean(result.nfe)), result.seconds
@@ -208,16 +211,18 @@ def evaluate_stage(run: Path, config: Config) -> None:
     if data.levels is not None:
         quantity, values = "bits/dim", columns["bits_per_dim"]
         report["bits_per_dim"] = average(values)
-        report["gaussian"] = gaussian_bits_per_dim(data, options.split, n, key_for(config, "reference"))
+        report["gaussian"] = gaussian_bits_per_dim(data, chosen.split, n, key_for(config, "reference"))
         report["uniform"] = uniform_bits_per_dim(data.levels)
     plot.save(plot.histogram(values, quantity), run / "evaluation_histogram.png")
     if len(data.shape) == 3:
         order = np.argsort(np.where(np.isfinite(result.log_prob), result.log_prob, np.inf))[: n - report["unfinished"]]
         rows = [int(row) for row in (*order[:8], *order[8:][-8:])]
-        x = as_seen(data, np.concatenate([data.rows(options.split, row, row + 1)[0] for row in rows]))
+        x = as_seen(data, np.concatenate([data.rows(chosen.split, row, row + 1)[0] for row in rows]))
         picture(run / "evaluation_extremes.png", x, "least likely first, most likely last", data)
+    if isinstance(sde, sgm.DiscreteChain):
+        report |= chain_bound(sde, model, config, n)
     if isinstance(data, AbstractGaussianField):
-        x, fields = data.rows(options.split, 0, n)
+        x, fields = data.rows(chosen.split, 0, n)
         truth = lambda row: data.conditional_log_prob(*row)  # noqa: E731
         exact = jax.lax.map(truth, jax.tree.map(jnp.asarray, (x, fields)), batch_size=16)
         report["exact"] = average(np.asarray(exact))
@@ -230,11 +235,29 @@ def evaluate_stage(run: Path, config: Config) -> None:
     print_report(report)
 
 
+def chain_bound(chain: sgm.DiscreteChain, model, config: Config, n: int) -> dict[str, Any]:
+    """The chain's variational bound on log p(x_0) of a split, in nats, and in bits over a Gaussian of variance 1."""
+    data, options = config.data, config.evaluate
+    values = []
+    for start in range(0, n, options.batch_size):
+        x, fields = data.rows(options.split, start, min(start + options.batch_size, n))
+        key = jr.fold_in(key_for(config, "bound"), start)
+        if data.levels is not None:
+            x = dequantise(x, data.levels, key)
+        steps = min(options.bound_steps, chain.steps - 1)
+        how = {"variance": build_variance(config), "steps": steps, "cond": condition_from(fields)}
+        values.append(np.asarray(sgm.elbo(chain, model, jnp.asarray(x), key, **how)))
+    values = np.concatenate(values)
+    bits = np.asarray(sgm.bits_over_gaussian(values, math.prod(data.shape)))
+    return {"bound": average(values), "bits_over_gaussian": average(bits)}
+
+
 def print_report(report: dict) -> None:
     """The evaluation in words."""
     print(
-        f"{report['split']} set, {report['examples']} examples, {report['evaluations']:.0f} evaluations each, "
-        f"{report['seconds']:.0f} s"
+        f"{report['split']} set, {report['examples']} examples, {report['trace']} trace, "
+        + ", ".join(f"{name} {report[name]:.0e}" for name in ("tolerance", "accuracy") if name in report)
+        + f", {report['evaluations']:.0f} evaluations each, {report['seconds']:.0f} s in this command"
     )
     if report["unfinished"]:
         print(f"  {report['unfinished']} solves did not finish and are left out of the means")
@@ -244,6 +267,9 @@ def print_report(report: dict) -> None:
     print(f"  {name:<19} {report['log_prob']} nats (mismatch of the prior {report['prior_mismatch']:.1g})")
     if "exact" in report:
         print(f"  exact log p(x)      {report['exact']} nats, of the same examples given their conditions")
+    if "bound" in report:
+        print(f"  the chain's bound   {report['bound']} nats on log p(x_0)")
+        print(f"  over a Gaussian     {report['bits_over_gaussian']} bits/dim, of the bound, for data of variance 1")
     if "entropy" in report:
         print(f"  entropy of the data {-report['entropy']:.4f} nats, with the sign of log p(x)")
     if "bits_per_dim" in report:

@@ -1,7 +1,8 @@
 """sgm: differentiable diffusion models in JAX."""
 
 from sgm import data, likelihood, loss, model, nn, plot, sde, solve
-from sgm.config import load
+from sgm.build import load
+from sgm.elbo import bits_over_gaussian, elbo
 from sgm.likelihood import Exact, Hutchinson, LogProb, Probing, bits_per_dim, log_prob, prior_mismatch
 from sgm.loss import score_matching_loss
 from sgm.model import Condition, ScoreModel
@@ -42,8 +43,10 @@ __all__ = [
     "ScoreModel",
     "SingleDPMSolverPP",
     "SubVP",
+    "bits_over_gaussian",
     "bits_per_dim",
     "data",
+    "elbo",
     "likelihood",
     "load",
     "log_prob",

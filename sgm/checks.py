@@ -22,17 +22,22 @@ def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
     return batch
 
 
-def check_finite(call: str, x) -> None:
-    """Raise if an entry of a concrete array is not finite; traced arrays pass."""
-    if is_traced(x):
-        return
-    bad = np.argwhere(~np.isfinite(np.asarray(x)))
-    if len(bad):
-        where = tuple(int(axis) for axis in bad[0])
-        raise ValueError(
-            f"{call}: {len(bad)} of the {x.size} entries of x are not finite, the first x{list(where)} = {x[where]}; "
-            "leave those examples out, or mend them."
-        )
+def check_finite(call: str, tree, name: str = "x") -> None:
+    """Raise if an entry of an array, or of one of a tree's, is not finite; traced arrays pass."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        bad = [] if is_traced(leaf) else np.argwhere(~np.isfinite(np.asarray(leaf)))
+        if len(bad):
+            part, where = name + jax.tree_util.keystr(path), tuple(int(axis) for axis in bad[0])
+            raise ValueError(
+                f"{call}: {len(bad)} of the {leaf.size} entries of {part} are not finite, the first "
+                f"{part}{list(where)} = {leaf[where]}; leave those examples out, or mend them."
+            )
+
+
+def check_precision(call: str, x) -> None:
+    """Raise if an array has less than single precision, which no adaptive solve can do with."""
+    if jnp.finfo(x.dtype).bits < 32:
+        raise ValueError(f"{call}: x has dtype {x.dtype}; pass float32, since adaptive steps need its digits.")
 
 
 def is_traced(tree) -> bool:

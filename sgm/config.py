@@ -1,17 +1,13 @@
-"""An experiment as data: frozen dataclasses, their JSON, and what they build."""
+"""An experiment as data: frozen dataclasses and their JSON."""
 
 import dataclasses
 import inspect
 import json
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import equinox as eqx
-import jax.random as jr
-import numpy as np
 from jaxtyping import PRNGKeyArray
 
 import sgm.data
@@ -20,10 +16,8 @@ import sgm.loss
 import sgm.model
 import sgm.nn
 import sgm.sde
-from sgm.checkpoint import CheckpointError, latest_step, restore_checkpoint
-from sgm.nn.conditioning import Conditioning, with_statistics
+from sgm.nn.conditioning import Conditioning
 from sgm.nn.layers import Precision
-from sgm.train import Recipe, TrainState, adam
 
 _FILE = "config.json"
 
@@ -36,6 +30,7 @@ Data = (
     sgm.data.Digits
     | sgm.data.Images
     | sgm.data.SwissRoll
+    | sgm.data.StandardSwissRoll
     | sgm.data.Spiral
     | sgm.data.Moons
     | sgm.data.TwoGaussians
@@ -43,6 +38,8 @@ Data = (
     | sgm.data.Checkerboard
     | sgm.data.GaussianField
     | sgm.data.GaussianFieldMap
+    | sgm.data.DeadLeaves
+    | sgm.data.Coins
 )
 
 
@@ -58,13 +55,23 @@ def _check_positive(section, config, *names):
         _check(section, config, name, value is None or value >= 1, "at least 1")
 
 
+_BETAS = {
+    "Linear": sgm.sde.linear_betas,
+    "Cosine": sgm.sde.cosine_betas,
+    "Sigmoid": sgm.sde.sigmoid_betas,
+    "SohlDickstein": sgm.sde.sohl_dickstein_betas,
+}
+
+
 @dataclass(frozen=True)
 class SDEConfig:
     """A process of `sgm.sde`; an option left at None has the default of the process."""
 
-    process: Literal["VP", "SubVP", "VE", "Rectified"] = "VP"
-    schedule: Literal["Linear", "Cosine"] | None = None
-    """Of VP and SubVP."""
+    process: Literal["VP", "SubVP", "VE", "Rectified", "DiscreteChain"] = "VP"
+    schedule: Literal["Linear", "Cosine", "Sigmoid", "SohlDickstein"] | None = None
+    """Of VP and SubVP, Linear or Cosine; of DiscreteChain any, Linear by default."""
+    steps: int | None = None
+    """Of DiscreteChain, 1000 by default."""
     beta_min: float | None = None
     """Of the Linear schedule."""
     beta_max: float | None = None
@@ -83,14 +90,20 @@ class SDEConfig:
     def build(self) -> sgm.sde.AbstractSDE:
         """The process. Raises ConfigError for an option that it does not have."""
         options = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        if options["process"] == "DiscreteChain":
+            del options["process"]
+            betas = _BETAS[options.pop("schedule", "Linear")]
+            return sgm.sde.DiscreteChain(call("sde", betas, options))
         process = getattr(sgm.sde, options.pop("process"))
         rates = {
             name: options.pop(name) for name in ("beta_min", "beta_max", "ratio_min", "ratio_max") if name in options
         }
         if rates or "schedule" in options:
-            schedule = getattr(sgm.sde, options.get("schedule", "Linear"))
-            options["schedule"] = _call("sde", schedule, rates)
-        return _call("sde", process, options)
+            schedule = getattr(sgm.sde, options.get("schedule", "Linear"), None)
+            if schedule is None:
+                raise ConfigError(f"sde.schedule = {self.schedule}: it is of DiscreteChain; pass Linear or Cosine.")
+            options["schedule"] = call("sde", schedule, rates)
+        return call("sde", process, options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +116,11 @@ class _NetworkConfig:
     remat: bool = False
     """Compute each block's activations again for its gradient: less memory, more time."""
 
-    def build(self, shape: tuple[int, ...], conditioning: Conditioning, key: PRNGKeyArray) -> Callable:
-        """The network for examples of `shape`."""
+    def build(self, shape: tuple[int, ...], conditioning: Conditioning, key: PRNGKeyArray, outputs: int) -> Callable:
+        """The network for examples of `shape`, with so many outputs an entry."""
         network = getattr(sgm.nn, type(self).__name__.removesuffix("Config"))
-        return network(shape, **dataclasses.asdict(self), conditioning=conditioning, key=key)
+        options = {"outputs": outputs, "conditioning": conditioning, "key": key}
+        return network(shape, **dataclasses.asdict(self), **options)
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,26 @@ class DiTConfig(_NetworkConfig):
 
 
 @dataclass(frozen=True)
+class ConvDenseConfig(_NetworkConfig):
+    """`sgm.nn.ConvDense`, of two outputs an entry: its `variance` is Learned or Interpolated."""
+
+    convolutions: int | None = None
+    width: int = 20
+    scales: int = 1
+    dense: int = 4
+    dense_width: int = 500
+    dense_outputs: int = 2
+    upper: int = 2
+    upper_width: int = 20
+    bumps: int = 10
+
+    def build(self, shape: tuple[int, ...], conditioning: Conditioning, key: PRNGKeyArray, outputs: int) -> Callable:
+        if outputs != 2:
+            raise ConfigError("network: ConvDense has a second output for the variance; pass --variance Learned.")
+        return sgm.nn.ConvDense(shape, **dataclasses.asdict(self), conditioning=conditioning, key=key)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How the model is trained."""
 
@@ -159,7 +193,9 @@ class TrainConfig:
     """Of grey levels, in training and evaluation. TruncatedNormal wants a process that begins at noise of about a sixth
     of a level's width (see sde.t0)."""
     weighting: Literal["Uniform", "Likelihood", "Karras"] = "Likelihood"
-    times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR"] = "UniformLogSNR"
+    times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR", "ChainSteps"] = "UniformLogSNR"
+    objective: Literal["Squared", "Absolute", "Bound", "Hybrid"] = "Squared"
+    """Bound and Hybrid, of a DiscreteChain, want times ChainSteps and weighting Uniform."""
     log_every: int = 50
     checkpoint_every: int = 500
     sample_every: int = 2000
@@ -179,8 +215,27 @@ class SampleConfig:
     """How the final samples are drawn."""
 
     n: int = 64
+    method: Literal[
+        "EulerMaruyama",
+        "Ancestral",
+        "DDIM",
+        "DPMSolverPP",
+        "SingleDPMSolverPP",
+        "SDEDPMSolverPP",
+        "EDMHeun",
+        "PredictorCorrector",
+    ] = "EulerMaruyama"
+    """What draws samples.png; the probability flow is drawn beside it."""
     steps: int = 500
-    """Of Euler-Maruyama."""
+    grid: Literal["LogSNRGrid", "UniformGrid", "QuadraticGrid", "ThetaGrid", "KarrasGrid", "ChainGrid"] = "LogSNRGrid"
+    order: int | None = None
+    """Of the DPM-Solvers."""
+    eta: float | None = None
+    """Of DDIM."""
+    churn: float | None = None
+    """Of EDMHeun."""
+    corrections: int | None = None
+    """Of PredictorCorrector."""
     tolerance: float = 1e-4
     """Of the probability flow's adaptive solve."""
     frames: int = 10
@@ -210,13 +265,15 @@ class EvaluateConfig:
     """Of the adaptive solve, where no accuracy is asked for."""
     accuracy: float | None = None
     """In nats; then tolerances and probes are chosen for each example."""
+    bound_steps: int = 100
+    """Of a chain's bound: how many of its steps each of two draws visits, for each example."""
     samples: int = 1
     """Draws of each dequantised image, over which probabilities are averaged."""
     precision: Precision = "float32"
     """In which the network computes, whatever it was trained in."""
 
     def __post_init__(self):
-        _check_positive("evaluate", self, "n", "batch_size", "probes", "stride", "chunk", "samples")
+        _check_positive("evaluate", self, "n", "batch_size", "probes", "stride", "chunk", "samples", "bound_steps")
         for name in ("tolerance", "accuracy"):
             value = getattr(self, name)
             _check("evaluate", self, name, value is None or value > 0, "more than 0")
@@ -227,9 +284,11 @@ class Config:
     """An experiment."""
 
     data: Data
-    network: MLPConfig | UNetConfig | DiTConfig
+    network: MLPConfig | UNetConfig | DiTConfig | ConvDenseConfig
     sde: SDEConfig = SDEConfig()
-    prediction: Literal["Noise", "Denoised", "Velocity", "Score", "Karras"] = "Karras"
+    prediction: Literal["Noise", "Denoised", "Velocity", "Score", "Karras", "MeanCoefficient"] = "Karras"
+    variance: Literal["FixedSmall", "FixedLarge", "Interpolated", "Learned"] = "FixedSmall"
+    """Of the reverse transitions, in ancestral sampling and the bound; the last two are a second output's."""
     sigma_data: float = 0.5
     """Standard deviation of the data, for the Karras prediction and weighting."""
     train: TrainConfig = TrainConfig()
@@ -239,95 +298,6 @@ class Config:
     run: str = "runs/unnamed"
     """The folder of the run; on the command line runs/NAME by default."""
     seed: int = 0
-
-
-def key_for(config: Config, purpose: str) -> PRNGKeyArray:
-    """The key of the configuration's seed for one purpose; no two purposes share a key."""
-    return jr.fold_in(jr.key(config.seed), zlib.crc32(purpose.encode()))
-
-
-class Built(NamedTuple):
-    """What `build` makes of a configuration."""
-
-    sde: sgm.sde.AbstractSDE
-    model: sgm.model.ScoreModel
-    data: Data
-
-
-def build(config: Config) -> Built:
-    """The process, the untrained model and the data set of a configuration."""
-    null = config.train.condition_dropout > 0
-    if null and not config.data.conditions:
-        raise ConfigError(
-            f"train.condition_dropout = {config.train.condition_dropout}, but the data have no condition to drop; "
-            "pass 0, or give the data one, as data.classes does."
-        )
-    conditioning = Conditioning(**config.data.conditions, null=null)
-    network = config.network.build(config.data.shape, conditioning, key_for(config, "network"))
-    options = {"sigma_data": config.sigma_data} if config.prediction == "Karras" else {}
-    prediction = getattr(sgm.model, config.prediction)(**options)
-    model = sgm.model.ScoreModel(network, prediction, shape=config.data.shape)
-    return Built(config.sde.build(), model, config.data)
-
-
-def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
-    """How the configuration trains."""
-    options = {"sigma_data": config.sigma_data} if config.train.weighting == "Karras" else {}
-    return Recipe(
-        sde=sde,
-        weighting=getattr(sgm.loss, config.train.weighting + "Weighting")(**options),
-        times=getattr(sgm.loss, config.train.times)(),
-        optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
-        average_decay=config.train.average_decay,
-        levels=config.data.levels,
-        dequantisation=build_dequantisation(config),
-        condition_dropout=config.train.condition_dropout,
-        accumulate=config.train.accumulate,
-        key=key_for(config, "training"),
-    )
-
-
-def build_dequantisation(config: Config) -> sgm.likelihood.AbstractDequantisation:
-    """What makes real numbers of grey levels."""
-    return getattr(sgm.likelihood, config.train.dequantisation + "Dequantisation")()
-
-
-def build_trace(config: Config) -> sgm.likelihood.AbstractTrace:
-    """How divergences are found in the evaluation."""
-    options, shape = config.evaluate, config.data.shape
-    if options.trace == "exact":
-        return sgm.likelihood.Exact(options.chunk)
-    if options.trace == "hutchinson":
-        return sgm.likelihood.Hutchinson(options.probes, chunk=options.chunk)
-    strides = (options.stride, options.stride, shape[-1]) if len(shape) == 3 else (options.stride,) * len(shape)
-    return sgm.likelihood.Probing(strides, options.probes, options.chunk)
-
-
-def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE, sgm.model.AbstractModel]:
-    """`(sde, model)` of the newest checkpoint in the folder `run`; the averaged weights, or the raw ones.
-
-    Raises `CheckpointError` where there is none, or it is damaged or of another model.
-    """
-    run = Path(run)
-    if not (run / _FILE).exists():
-        raise CheckpointError(f"load: there is no run in {run} ({_FILE} is missing); pass the folder of a run.")
-    config = read_config(run)
-    state = restore_state(run, config)
-    return config.sde.build(), state.average if average else state.model
-
-
-def restore_state(run: Path, config: Config) -> TrainState:
-    """The newest training state of a run."""
-    step = latest_step(run)
-    if step is None:
-        raise CheckpointError(f"{run}: the run has no checkpoint yet; train it first, with the stage `train`.")
-    return restore_checkpoint(run, step, eqx.filter_eval_shape(initial_state, config))
-
-
-def initial_state(config: Config, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> TrainState:
-    """The training state before the first step, whose network standardises its parameters by these statistics."""
-    sde, model, _ = build(config)
-    return build_recipe(config, sde).start(model if statistics is None else with_statistics(model, *statistics))
 
 
 def has_config(run: Path) -> bool:
@@ -361,15 +331,6 @@ def differences(first: Config, second: Config) -> set[str]:
     return {name for name in names if not name.startswith(_FREE)}
 
 
-def merge(saved: Any, given: Any, default: Any) -> Any:
-    """`saved`, but for the fields in which `given` departs from its `default`."""
-    if dataclasses.is_dataclass(saved) and type(saved) is type(given) is type(default):
-        fields = [field.name for field in dataclasses.fields(saved)]
-        parts = {name: merge(*(getattr(part, name) for part in (saved, given, default))) for name in fields}
-        return dataclasses.replace(saved, **parts)  # pyright: ignore[reportArgumentType]
-    return saved if given == default else given
-
-
 # What a run may change when it goes on: none of it changes the trained model, but for rounding.
 _FREE = (
     *("sample.", "evaluate.", "stages", "run", "data.path", "network.remat", "train.accumulate"),
@@ -399,20 +360,31 @@ def from_json(value: Any) -> Any:
         kind = fields.pop("type", None)
         if kind not in _CLASSES:
             raise ConfigError(f"configuration: there is no {kind!r}; known are {', '.join(sorted(_CLASSES))}.")
-        return _call("configuration", _CLASSES[kind], fields)
+        return call("configuration", _CLASSES[kind], fields)
     return tuple(value) if isinstance(value, list) else value
 
 
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        *(Config, SDEConfig, MLPConfig, UNetConfig, DiTConfig, TrainConfig, SampleConfig, EvaluateConfig),
+        *(
+            Config,
+            SDEConfig,
+            MLPConfig,
+            UNetConfig,
+            DiTConfig,
+            ConvDenseConfig,
+            TrainConfig,
+            SampleConfig,
+            EvaluateConfig,
+        ),
         *Data.__args__,
     )
 }
 
 
-def _call(where, function, options):
+def call(where: str, function: Callable, options: dict[str, Any]) -> Any:
+    """`function(**options)`. Raises ConfigError for options that it does not have, or lacks."""
     parameters = inspect.signature(function).parameters
     for name in options:
         if name not in parameters:

@@ -4,9 +4,8 @@ With l = log tan(theta) = -log_snr / 2, the loss is the weighted error of the no
 
     loss = E over t ~ U(t0, t1) of weight(t) |noise_hat - noise|^2 / D
 
-A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is.
-Errors are measured in the velocity, noise_hat - noise = cos(theta) (velocity_hat - velocity), which is well scaled at
-both ends of the path.
+A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is, but for
+`ChainSteps`, under which t is one of a chain's own steps. An objective of `sgm.objective` replaces the squared error.
 """
 
 import dataclasses
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 from sgm.checks import check_at_least, check_examples
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
+from sgm.objective import AbstractObjective, Squared
 from sgm.sde.base import AbstractSDE
 
 Times = Float[Array, " n"]
@@ -129,6 +129,16 @@ class NormalLogSNR(AbstractTimeSampling):
         return tuple(norm.cdf(level, self.mean, self.std) for level in _levels(sde))
 
 
+class ChainSteps(AbstractTimeSampling):
+    """k = 1 ... N of a chain, each as often. Source: Ho et al. 2020 (arXiv:2006.11239, algorithm 1)."""
+
+    def quantile(self, sde, probability):
+        return jnp.clip(jnp.ceil(probability * sde.t1), sde.t0, sde.t1)
+
+    def density(self, sde, t):
+        return jnp.ones_like(t)
+
+
 class Perturbed(eqx.Module):
     """Training examples with all the randomness of their errors, along a leading axis."""
 
@@ -149,6 +159,7 @@ def score_matching_loss(
     cond: Condition | None = None,
     weighting: AbstractWeighting = UniformWeighting(),
     times: AbstractTimeSampling = UniformTime(),
+    objective: AbstractObjective = Squared(),
     condition_dropout: float = 0.0,
 ) -> Float[Array, ""]:
     """An unbiased estimate of the loss from clean data `x`, one example of shape `model.shape` or a batch.
@@ -160,7 +171,7 @@ def score_matching_loss(
     perturbed = perturb(
         sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
     )
-    return weighted_error(model, perturbed)
+    return weighted_error(model, perturbed, objective)
 
 
 def perturb(
@@ -200,14 +211,15 @@ def perturb(
     )
 
 
-def weighted_error(model: AbstractModel, perturbed: Perturbed) -> Float[Array, ""]:
-    """The mean over examples of their weighted squared errors, each a mean over dimensions."""
+def weighted_error(
+    model: AbstractModel, perturbed: Perturbed, objective: AbstractObjective = Squared()
+) -> Float[Array, ""]:
+    """The mean over examples of their weighted errors, each a mean over dimensions."""
 
     def error(example):
-        cos, sin = jnp.cos(example.theta), jnp.sin(example.theta)
-        u = cos * example.x0 + sin * example.noise
-        velocity = model.predict(example.theta, u, example.cond, example.key).velocity
-        return example.weight * cos**2 * jnp.mean((velocity - (cos * example.noise - sin * example.x0)) ** 2)
+        theta, x0, noise = example.theta, example.x0, example.noise
+        estimate = model.predict(theta, jnp.cos(theta) * x0 + jnp.sin(theta) * noise, example.cond, example.key)
+        return example.weight * objective.error(theta, x0, noise, estimate)
 
     return jnp.mean(jax.vmap(error)(perturbed))
 

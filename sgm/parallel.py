@@ -19,9 +19,9 @@ def local_mesh() -> Mesh:
     return jax.make_mesh((jax.local_device_count(),), ("batch",), (AxisType.Auto,), devices=jax.local_devices())
 
 
-def replicate(tree: Tree, mesh: Mesh) -> Tree:
-    """The arrays of a tree, whole on every device."""
-    return _place(tree, NamedSharding(mesh, PartitionSpec()))
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
+    """The arrays of a tree, whole on every device; where they are if there is no mesh."""
+    return tree if mesh is None else _place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def shard(tree: Tree, mesh: Mesh) -> Tree:
@@ -41,7 +41,21 @@ def mesh_for(call: str, arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
                 f"{call}: mesh is given inside jax.jit or jax.grad; leave it out, and place arrays on devices yourself."
             )
         return None
-    return local_mesh() if mesh is None and jax.local_device_count() > 1 else mesh
+    if mesh is None:
+        return local_mesh() if jax.local_device_count() > 1 else None
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def in_groups(function: Callable[[Any], Any], each: PyTree, size: int) -> PyTree:
+    """`function` of each row of the arrays in `each`, at most `size` rows at a time, one group after the other."""
+    n = jax.tree.leaves(each)[0].shape[0]
+    groups = math.ceil(n / size)
+    if groups == 1:
+        return jax.vmap(function)(each)
+    # Groups of one length; what is left over in the last is its last row again, and thrown away.
+    rows = np.minimum(np.arange(groups * math.ceil(n / groups)), n - 1).reshape(groups, -1)
+    result = jax.lax.map(jax.vmap(function), jax.tree.map(lambda leaf: leaf[rows], each))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], result)
 
 
 def spread(function: Callable[[Any, Any], Any], shared: PyTree, each: PyTree, mesh: Mesh | None) -> PyTree:

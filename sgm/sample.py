@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from sgm.checks import check_at_least
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
-from sgm.parallel import mesh_for, spread
+from sgm.parallel import mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import AbstractMethod, check_saveat
@@ -58,9 +58,11 @@ def sample(
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    chosen = mesh_for("sample", (sde, model, key, cond), mesh)
     # A progress meter counts the steps of one loop.
-    mesh = chosen if progress is None and count is not None else mesh
+    alone = mesh is None and (progress is not None or count is None)
+    mesh = mesh_for("sample", (sde, model, key, cond), mesh)
+    mesh = None if alone else mesh
+    sde, model, key, cond = replicate((sde, model, key, cond), mesh)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     keys = key if count is None else jr.split(key, count)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)

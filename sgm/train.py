@@ -23,6 +23,7 @@ from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.nn import trainable
+from sgm.objective import AbstractObjective, Squared
 from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
 
@@ -60,6 +61,7 @@ class Recipe(eqx.Module):
     average_decay: float
     levels: int | None
     key: PRNGKeyArray
+    objective: AbstractObjective = Squared()
     dequantisation: AbstractDequantisation = UniformDequantisation()
     condition_dropout: float = 0.0
     accumulate: int = 1
@@ -121,7 +123,10 @@ def loss_and_gradients(
     weights, rest = eqx.partition(model, trainable(model))
 
     def of_part(part):
-        return jax.value_and_grad(lambda weights: weighted_error(eqx.combine(weights, rest), part))(weights)
+        def error(weights):
+            return weighted_error(eqx.combine(weights, rest), part, recipe.objective)
+
+        return jax.value_and_grad(error)(weights)
 
     if recipe.accumulate == 1:
         return of_part(perturbed)

@@ -11,7 +11,8 @@ import pytest
 
 import main
 import sgm
-from sgm.config import TrainConfig, UNetConfig, build_recipe, initial_state
+from sgm.build import build_recipe, initial_state
+from sgm.config import TrainConfig, UNetConfig
 from sgm.data import power_spectrum, prefetch
 from sgm.model.condition import Condition, condition_from
 from sgm.solve import FixedSteps

@@ -3,6 +3,7 @@ import runpy
 import shutil
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import PIL.Image
@@ -53,7 +54,7 @@ def digits(tmp_path_factory):
 
 
 def test_digits_leave_all_that_is_promised(digits):
-    pictures = ("data", "process", "loss", "samples_sde", "samples_ode", "film_strip", "samples_step_0000003")
+    pictures = ("data", "process", "loss", "samples", "samples_flow", "film_strip", "samples_step_0000003")
     pictures += ("evaluation_histogram", "evaluation_extremes")
     for name in pictures:
         assert is_picture(digits / f"{name}.png"), name
@@ -121,8 +122,19 @@ def test_later_stages_need_no_repetition_of_the_options(digits):
     assert main(["--run", str(digits), "--stages", "sample", "--sample.steps", "3"]) == 0
     config = read_config(digits)
     assert config.network == MLPConfig(16, 1, dropout=0.15)
-    assert (config.sample.steps, config.sample.n, config.evaluate.n) == (3, 4, 5)
-    assert PIL.Image.open(digits / "samples_sde.png").size[0] > 0
+    assert (config.sample.steps, config.sample.n, config.evaluate.n) == (5, 4, 5)  # as trained
+    assert PIL.Image.open(digits / "samples.png").size[0] > 0
+
+
+def test_options_that_are_given_hold_though_they_are_the_defaults(digits, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    first = ["--run", str(folder), "--stages", "evaluate", "--evaluate.trace"]
+    assert main([*first, "hutchinson", "--evaluate.tolerance", "1e-2"]) == 0
+    assert main([*first, "exact", "--evaluate.tolerance", "1e-5"]) == 0
+    assert np.all(read_columns(folder / "evaluation.parquet")["stderr"] == 0)
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert (report["trace"], report["tolerance"], report["examples"]) == ("exact", 1e-5, 5)
 
 
 def test_later_stages_are_of_the_same_data(digits, capsys):
@@ -175,6 +187,21 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert "entropy of the data -2.3939" in capsys.readouterr().out
 
 
+def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
+    folder, network = tmp_path / "roll", ("--network.dense-width", "16", "--network.dense-outputs", "8")
+    assert command(folder, "--config", "sohl_swiss_roll", "--sde.steps", "20", *network) == 0
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert report["bound"][0] < 0 and "the chain's bound" in capsys.readouterr().out
+    expected = (report["bound"][0] / 2 + 0.5 * np.log(2 * np.pi * np.e)) / np.log(2)
+    assert report["bits_over_gaussian"][0] == pytest.approx(expected, rel=1e-4)
+    sampling = ("--run", str(folder), "--stages", "sample", "--config", "sohl_swiss_roll", "--sample.steps", "5")
+    for options in (("DDIM", "--sample.eta", "0.5"), ("DPMSolverPP", "--sample.grid", "LogSNRGrid")):
+        assert main([*sampling, "--sample.method", *options]) == 0
+        assert is_picture(folder / "samples.png")
+    assert main([*sampling, "--sample.eta", "0.5"]) == 1
+    assert "main.py: sample: Ancestral has no option 'eta'; it has steps, variance, grid" in capsys.readouterr().err
+
+
 def test_images_conditioned_on_classes(tmp_path):
     arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
     assert command(tmp_path / "classes", *arguments) == 0
@@ -187,7 +214,7 @@ def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path, caps
     arguments = ("--config", name, "--data.resolution", "4", "--network.width", "8", "--network.multipliers", "1")
     assert command(tmp_path / name, *arguments, "--train.condition-dropout", "0.2", "--train.accumulate", "2") == 0
     assert "of the same examples given their conditions" in capsys.readouterr().out
-    assert is_picture(tmp_path / name / "samples_sde.png")
+    assert is_picture(tmp_path / name / "samples.png")
     assert (tmp_path / name / "posteriors.png").exists() == (name == "grf_map")
     report = json.loads((tmp_path / name / "evaluation.json").read_text())
     data = read_config(tmp_path / name).data
@@ -211,6 +238,16 @@ def rows(x, fields):
         (("--config", "nothing"), "main.py: --config nothing: there is no configs/nothing.py; there are checkerboard,"),
         (("--sde.process", "VE", "--sde.beta-max", "3"), "main.py: sde: VE has no option 'schedule'; it has sigma_min"),
         (("--train.condition-dropout", "0.1"), "but the data have no condition to drop; pass 0, or give the data one"),
+        (
+            ("--prediction", "MeanCoefficient"),
+            "main.py: prediction: it is of a chain's own steps",
+        ),
+        (("--train.objective", "Bound"), "main.py: train.objective: it is of a chain's own steps"),
+        (("--train.times", "ChainSteps"), "main.py: train.times: it is of a chain's own steps"),
+        (
+            ("--sde.schedule", "Sigmoid"),
+            "main.py: sde.schedule = Sigmoid: it is of DiscreteChain;",
+        ),
         (("--stages", "evaluate"), "the run has no checkpoint yet; train it first"),
     ],
 )
@@ -287,12 +324,13 @@ def test_differences_are_what_changes_the_model():
         (SDEConfig(), sgm.VP()),
         (SDEConfig("SubVP", beta_max=10.0), sgm.SubVP(sgm.sde.Linear(beta_max=10.0))),
         (SDEConfig("VP", schedule="Cosine"), sgm.VP(sgm.sde.Cosine())),
+        (SDEConfig("DiscreteChain", "Cosine", steps=40), sgm.DiscreteChain(sgm.sde.cosine_betas(40))),
         (SDEConfig("VE", sigma_max=50.0), sgm.VE(sigma_max=50.0)),
         (SDEConfig("Rectified", t0=0.01), sgm.Rectified(t0=0.01)),
     ],
 )
 def test_processes_are_built_from_their_options(sde, expected):
-    assert sde.build() == expected
+    assert eqx.tree_equal(sde.build(), expected)
 
 
 @pytest.mark.parametrize(

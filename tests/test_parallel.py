@@ -59,7 +59,9 @@ from sgm.parallel import local_mesh
 sde = sgm.VP()
 model = sgm.model.GaussianMixture(jr.normal(jr.key(4), (5, 2)), jnp.linspace(0.1, 0.5, 5), jnp.full(5, 0.2))
 x = model.sample(jr.key(0), 37)
-result = sgm.log_prob(sde, model, x, jr.key(1), full=True)
+# As a checkpoint leaves them: committed to the first device; and a mesh as JAX makes it.
+x, model = jax.device_put((x, model), jax.devices()[0])
+result = sgm.log_prob(sde, model, x, jr.key(1), full=True, mesh=jax.make_mesh((jax.device_count(),), ("batch",)))
 times = jnp.linspace(1.0, 1e-5, 3)
 flow = sgm.ProbabilityFlow(diffrax.Heun(), sgm.solve.FixedSteps(20, sgm.solve.ThetaGrid()))
 

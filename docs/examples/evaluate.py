@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 
 import sgm
-from sgm.config import build_dequantisation, read_config
+from sgm.build import build_dequantisation
+from sgm.config import read_config
 from sgm.evaluate import average, evaluate
 
 config = read_config(sys.argv[1])

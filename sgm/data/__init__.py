@@ -1,6 +1,8 @@
 """Data sets as (x, condition) records. Every name here is public."""
 
 from sgm.data.base import AbstractDataset, AbstractFiniteDataset, DataUnavailable, Record, prefetch
+from sgm.data.coins import Coins
+from sgm.data.dead_leaves import DeadLeaves
 from sgm.data.digits import Digits
 from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap, power_spectrum
 from sgm.data.images import Images
@@ -12,6 +14,7 @@ from sgm.data.toys import (
     EightGaussians,
     Moons,
     Spiral,
+    StandardSwissRoll,
     SwissRoll,
     TwoGaussians,
 )
@@ -24,7 +27,9 @@ __all__ = [
     "AbstractSimulated",
     "AbstractToy",
     "Checkerboard",
+    "Coins",
     "DataUnavailable",
+    "DeadLeaves",
     "Digits",
     "EightGaussians",
     "GaussianField",
@@ -33,6 +38,7 @@ __all__ = [
     "Moons",
     "Record",
     "Spiral",
+    "StandardSwissRoll",
     "SwissRoll",
     "TwoGaussians",
     "power_spectrum",

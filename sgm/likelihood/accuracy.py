@@ -104,8 +104,12 @@ def to_accuracy(
 
 
 def _unsure(result, target):
-    """Where further probes are needed and help."""
-    known = (result.stderr <= target) & (result.dof >= MIN_DOF)
+    """Where further probes are needed and help.
+
+    A standard error is small enough where that of Student's t is, since those stop first that are too small by chance.
+    """
+    dof = np.maximum(result.dof, MIN_DOF)
+    known = (result.stderr <= np.sqrt(1 - 2 / dof) * target) & (result.dof >= MIN_DOF)
     return ~known & np.isfinite(result.value) & (target > 0)
 
 

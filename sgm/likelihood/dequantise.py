@@ -4,9 +4,27 @@ import math
 
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, is_traced
+
+
+def check_levels(call: str, levels, count: int, low: float, high: float) -> None:
+    """Raise unless concrete levels are integers from 0 to count - 1; traced ones pass."""
+    check_at_least(call, "count", count)
+    if not low < high:
+        raise ValueError(f"{call}: low = {low}, high = {high}; pass low < high.")
+    if not is_traced(levels) and np.size(levels):
+        dtype = np.asarray(levels).dtype
+        if not np.issubdtype(dtype, np.integer):
+            raise ValueError(f"{call}: levels have dtype {dtype}; pass integers, or take real numbers as they are.")
+        least, most = int(np.min(levels)), int(np.max(levels))
+        if least < 0 or most >= count:
+            raise ValueError(
+                f"{call}: levels lie in {least} ... {most}; pass levels from 0 to count - 1 = {count - 1}, "
+                "or another count."
+            )
 
 
 def dequantise(
@@ -16,7 +34,7 @@ def dequantise(
 
     Source: Uria et al. 2013 (arXiv:1306.0186); Theis et al. 2016 (arXiv:1511.01844, section 3.1).
     """
-    check_at_least("dequantise", "count", count)
+    check_levels("dequantise", levels, count, low, high)
     levels = jnp.asarray(levels)
     noise = jr.uniform(key, levels.shape)
     return low + (high - low) / count * (levels.astype(noise.dtype) + noise)
@@ -48,5 +66,7 @@ def bits_per_dim(
     nats = jnp.asarray(log_prob) / dim
     if levels is not None:
         check_at_least("bits_per_dim", "levels", levels)
+        if not low < high:
+            raise ValueError(f"bits_per_dim: low = {low}, high = {high}; pass low < high.")
         nats = nats + math.log((high - low) / levels)
     return -nats / math.log(2)

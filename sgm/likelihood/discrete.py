@@ -14,9 +14,9 @@ import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_at_least, is_traced
+from sgm.checks import check_at_least
 from sgm.likelihood.accuracy import warn_of_missed
-from sgm.likelihood.dequantise import dequantise
+from sgm.likelihood.dequantise import check_levels, dequantise
 from sgm.likelihood.log_prob import LogProb, log_prob
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
@@ -73,7 +73,8 @@ class DiscreteLogProb(eqx.Module):
     """What `discrete_log_prob(..., full=True)` returns, each with the batch axes of the levels.
 
     - `value`: the bound on log P(levels) in nats.
-    - `stderr`: its standard error from the trace's probes.
+    - `stderr`: its standard error from the trace's probes and, for two draws of x or more, from how p/q varies among
+      them, to first order. Of a single draw that is not known: then it is the error of that draw's p/q alone.
     - `accurate`: whether every draw is known to the `accuracy`; None unless one was asked for.
     - `draws`: the `LogProb` of each draw of x, along a leading axis.
     """
@@ -115,13 +116,10 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
 
     Raises ValueError for levels that are no integers from 0 to count - 1.
     """
-    check_at_least("discrete_log_prob", "count", count)
     check_at_least("discrete_log_prob", "samples", samples)
-    if not low < high:
-        raise ValueError(f"discrete_log_prob: low = {low}, high = {high}; pass low < high.")
     if key is None:
         raise ValueError("discrete_log_prob: key is None, but dequantisation is random; pass key=jax.random.key(seed).")
-    levels = _check_levels(levels, count, model.shape)
+    levels = _check_levels(levels, count, low, high, model.shape)
     key_data, key_trace = jr.split(key)
     repeated = jnp.broadcast_to(levels, (samples, *levels.shape))
     x, log_q = dequantisation.draw(sde, repeated, count, key_data, low, high)
@@ -134,28 +132,19 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     log_weights = draws.value - jnp.sum(log_q, axis=entries)
     value = jax.nn.logsumexp(log_weights, axis=0) - np.log(samples)
     shares = jax.nn.softmax(log_weights, axis=0)
-    stderr = jnp.sqrt(jnp.sum((shares * draws.stderr) ** 2, axis=0))
+    by_draws = jnp.sum((shares - 1 / samples) ** 2, axis=0) * samples / max(1, samples - 1)
+    stderr = jnp.sqrt(jnp.sum((shares * draws.stderr) ** 2, axis=0) + by_draws)
     accurate = None if draws.accurate is None else jnp.all(draws.accurate, axis=0)
     if not full:
         warn_of_missed("discrete_log_prob", accurate, options.get("accuracy"))
     return DiscreteLogProb(value, stderr, accurate, draws) if full else value
 
 
-def _check_levels(levels, count, shape):
+def _check_levels(levels, count, low, high, shape):
     if levels.shape[max(0, levels.ndim - len(shape)) :] != shape or levels.size == 0:
         raise ValueError(
             f"discrete_log_prob: levels have shape {levels.shape}, but the model is of examples of shape {shape}; "
             "pass one example or more, with batch axes in front of that shape."
         )
-    if not jnp.issubdtype(levels.dtype, jnp.integer):
-        raise ValueError(
-            f"discrete_log_prob: levels have dtype {levels.dtype}; pass integers, or call log_prob for real numbers."
-        )
-    if not is_traced(levels):
-        least, most = int(np.min(levels)), int(np.max(levels))
-        if least < 0 or most >= count:
-            raise ValueError(
-                f"discrete_log_prob: levels lie in {least} ... {most}; pass levels from 0 to count - 1 = {count - 1}, "
-                "or another count."
-            )
+    check_levels("discrete_log_prob", levels, count, low, high)
     return jnp.asarray(levels)

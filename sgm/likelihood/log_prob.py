@@ -16,12 +16,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import stats
 
-from sgm.checks import check_at_least, check_examples, check_finite
+from sgm.checks import check_at_least, check_examples, check_finite, check_precision
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
-from sgm.parallel import mesh_for, spread
+from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 
 MAX_STEPS = 4096
@@ -40,7 +40,7 @@ class LogProb(eqx.Module):
     """What `log_prob(..., full=True)` returns, each with the batch axes of x.
 
     - `value`: log p(x) in nats; nan where the solve did not finish.
-    - `stderr`: the standard error of `value` from the trace's probes, in nats; 0 for an exact trace.
+    - `stderr`: the standard error of `value` from the trace's probes, in nats; 0 for an exact trace, nan like `value`.
     - `dof`: the degrees of freedom of Student's t with which `stderr` is known.
     - `latent`: x carried to t1 by the probability flow.
     - `nfe`: evaluations of the velocity and its divergence, of all solves.
@@ -108,7 +108,9 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     Source: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """
     batch = check_examples("log_prob", x, model.shape)
+    check_precision("log_prob", x)
     check_finite("log_prob", x)
+    check_finite("log_prob", cond, "cond")
     trace.check(key, model.shape)
     cond, cond_axis = flat_condition("log_prob", model, cond, batch)
     check_at_least("log_prob", "the number of examples", math.prod(batch))
@@ -117,6 +119,7 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     n = math.prod(batch)
     x, keys = jnp.asarray(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
     mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
+    sde, model, x, keys, cond, prior = replicate((sde, model, x, keys, cond, prior), mesh)
 
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
 
@@ -142,18 +145,16 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
     def of_batch(shared, each):
         sde, model, shared_cond, controller, prior = shared
 
-        examples = each[0].shape[0]
-
         def of_one(each):
             x, cond, key, tolerance = each
             cond = shared_cond if cond is None else cond
             steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            flow = _FlowAndDivergence(model, cond, trace, examples)
+            flow = _FlowAndDivergence(model, cond, trace)
             return _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
 
         # Adaptive steps need the digits that TF32 matrix products would take.
         with jax.default_matmul_precision("highest"):
-            return jax.vmap(of_one)(each)
+            return in_groups(of_one, each, trace.examples(model.shape))
 
     return spread(of_batch, (sde, model, shared_cond, controller, prior), each, mesh)
 
@@ -183,9 +184,10 @@ def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
     change, stderr, dof = trace.combine(changes)
     stretch = x.size * (jnp.log(scale1) - jnp.log(scale0))
     value = prior.log_prob(latent) + stretch + change
+    finished = solution.result == diffrax.RESULTS.successful
     return LogProb(
-        value=jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan),
-        stderr=stderr,
+        value=jnp.where(finished, value, jnp.nan),
+        stderr=jnp.where(finished, stderr, jnp.nan),
         dof=dof,
         latent=latent,
         nfe=_evaluations(solver, solution.stats["num_steps"]),
@@ -199,15 +201,11 @@ class _FlowAndDivergence(eqx.Module):
     model: AbstractModel
     cond: Condition | None
     trace: AbstractTrace
-    examples: int = eqx.field(static=True)
 
     def __call__(self, theta, state, drawn):
         u, _ = state
 
-        def field(u):
-            return self.model.predict(theta, u, self.cond).velocity
-
-        velocity, products = self.trace.along(field, u, drawn, self.examples)
+        velocity, products = self.trace.along(lambda u: self.model.predict(theta, u, self.cond).velocity, u, drawn)
         return velocity, self.trace.estimates(products)
 
 

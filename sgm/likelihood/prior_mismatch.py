@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sgm.checks import check_finite
 from sgm.sde.base import AbstractSDE
 
 
@@ -11,6 +12,9 @@ def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[
     which is what samples and likelihoods lose on average by taking the prior for the unknown p_t1.
     Source: Kingma et al. 2021 (arXiv:2107.00630), the prior loss.
     """
+    if not jnp.issubdtype(x0.dtype, jnp.floating):
+        raise ValueError(f"prior_mismatch: x0 has dtype {x0.dtype}; pass real numbers, as models see the data.")
+    check_finite("prior_mismatch", x0, "x0")
     entries = x0.reshape(x0.shape[0], -1)
     cos2 = jnp.cos(sde.theta(sde.t1)) ** 2
     dim = entries.shape[1]

@@ -27,7 +27,7 @@ def reconstruction(
     batch = check_examples("reconstruction", x, model.shape)
     if x0.shape != x.shape:
         raise ValueError(f"reconstruction: x0 has shape {x0.shape}, but x has {x.shape}; pass them in pairs.")
-    check_finite("reconstruction", x0)
+    check_finite("reconstruction", x0, "x0")
     check_finite("reconstruction", x)
     cond, cond_axis = flat_condition("reconstruction", model, cond, batch)
     n = math.prod(batch)

@@ -26,13 +26,15 @@ _ENTRIES = 2**18  # Of the vectors of one chunk, where none is given.
 
 
 class AbstractTrace(eqx.Module):
-    """A way to estimate tr J along a path, a `chunk` of products at a time, which sets the memory."""
+    """A way to estimate tr J along a path, a `chunk` of products at a time, which sets the memory.
+
+    As many examples are solved together as a chunk has room for, at least one; the others wait for them.
+    """
 
     @property
     @abstractmethod
     def chunk(self) -> int | None:
-        """How many products are taken at a time, over all examples that are solved together, at least one each; None
-        for 2^18 / D of them."""
+        """How many products are taken at a time, over the examples that are solved together; None for 2^18 / D."""
 
     @abstractmethod
     def check(self, key: PRNGKeyArray | None, shape: tuple[int, ...]) -> None:
@@ -58,26 +60,35 @@ class AbstractTrace(eqx.Module):
     def combine(self, estimates: Estimates) -> tuple[Scalar, Scalar, Scalar]:
         """The integral of tr J, its standard error, and the degrees of freedom with which the latter is known."""
 
-    def along(
-        self, field: Callable[[Example], Example], x: Example, drawn: Any, examples: int = 1
-    ) -> tuple[Example, Float[Array, " products"]]:
-        """The field at `x`, and the products v . J v of its Jacobian there with each probe.
+    def examples(self, shape: tuple[int, ...]) -> int:
+        """How many examples of `shape` are solved together."""
+        return max(1, self._chunk(shape) // self.products(shape))
 
-        `examples` says how many of them are vmapped over, and so share the chunk.
-        """
+    def along(
+        self, field: Callable[[Example], Example], x: Example, drawn: Any
+    ) -> tuple[Example, Float[Array, " products"]]:
+        """The field at `x`, and the products v . J v of its Jacobian there with each probe."""
+        count, chunk = self.products(x.shape), self._chunk(x.shape)
+        if count <= chunk:
+
+            def contract(index):
+                probe = self.probe(drawn, index, x)
+                value, tangent = jax.jvp(field, (x,), (probe,))
+                return value, jnp.vdot(probe, tangent)
+
+            return jax.vmap(contract, out_axes=(None, 0))(jnp.arange(count))
         value, jacobian = jax.linearize(field, x)
 
         def product(index):
             probe = self.probe(drawn, index, x)
             return jnp.vdot(probe, jacobian(probe))
 
-        count = self.products(x.shape)
-        chunk = max(1, (self.chunk or _ENTRIES // x.size) // examples)
-        if count <= chunk:
-            return value, jax.vmap(product)(jnp.arange(count))
         # Chunks of one length, so that they share a compiled body; what is left over in the last is thrown away.
         chunks = jnp.arange(math.ceil(count / chunk) * chunk).reshape(-1, chunk)
         return value, jax.lax.map(jax.vmap(product), chunks).reshape(-1)[:count]
+
+    def _chunk(self, shape):
+        return self.chunk or max(1, _ENTRIES // math.prod(shape))
 
 
 class Exact(AbstractTrace):

@@ -16,6 +16,7 @@ from sgm.model.kernel import Learned as Learned
 from sgm.model.prediction import AbstractPrediction as AbstractPrediction
 from sgm.model.prediction import Denoised as Denoised
 from sgm.model.prediction import Karras as Karras
+from sgm.model.prediction import MeanCoefficient as MeanCoefficient
 from sgm.model.prediction import Noise as Noise
 from sgm.model.prediction import Score as Score
 from sgm.model.prediction import Velocity as Velocity

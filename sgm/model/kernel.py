@@ -52,6 +52,18 @@ def log_transition_variance(s: Scalar, t: Scalar) -> Scalar:
     return jnp.log(removed(s, t)) + jax.nn.log_sigmoid(2 * t)
 
 
+def transition_kl(
+    s: Scalar, t: Scalar, x0: Example, estimate: Estimate, log_variance: Float[Array, "..."]
+) -> Float[Array, ""]:
+    """KL(q(u_s | u_t, x0) || p(u_s | u_t)) in nats, of a kernel with this log-variance at the estimate for u_t.
+
+    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14); Ho et al. 2020 (arXiv:2006.11239, eq. 8).
+    """
+    excess = log_posterior_variance(s, t) - log_variance
+    gap = removed(s, t) * cos_of(s) * (x0 - estimate.denoised)
+    return 0.5 * jnp.sum(jnp.expm1(excess) - excess + gap**2 * jnp.exp(-log_variance))
+
+
 class AbstractVariance(eqx.Module):
     """The variance of the reverse transition."""
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
 from sgm.model.base import Estimate, Example, Scalar, from_denoised, from_noise, from_velocity
+from sgm.sde.chain import DiscreteChain
 
 Network = Callable[[Example], Example]
 
@@ -46,6 +48,31 @@ class Score(AbstractPrediction):
 
     def estimate(self, network, theta, u):
         return from_noise(theta, u, -jnp.sin(theta) * network(u))
+
+
+class MeanCoefficient(AbstractPrediction):
+    """The output is c in sqrt(1 - beta) u + sqrt(beta) c, the mean of the reverse of the step that ends at this level.
+
+    The step is the chain's from k - 1 to k, where u = x. Its mean is (u - beta / sin(theta) noise) / sqrt(1 - beta), so
+
+        velocity = -tan(theta) sqrt((1 - beta) / beta) c        noise = sin(theta) (u - sqrt((1 - beta) / beta) c)
+
+    and an output of 0 is exact for data from N(0, I). At a time t between k and k + 1 the step is the one from t - 1,
+    so that beta has no jumps: with B the chain's integrated rate, -log(1 - beta) = B(t) - B(t - 1). The chain is never
+    trained. Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`get_mu_sigma`).
+    """
+
+    increments: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, chain: DiscreteChain):
+        self.increments = tuple(np.asarray(chain.schedule.increments, np.float64).tolist())
+
+    def estimate(self, network, theta, u):
+        tan = jnp.tan(theta)
+        # B(t) - B(t - 1) is linear in B(t) from one step's end to the next.
+        ends, increments = (jnp.asarray(b, theta.dtype) for b in (np.cumsum(self.increments), self.increments))
+        increment = jnp.interp(jnp.log1p(tan**2), ends, increments)
+        return from_velocity(theta, u, -tan / jnp.sqrt(jnp.expm1(increment)) * network(u))
 
 
 class WithVariance(AbstractPrediction):

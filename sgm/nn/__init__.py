@@ -3,6 +3,7 @@
 from sgm.nn.conditioning import Conditioning as Conditioning
 from sgm.nn.conditioning import trainable as trainable
 from sgm.nn.conditioning import with_statistics as with_statistics
+from sgm.nn.conv_dense import ConvDense as ConvDense
 from sgm.nn.dit import DIT_PRESETS as DIT_PRESETS
 from sgm.nn.dit import DiT as DiT
 from sgm.nn.mlp import MLP as MLP

@@ -12,6 +12,7 @@ from sgm.nn.conditioning import Conditioning, Embedding, join_image
 from sgm.nn.layers import (
     Image,
     Linear,
+    Outputs,
     Precision,
     SelfAttention,
     check_image_shape,
@@ -76,6 +77,7 @@ class DiT(eqx.Module):
     `depth` blocks of `heads` attention heads follow, as one scan, so that compile time does not grow with the depth.
     The output starts at zero. `DiT(shape, **DIT_PRESETS["B/2"], key=key)` has the sizes of the paper.
 
+    - `outputs`: how many an entry has, one after the other along the last axis; 2 for `sgm.model.WithVariance`.
     - `dropout`: of what a block adds.
     - `conditioning`: what the network is conditioned on; an image joins the patches as channels.
     - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
@@ -101,13 +103,14 @@ class DiT(eqx.Module):
         heads: int = 6,
         patch: int = 2,
         *,
+        outputs: int = 1,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
         remat: bool = False,
         key: PRNGKeyArray,
     ):
-        check_options("DiT", dropout, precision, width=width, depth=depth, heads=heads, patch=patch)
+        check_options("DiT", dropout, precision, width=width, depth=depth, heads=heads, patch=patch, outputs=outputs)
         check_image_shape("DiT", shape, patch)
         if width % heads or width % 4:
             raise ValueError(f"DiT: width = {width} must be divisible by heads = {heads} and by 4; pass such a width.")
@@ -117,7 +120,7 @@ class DiT(eqx.Module):
         self.inlet = Linear(patch**2 * (shape[-1] + image_channels), width, key=key_inlet)
         self.blocks = eqx.filter_vmap(lambda key: DiTBlock(width, heads, dropout, key=key))(jnp.stack(keys))
         self.modulation = zeros_like(Linear(width, 2 * width, key=key_outlet))
-        self.outlet = zeros_like(Linear(width, patch**2 * shape[-1], key=key_outlet))
+        self.outlet = zeros_like(Linear(width, patch**2 * outputs * shape[-1], key=key_outlet))
         self.patch, self.precision, self.remat = patch, precision, remat
 
     @property
@@ -125,8 +128,8 @@ class DiT(eqx.Module):
         """What the network is conditioned on."""
         return self.embedding.conditioning
 
-    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
-        """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
+    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Outputs:
+        """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         check_image_shape("DiT", u.shape, self.patch)
         height, width, _ = u.shape
         embedded = to_precision(self.embedding(level, cond), self.precision)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
 Image = Float[Array, "height width channels"]
+Outputs = Float[Array, "height width outputs"]
 Precision = Literal["float32", "bfloat16"]
 
 

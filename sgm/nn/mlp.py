@@ -47,6 +47,7 @@ class MLP(eqx.Module):
     `depth` residual blocks of `width` units, each scaled and shifted by the embedded noise level and condition; the
     condition's image joins the input. The output starts at zero.
 
+    - `outputs`: how many an entry has, one after the other along the last axis; 2 for `sgm.model.WithVariance`.
     - `dropout`: of the units inside a block.
     - `conditioning`: what the network is conditioned on.
     - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
@@ -66,19 +67,20 @@ class MLP(eqx.Module):
         width: int = 256,
         depth: int = 4,
         *,
+        outputs: int = 1,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
         remat: bool = False,
         key: PRNGKeyArray,
     ):
-        check_options("MLP", dropout, precision, width=width, depth=depth)
+        check_options("MLP", dropout, precision, width=width, depth=depth, outputs=outputs)
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
         features, image = math.prod(shape), math.prod(conditioning.image or (0,))
         self.embedding = Embedding(max(8, width // 4), conditioning, key=key_embedding)
         self.inlet = Linear(features + image, width, key=key_inlet)
         self.blocks = [MLPBlock(width, max(8, width // 4), dropout, key=block_key) for block_key in keys]
-        self.outlet = zeros_like(Linear(width, features, key=key_outlet))
+        self.outlet = zeros_like(Linear(width, outputs * features, key=key_outlet))
         self.precision, self.remat = precision, remat
 
     @property
@@ -88,12 +90,12 @@ class MLP(eqx.Module):
 
     def __call__(
         self, level: Float[Array, ""], u: Float[Array, "*shape"], cond=None, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "*shape"]:
-        """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
+    ) -> Float[Array, "..."]:
+        """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         embedded = to_precision(self.embedding(level, cond), self.precision)
         image = self.embedding.image(cond)
         inputs = u.reshape(-1) if image is None else jnp.concatenate([u.reshape(-1), image.reshape(-1)])
         hidden = self.inlet(to_precision(inputs, self.precision))
         for block, block_key in zip(self.blocks, key_stream(key), strict=False):
             hidden = (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, block_key)
-        return self.outlet(jax.nn.silu(layer_norm(hidden))).reshape(u.shape).astype(u.dtype)
+        return self.outlet(jax.nn.silu(layer_norm(hidden))).reshape(*u.shape[:-1], -1).astype(u.dtype)

@@ -12,6 +12,7 @@ from sgm.nn.layers import (
     GroupNorm,
     Image,
     Linear,
+    Outputs,
     Precision,
     SelfAttention,
     check_image_shape,
@@ -111,6 +112,7 @@ class UNet(eqx.Module):
 
     - `attention`: heights of the levels whose blocks, but for those that change the level, attend among their pixels;
       at the lowest level one does always.
+    - `outputs`: how many an entry has, one after the other along the last axis; 2 for `sgm.model.WithVariance`.
     - `dropout`: of the features inside a block.
     - `conditioning`: what the network is conditioned on; an image joins the input as channels.
     - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
@@ -139,6 +141,7 @@ class UNet(eqx.Module):
         blocks: int = 2,
         *,
         attention: tuple[int, ...] = (),
+        outputs: int = 1,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
@@ -148,6 +151,7 @@ class UNet(eqx.Module):
         sizes = {
             "width": width,
             "blocks": blocks,
+            "outputs": outputs,
             "len(multipliers)": len(multipliers),
             "min(multipliers)": min(multipliers, default=1),
         }
@@ -179,7 +183,7 @@ class UNet(eqx.Module):
                 self.up.append(block(channels + read, level, resample, not resample and height in attention))
                 channels = width * multipliers[level]
         self.norm = GroupNorm(channels)
-        self.outlet = zeros_like(Convolution(channels, shape[-1], key=next(keys)))
+        self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys)))
         self.precision, self.remat = precision, remat
 
     @property
@@ -187,8 +191,8 @@ class UNet(eqx.Module):
         """What the network is conditioned on."""
         return self.embedding.conditioning
 
-    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Image:
-        """The output, of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
+    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Outputs:
+        """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         check_image_shape("UNet", u.shape, 2 ** sum(block.resample is halve for block in self.down))
         keys = key_stream(key)
         embedded = to_precision(self.embedding(level, cond), self.precision)

@@ -186,10 +186,9 @@ def measure_overhead():
         x, keys = 0.5 * jr.normal(jr.key(1), (batch, *shape)), jr.split(jr.key(2), batch)
 
         @eqx.filter_jit
-        def evaluation(theta, x, keys, model=model, trace=trace, batch=batch):
+        def evaluation(theta, x, keys, model=model, trace=trace):
             def one(theta, x, key):
-                drawn = trace.draw(key, x)
-                return trace.along(lambda u: model.predict(theta, u).velocity, x, drawn, batch)
+                return trace.along(lambda u: model.predict(theta, u).velocity, x, trace.draw(key, x))
 
             with jax.default_matmul_precision("highest"):
                 return jax.vmap(one)(theta, x, keys)

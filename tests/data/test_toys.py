@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 from sklearn.datasets import make_moons, make_swiss_roll
 
-from sgm.data import Checkerboard, EightGaussians, Moons, Spiral, SwissRoll, TwoGaussians
+from sgm.data import Checkerboard, EightGaussians, Moons, Spiral, StandardSwissRoll, SwissRoll, TwoGaussians
 
-NOISY = [TwoGaussians(), EightGaussians(), Moons(), SwissRoll(), Spiral()]
+NOISY = [TwoGaussians(), EightGaussians(), Moons(), SwissRoll(), StandardSwissRoll(), Spiral()]
 TOYS = [*NOISY, Checkerboard()]
 
 
@@ -66,6 +66,12 @@ def test_splits_are_fixed_draws_of_their_own(toy):
     for one, other in [(train, test), (train, batch), (test, batch)]:
         assert not (one == other).all(axis=1).any()
     assert np.abs(test).max() < 4.6
+
+
+def test_the_standard_swiss_roll_has_mean_zero_and_variance_one():
+    nodes = centres(StandardSwissRoll(), 4096)
+    np.testing.assert_allclose(nodes.mean(0), 0, atol=1e-4)
+    assert nodes.var(0).mean() + StandardSwissRoll().noise ** 2 == pytest.approx(1, abs=1e-4)
 
 
 def test_two_gaussians_are_equally_likely_modes():

@@ -34,15 +34,16 @@ def test_what_is_asked_for_is_what_is_got(model, accuracy):
 
 def test_probes_are_added_until_they_suffice():
     accuracy = 2.0
-    result, error = errors(gaussian(64), accuracy, trace=sgm.Hutchinson(4))
+    result, error = errors(gaussian(64), accuracy, trace=sgm.Hutchinson(4), n=400)
     assert bool(jnp.all(result.accurate))
     by_probes = np.asarray(result.stderr > 0)
     assert by_probes.mean() > 0.5
     assert np.all(np.asarray(result.dof)[by_probes] >= MIN_DOF)
-    assert np.sqrt(np.mean(error**2)) < accuracy
+    # Those that stop are not those whose standard error is too small by chance.
+    assert np.sqrt(np.mean(error[by_probes] ** 2)) < accuracy
     low, high = result.interval(0.95)
     truth = jax.vmap(gaussian(64).marginal(SDE, SDE.t0).log_prob)(
-        gaussian(64).marginal(SDE, SDE.t0).sample(jr.key(0), 300)
+        gaussian(64).marginal(SDE, SDE.t0).sample(jr.key(0), 400)
     )
     assert np.mean((low <= truth) & (truth <= high)) > 0.9
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -45,7 +47,7 @@ def test_chunks_change_nothing(name):
     drawn = trace.draw(jr.key(2), X)
     value, products = trace.along(field, X, drawn)
     for chunk in (1, 5, 7):
-        chunked_value, chunked = type(trace)(**options, chunk=chunk).along(field, X, drawn, examples=2)
+        chunked_value, chunked = type(trace)(**options, chunk=chunk).along(field, X, drawn)
         np.testing.assert_allclose(chunked_value, value, rtol=1e-6)
         np.testing.assert_allclose(chunked, products, rtol=1e-5, atol=1e-4)
 
@@ -125,18 +127,36 @@ def test_wrong_options_are_named(build, message):
 
 
 def test_the_chunk_sets_the_memory_of_an_exact_trace():
-    """At D = 3072, for a batch of any size: so much for each product, and nothing of the size of the Jacobian."""
+    """At D = 3072: so much for each product, and nothing of the size of the Jacobian."""
     network = sgm.nn.MLP((32, 32, 3), 64, 1, key=jr.key(8))
+    x = jnp.zeros((32, 32, 3))
 
-    def memory(batch, **options):
-        trace, x = sgm.Exact(**options), jnp.zeros((batch, 32, 32, 3))
+    def memory(**options):
+        trace = sgm.Exact(**options)
+        program = jax.jit(lambda x: trace.along(lambda u: network(jnp.asarray(0.3), u), x, None)).lower(x).compile()
+        return program.memory_analysis().temp_size_in_bytes
 
-        def evaluation(x):
-            return jax.vmap(lambda x: trace.along(lambda u: network(jnp.asarray(0.3), u), x, None, batch))(x)
-
-        return jax.jit(evaluation).lower(x).compile().memory_analysis().temp_size_in_bytes
-
-    few, default, many = memory(1, chunk=8), memory(1), memory(1, chunk=512)
+    few, default, many = memory(chunk=8), memory(), memory(chunk=512)
     np.testing.assert_allclose((many - default) / (512 - 2**18 // 3072), (many - few) / (512 - 8), rtol=0.1)
     assert many < 3072**2
-    assert memory(64) < 2 * default
+
+
+def test_a_batch_of_images_takes_no_more_memory_than_a_chunk():
+    network = sgm.nn.UNet((32, 32, 3), 8, (1,), 1, key=jr.key(9))
+    model = sgm.ScoreModel(network, shape=(32, 32, 3))
+
+    def memory(batch):
+        call = jax.jit(lambda x: sgm.log_prob(sgm.VP(), model, x, trace=sgm.Exact()))
+        x = jnp.zeros((batch, 32, 32, 3))
+        return call.lower(x).compile().memory_analysis().temp_size_in_bytes - 3 * x.nbytes
+
+    assert memory(10) < 1.3 * memory(1)
+
+
+@pytest.mark.parametrize("trace", [sgm.Exact(chunk=6), sgm.Hutchinson(4, chunk=8)], ids=["Exact", "Hutchinson"])
+def test_groups_change_nothing(trace):
+    x = gaussian(3).sample(jr.key(10), 7)
+    traces = replace(trace, chunk=99), trace
+    alone, grouped = (sgm.log_prob(sgm.VP(), gaussian(3), x, jr.key(11), trace=each) for each in traces)
+    assert trace.examples((3,)) == 2
+    np.testing.assert_allclose(grouped, alone, rtol=1e-4, atol=1e-4)

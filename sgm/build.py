@@ -1,0 +1,153 @@
+"""What a configuration describes: process, model, data, and how they are trained, sampled and evaluated."""
+
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+import sgm.likelihood
+import sgm.loss
+import sgm.model
+import sgm.objective
+import sgm.sde
+import sgm.solve
+from sgm.checkpoint import CheckpointError, latest_step, restore_checkpoint
+from sgm.config import Config, ConfigError, Data, call, has_config, read_config
+from sgm.nn.conditioning import Conditioning, with_statistics
+from sgm.train import Recipe, TrainState, adam
+
+
+def key_for(config: Config, purpose: str) -> PRNGKeyArray:
+    """The key of the configuration's seed for one purpose; no two purposes share a key."""
+    return jr.fold_in(jr.key(config.seed), zlib.crc32(purpose.encode()))
+
+
+class Built(NamedTuple):
+    """What `build` makes of a configuration."""
+
+    sde: sgm.sde.AbstractSDE
+    model: sgm.model.ScoreModel
+    data: Data
+
+
+def build(config: Config) -> Built:
+    """The process, the untrained model and the data set of a configuration."""
+    null = config.train.condition_dropout > 0
+    if null and not config.data.conditions:
+        raise ConfigError(
+            f"train.condition_dropout = {config.train.condition_dropout}, but the data have no condition to drop; "
+            "pass 0, or give the data one, as data.classes does."
+        )
+    conditioning = Conditioning(**config.data.conditions, null=null)
+    sde, learned = config.sde.build(), config.variance in ("Interpolated", "Learned")
+    network = config.network.build(config.data.shape, conditioning, key_for(config, "network"), 2 if learned else 1)
+    options = {"Karras": {"sigma_data": config.sigma_data}, "MeanCoefficient": {"chain": sde}}
+    if config.prediction == "MeanCoefficient":
+        check_chain(config, sde, "prediction")
+    prediction = getattr(sgm.model, config.prediction)(**options.get(config.prediction, {}))
+    if learned:
+        prediction = sgm.model.WithVariance(prediction)
+    return Built(sde, sgm.model.ScoreModel(network, prediction, shape=config.data.shape), config.data)
+
+
+def check_chain(config: Config, sde: sgm.sde.AbstractSDE, *names: str) -> sgm.sde.DiscreteChain:
+    """The process as a chain; raise ConfigError, naming the option that needs one, if it is another."""
+    if not isinstance(sde, sgm.sde.DiscreteChain):
+        raise ConfigError(
+            f"{'.'.join(names)}: it is of a chain's own steps, but sde.process = {config.sde.process}; "
+            "pass --sde.process DiscreteChain, or another."
+        )
+    return sde
+
+
+def build_variance(config: Config) -> sgm.model.AbstractVariance:
+    """The variance of the reverse transitions."""
+    options = {"steps": config.sde.steps or 1000} if config.variance == "Learned" else {}
+    return getattr(sgm.model, config.variance)(**options)
+
+
+def build_objective(config: Config, sde: sgm.sde.AbstractSDE) -> sgm.objective.AbstractObjective:
+    """What an estimate is charged with in training."""
+    objective = config.train.objective
+    if objective in ("Squared", "Absolute"):
+        return getattr(sgm.objective, objective)()
+    bound = sgm.objective.Bound(check_chain(config, sde, "train", "objective"), build_variance(config))
+    return bound if objective == "Bound" else sgm.objective.Hybrid(bound)
+
+
+def build_sampler(config: Config) -> sgm.solve.AbstractMethod:
+    """The method that draws samples."""
+    chosen = config.sample
+    given = {name: getattr(chosen, name) for name in ("order", "eta", "churn", "corrections")}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options |= {"steps": chosen.steps, "grid": getattr(sgm.solve, chosen.grid)()}
+    if chosen.method in ("Ancestral", "PredictorCorrector"):
+        options["variance"] = build_variance(config)
+    return call("sample", getattr(sgm.solve, chosen.method), options)
+
+
+def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
+    """How the configuration trains."""
+    if config.train.times == "ChainSteps":
+        check_chain(config, sde, "train", "times")
+    options = {"sigma_data": config.sigma_data} if config.train.weighting == "Karras" else {}
+    return Recipe(
+        sde=sde,
+        weighting=getattr(sgm.loss, config.train.weighting + "Weighting")(**options),
+        times=getattr(sgm.loss, config.train.times)(),
+        objective=build_objective(config, sde),
+        optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
+        average_decay=config.train.average_decay,
+        levels=config.data.levels,
+        dequantisation=build_dequantisation(config),
+        condition_dropout=config.train.condition_dropout,
+        accumulate=config.train.accumulate,
+        key=key_for(config, "training"),
+    )
+
+
+def build_dequantisation(config: Config) -> sgm.likelihood.AbstractDequantisation:
+    """What makes real numbers of grey levels."""
+    return getattr(sgm.likelihood, config.train.dequantisation + "Dequantisation")()
+
+
+def build_trace(config: Config) -> sgm.likelihood.AbstractTrace:
+    """How divergences are found in the evaluation."""
+    options, shape = config.evaluate, config.data.shape
+    if options.trace == "exact":
+        return sgm.likelihood.Exact(options.chunk)
+    if options.trace == "hutchinson":
+        return sgm.likelihood.Hutchinson(options.probes, chunk=options.chunk)
+    strides = (options.stride, options.stride, shape[-1]) if len(shape) == 3 else (options.stride,) * len(shape)
+    return sgm.likelihood.Probing(strides, options.probes, options.chunk)
+
+
+def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE, sgm.model.AbstractModel]:
+    """`(sde, model)` of the newest checkpoint in the folder `run`; the averaged weights, or the raw ones.
+
+    Raises `CheckpointError` where there is none, or it is damaged or of another model.
+    """
+    run = Path(run)
+    if not has_config(run):
+        raise CheckpointError(f"load: there is no run in {run} (config.json is missing); pass the folder of a run.")
+    config = read_config(run)
+    state = restore_state(run, config)
+    return config.sde.build(), state.average if average else state.model
+
+
+def restore_state(run: Path, config: Config) -> TrainState:
+    """The newest training state of a run."""
+    step = latest_step(run)
+    if step is None:
+        raise CheckpointError(f"{run}: the run has no checkpoint yet; train it first, with the stage `train`.")
+    return restore_checkpoint(run, step, eqx.filter_eval_shape(initial_state, config))
+
+
+def initial_state(config: Config, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> TrainState:
+    """The training state before the first step, whose network standardises its parameters by these statistics."""
+    sde, model, _ = build(config)
+    return build_recipe(config, sde).start(model if statistics is None else with_statistics(model, *statistics))

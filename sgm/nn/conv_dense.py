@@ -1,0 +1,237 @@
+"""The network of Sohl-Dickstein et al. 2015, in which the noise level enters by a linear readout alone.
+
+    network(level, u)[..., i] = sum over j of coefficients(u)[..., i, j] bump_j(position(level))
+
+So one pass through it has the answer at every noise level, and the position is all it is told of a chain: 2 k/N - 1.
+"""
+
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.nn.conditioning import Conditioning, Embedding, join_image
+from sgm.nn.convolution import Convolution
+from sgm.nn.layers import (
+    Image,
+    Linear,
+    Precision,
+    check_image_shape,
+    check_options,
+    dropout,
+    key_stream,
+    modulate,
+    to_precision,
+    zeros_like,
+)
+from sgm.nn.unet import double, halve
+
+
+def bumps(position: Float[Array, ""], count: int) -> Float[Array, " count"]:
+    """`count` Gaussian bumps at a position in [-1, 1], divided by their sum.
+
+    Their centres are even, from -1 to 1, and their standard deviation is half the distance of two, 1 / (count - 1).
+    """
+    centres = jnp.linspace(-1, 1, count, dtype=position.dtype)
+    return jax.nn.softmax(-0.5 * ((count - 1) * (position - centres)) ** 2)
+
+
+class MultiScaleConvolution(eqx.Module):
+    """Convolutions of an image and of its means over squares of 2, 4, 8 ... pixels a side, one of each scale.
+
+    Each is followed by its leaky ReLU; their mean over the scales, on the grid of the image, is returned.
+    """
+
+    convolutions: list[Convolution]
+
+    def __init__(self, inputs: int, outputs: int, scales: int, *, key: PRNGKeyArray):
+        self.convolutions = [Convolution(inputs, outputs, key=scale_key) for scale_key in jr.split(key, scales)]
+
+    def __call__(self, x: Image) -> Float[Array, "height width outputs"]:
+        return self._sum(x, self.convolutions) / len(self.convolutions)
+
+    def _sum(self, x, convolutions):
+        finest, *coarser = convolutions
+        y = _leaky_relu(finest(x))
+        return y + double(self._sum(halve(x), coarser)) if coarser else y
+
+
+class Dense(eqx.Module):
+    """A linear layer over the last axis, and its leaky ReLU."""
+
+    linear: Linear
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        self.linear = Linear(inputs, outputs, key=key)
+
+    def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
+        return _leaky_relu(self.linear(x))
+
+
+class ConvDense(eqx.Module):
+    """Convolutions beside a dense network of all pixels, under a small dense network of each pixel by itself.
+
+    For examples of `shape` (*space, channels) the output has shape (*space, 2 channels): the mean's coefficients and
+    then the variance's, as `sgm.model.WithVariance` reads them. It starts at zero. The features of the two lower parts
+    are divided by the square root of their number and joined. Height and width must be divisible by 2^(scales - 1).
+
+    - `convolutions`: layers of `width` channels, each at `scales` scales; by default 4 for images, else none.
+    - `dense`: layers of `dense_width` units, of which the last has `dense_outputs` for each pixel instead. Planar data
+      have a single pixel, which wants many.
+    - `upper`: layers of the network of each pixel, of `upper_width` units but for the last, which is linear.
+    - `bumps`: of the readout.
+    - `levels`: log tan(theta) at the steps k = 1 ... N of a chain, `-chain.log_snr(np.arange(1, N + 1)) / 2`, never
+      trained. Then the position is that of k evenly from -1 to 1, linear in between. By default it is tanh(level) =
+      2 sin(theta)^2 - 1, which is 2 k/N - 1 where every step destroys a like share of the data's variance, as those
+      of 2015 do.
+    - `dropout`: of all hidden units.
+    - `conditioning`: what the network is conditioned on. An image joins the input, of the convolutions as channels;
+      the rest scales and shifts the joined features.
+    - `precision`: in which the layers compute; parameters, embedding and output keep their own.
+    - `remat`: compute each layer's activations again for its gradient instead of keeping them.
+
+    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix D.2.1), by its published code (`MLP_conv_dense`),
+    whose defaults these are. Its network for CIFAR-10 is `ConvDense((32, 32, 3), convolutions=6, width=100, dense=6,
+    dense_width=1000, dense_outputs=5, upper=4, upper_width=100)`.
+    """
+
+    convolutions: list[MultiScaleConvolution]
+    dense: list[Dense]
+    embedding: Embedding | None
+    modulation: Linear | None
+    upper: list[Dense]
+    outlet: Linear
+    bumps: int = eqx.field(static=True)
+    levels: tuple[float, ...] | None = eqx.field(static=True)
+    conditioning: Conditioning = eqx.field(static=True)
+    rate: float = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+    remat: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        convolutions: int | None = None,
+        width: int = 20,
+        scales: int = 1,
+        dense: int = 4,
+        dense_width: int = 500,
+        dense_outputs: int = 2,
+        upper: int = 2,
+        upper_width: int = 20,
+        bumps: int = 10,
+        levels: Float[np.ndarray | Array, " steps"] | None = None,
+        dropout: float = 0.0,
+        conditioning: Conditioning = Conditioning(),
+        precision: Precision = "float32",
+        remat: bool = False,
+        key: PRNGKeyArray,
+    ):
+        if convolutions is None:
+            convolutions = 4 if len(shape) == 3 else 0
+        sizes = {"width": width, "scales": scales, "dense_width": dense_width, "dense_outputs": dense_outputs}
+        sizes |= {"upper": upper, "upper_width": upper_width, "len(shape)": len(shape)}
+        check_options("ConvDense", dropout, precision, **sizes)
+        _check_parts(convolutions, dense, bumps)
+        if convolutions > 0:
+            check_image_shape("ConvDense", shape, 2 ** (scales - 1))
+        key_convolutions, key_dense, key_embedding, key_modulation, key_upper, key_outlet = jr.split(key, 6)
+        *space, channels = shape
+        pixels, image = math.prod(space), conditioning.image or (0,)
+        features = (width if convolutions > 0 else 0) + (dense_outputs if dense > 0 else 0)
+
+        def stack(layer, sizes, key):
+            pairs = itertools.pairwise(sizes)
+            return [layer(*pair, key=jr.fold_in(key, number)) for number, pair in enumerate(pairs)]
+
+        def multi_scale(inputs, outputs, key):
+            return MultiScaleConvolution(inputs, outputs, scales, key=key)
+
+        self.convolutions = stack(multi_scale, [channels + image[-1], *[width] * convolutions], key_convolutions)
+        everything = [pixels * channels + math.prod(image), *[dense_width] * (dense - 1), pixels * dense_outputs]
+        self.dense = stack(Dense, everything if dense > 0 else [], key_dense)
+        self.embedding, self.modulation = None, None
+        if conditioning != Conditioning():
+            self.embedding = Embedding(4 * upper_width, conditioning, key=key_embedding)
+            self.modulation = Linear(4 * upper_width, 2 * features, key=key_modulation)
+        each = [features, *[upper_width] * (upper - 1)]
+        self.upper = stack(Dense, each, key_upper)
+        self.outlet = zeros_like(Linear(each[-1], 2 * channels * bumps, key=key_outlet))
+        self.bumps = bumps
+        self.levels = None if levels is None else _increasing(levels)
+        self.conditioning = conditioning
+        self.rate, self.precision, self.remat = dropout, precision, remat
+
+    def __call__(
+        self, level: Float[Array, ""], u: Float[Array, "*space channels"], cond=None, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*space coefficients"]:
+        """The coefficients of mean and variance at `level = log tan(theta)`; a `key` switches dropout on."""
+        return self.coefficients(u, cond, key) @ bumps(self.position(level), self.bumps).astype(u.dtype)
+
+    def position(self, level: Float[Array, ""]) -> Float[Array, ""]:
+        """Where in [-1, 1] the bumps are read at this noise level."""
+        if self.levels is None:
+            return jnp.tanh(level)
+        positions = jnp.linspace(-1, 1, len(self.levels), dtype=level.dtype)
+        return jnp.interp(level, jnp.asarray(self.levels, level.dtype), positions)
+
+    def coefficients(
+        self, u: Float[Array, "*space channels"], cond=None, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "*space coefficients bumps"]:
+        """What multiplies each bump, for every noise level."""
+        keys = key_stream(key)
+        image, modulation = self._condition(u, cond)
+        parts = []
+        if self.convolutions:
+            parts.append(self._through(self.convolutions, join_image(u, image), keys))
+        if self.dense:
+            inputs = u.reshape(-1) if image is None else jnp.concatenate([u.reshape(-1), image.reshape(-1)])
+            parts.append(self._through(self.dense, inputs, keys).reshape(*u.shape[:-1], -1))
+        features = jnp.concatenate([part / part.shape[-1] ** 0.5 for part in parts], axis=-1)
+        if modulation is not None:
+            features = modulate(features, *modulation)
+        output = self.outlet(self._through(self.upper, features, keys))
+        return output.reshape(*u.shape[:-1], 2 * u.shape[-1], self.bumps).astype(u.dtype)
+
+    def _condition(self, u, cond):
+        if self.embedding is None or self.modulation is None:
+            self.conditioning.check("network", cond)
+            return None, None
+        # At a fixed level, since the noise level of u is for the readout alone.
+        embedded = self.embedding(jnp.zeros((), u.dtype), cond)
+        modulation = self.modulation(to_precision(embedded, self.precision))
+        return self.embedding.image(cond), jnp.split(modulation, 2)
+
+    def _through(self, layers, x, keys):
+        x = to_precision(x, self.precision)
+        for layer in layers:
+            x = dropout((eqx.filter_checkpoint(layer) if self.remat else layer)(x), self.rate, next(keys))
+        return x
+
+
+def _leaky_relu(x):
+    return jax.nn.leaky_relu(x, 0.05)
+
+
+def _check_parts(convolutions, dense, bumps):
+    if min(convolutions, dense) < 0 or convolutions + dense == 0:
+        raise ValueError(
+            f"ConvDense: convolutions = {convolutions}, dense = {dense}; pass 0 or more, and one of them >= 1."
+        )
+    if bumps < 2:
+        raise ValueError(f"ConvDense: bumps = {bumps}; pass bumps >= 2, one at each end of the chain.")
+
+
+def _increasing(levels):
+    levels = np.asarray(levels, np.float64)
+    if levels.ndim != 1 or len(levels) < 2 or not np.all(np.diff(levels) > 0) or not np.all(np.isfinite(levels)):
+        raise ValueError(
+            f"ConvDense: levels = {levels}; pass two or more, increasing: log tan(theta) at the steps of a chain."
+        )
+    return tuple(levels.tolist())

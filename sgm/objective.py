@@ -1,0 +1,78 @@
+"""What an estimate is charged with in training: the error of one example at one noise level."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgm.elbo import AbstractReconstruction, Flat
+from sgm.model.base import Estimate, Example, Scalar
+from sgm.model.kernel import AbstractVariance, FixedLarge, transition_kl
+from sgm.sde.chain import DiscreteChain
+
+
+class AbstractObjective(eqx.Module):
+    """The error of an estimate for u = cos(theta) x0 + sin(theta) noise."""
+
+    @abstractmethod
+    def error(self, theta: Scalar, x0: Example, noise: Example, estimate: Estimate) -> Float[Array, ""]:
+        """The error, a mean over dimensions."""
+
+
+class Squared(AbstractObjective):
+    """|noise_hat - noise|^2 / D. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
+
+    def error(self, theta, x0, noise, estimate):
+        return jnp.mean(_noise_errors(theta, x0, noise, estimate) ** 2)
+
+
+class Absolute(AbstractObjective):
+    """The mean of |noise_hat - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
+
+    def error(self, theta, x0, noise, estimate):
+        return jnp.mean(jnp.abs(_noise_errors(theta, x0, noise, estimate)))
+
+
+class Bound(AbstractObjective):
+    """N / D times the chain's term that ends at this level, in nats: KL of step k, or -log p(x_0 | x_1) for k = 1.
+
+    Over steps drawn evenly (`ChainSteps`), its mean is the negative bound a dimension, less the prior's term, which no
+    training changes. Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14).
+    """
+
+    chain: DiscreteChain
+    variance: AbstractVariance = FixedLarge()
+    reconstruction: AbstractReconstruction = Flat()
+
+    def error(self, theta, x0, noise, estimate):
+        k = jnp.rint(self.chain.time(theta))
+        levels = [-0.5 * self.chain.log_snr(jnp.maximum(at, first)) for at, first in ((k - 1, 1), (k, 2), (k, 1))]
+        s, t, level = levels
+        log_variance = self.variance.log_variance(s, t, estimate)
+        transition = transition_kl(s, t, x0, estimate, log_variance)
+        last = -self.reconstruction.log_prob(x0, noise, level, estimate, log_variance)
+        return jnp.where(k == 1, last, transition) * (self.chain.steps / x0.size)
+
+
+class Hybrid(AbstractObjective):
+    """`Squared`, which trains the mean, and `share` times `Bound`, which trains the variance alone.
+
+    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 16).
+    """
+
+    bound: Bound
+    share: float = 1e-3
+
+    def error(self, theta, x0, noise, estimate):
+        fixed = jax.lax.stop_gradient(estimate)
+        of_variance = eqx.tree_at(lambda estimate: estimate.log_variance, fixed, estimate.log_variance)
+        by_bound = self.bound.error(theta, x0, noise, of_variance)
+        return Squared().error(theta, x0, noise, estimate) + self.share * by_bound
+
+
+def _noise_errors(theta, x0, noise, estimate):
+    """noise_hat - noise = cos (velocity_hat - velocity), which is well scaled at both ends."""
+    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    return cos * (estimate.velocity - (cos * noise - sin * x0))

@@ -1,0 +1,83 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from truth import gaussian
+
+import sgm
+from sgm.elbo import DiscretisedGaussian, Flat
+from sgm.loss import ChainSteps, UniformWeighting
+from sgm.model import FixedLarge, Gaussian, Interpolated
+from sgm.objective import Absolute, Bound, Hybrid, Squared
+from sgm.sde import DiscreteChain, linear_betas
+
+CHAIN = DiscreteChain(linear_betas(30, 1e-3, 0.3))
+ON_CHAIN = {"weighting": UniformWeighting(), "times": ChainSteps()}
+
+
+def mean_loss(model, x, objective, draws=4000):
+    def loss(key):
+        return sgm.score_matching_loss(CHAIN, model, x, key, objective=objective, **ON_CHAIN)
+
+    values = np.asarray(jax.jit(jax.vmap(loss))(jr.split(jr.key(1), draws)))
+    return values.mean(), values.std() / draws**0.5
+
+
+def test_steps_of_the_chain_are_drawn_evenly():
+    k = ChainSteps().quantile(CHAIN, (jnp.arange(3000.0) + 0.5) / 3000)
+    np.testing.assert_array_equal(np.unique(k, return_counts=True), [np.arange(1, 31), np.full(30, 100)])
+    assert float(ChainSteps().quantile(CHAIN, jnp.zeros(()))) == 1
+
+
+@pytest.mark.parametrize("reconstruction", [Flat(), DiscretisedGaussian(8)], ids=lambda rule: type(rule).__name__)
+def test_the_loss_of_the_bound_is_the_bound(reconstruction):
+    model, x = gaussian(2), jnp.asarray([[0.375, -0.625]] * 30)
+    options = {"variance": FixedLarge(), "reconstruction": reconstruction}
+    value, stderr = mean_loss(model, x, Bound(CHAIN, **options))
+    bound = sgm.elbo(CHAIN, model, x[:1], jr.key(2), draws=4000, full=True, **options)
+    expected = -float(bound.value[0] + bound.prior[0]) / 2
+    assert abs(value - expected) < 4 * math.hypot(stderr, float(bound.stderr[0]) / 2)
+
+
+def test_absolute_errors_are_those_of_the_noise():
+    """For data N(0, s^2) the noise's posterior is normal, of variance cos^2 s^2 / (cos^2 s^2 + sin^2)."""
+    model, std = Gaussian(jnp.zeros(4), 0.25 * jnp.eye(4)), 0.5
+
+    def loss(key):
+        key_x, key_loss = jr.split(key)
+        x = model.sample(key_x, 60)
+        return sgm.score_matching_loss(CHAIN, model, x, key_loss, objective=Absolute(), **ON_CHAIN)
+
+    values = np.asarray(jax.jit(jax.vmap(loss))(jr.split(jr.key(3), 500)))
+    kept = np.cumprod(1 - CHAIN.betas)
+    expected = np.mean(np.sqrt(2 / np.pi * kept * std**2 / (kept * std**2 + 1 - kept)))
+    assert abs(values.mean() - expected) < 4 * values.std() / 500**0.5
+
+
+def test_the_hybrid_trains_the_mean_by_squares_and_the_variance_by_the_bound():
+    theta, x0, noise = CHAIN.theta(jnp.asarray(7.0)), jnp.asarray([0.3, -0.2]), jnp.asarray([1.0, 0.4])
+    estimate = gaussian(2).predict(theta, jnp.cos(theta) * x0 + jnp.sin(theta) * noise)
+    estimate = dataclasses.replace(estimate, log_variance=jnp.asarray([0.1, -0.3]))
+    bound = Bound(CHAIN, Interpolated())
+
+    def gradient(objective):
+        return jax.grad(lambda estimate: objective.error(theta, x0, noise, estimate))(estimate)
+
+    hybrid, squared, by_bound = (gradient(objective) for objective in (Hybrid(bound), Squared(), bound))
+    np.testing.assert_allclose(hybrid.log_variance, 1e-3 * by_bound.log_variance, rtol=1e-6)
+    np.testing.assert_array_equal(hybrid.velocity, squared.velocity)
+    np.testing.assert_array_equal(hybrid.denoised, squared.denoised)
+    assert np.abs(by_bound.denoised).max() > 0
+
+
+def test_every_level_has_a_finite_gradient():
+    estimate = gaussian(2).predict(jnp.asarray(0.3), jnp.ones(2))
+    objective = Bound(CHAIN, FixedLarge())
+    for k in (1.0, 2.0, 30.0):
+        theta = CHAIN.theta(jnp.asarray(k))
+        gradient = jax.grad(lambda estimate: objective.error(theta, jnp.ones(2), jnp.ones(2), estimate))(estimate)  # noqa: B023
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
