@@ -5,7 +5,6 @@ log p(x_0) >= E_q[log p(x_0 | x_1)] - sum over k = 2 ... N of KL(q(x_(k-1) | x_k
 """
 
 import math
-from abc import abstractmethod
 from typing import Any, Literal, overload
 
 import equinox as eqx
@@ -13,65 +12,17 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.stats import norm
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_examples, check_finite
+from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prior_mismatch import prior_mismatch
-from sgm.model.base import AbstractModel, Estimate, Example, Scalar
+from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
 from sgm.parallel import mesh_for, replicate, spread
 from sgm.sde.chain import DiscreteChain
-
-
-class AbstractReconstruction(eqx.Module):
-    """The last step's log p(x_0 | x_1)."""
-
-    @abstractmethod
-    def log_prob(
-        self, x0: Example, noise: Example, level: Scalar, estimate: Estimate, log_variance: Float[Array, "..."]
-    ) -> Scalar:
-        """In nats, or anything with the same mean over `noise`, with x_1 = cos x0 + sin noise at the given `level`.
-
-        `log_variance` is that of the step before, from k = 2 to 1.
-        """
-
-
-class Flat(AbstractReconstruction):
-    """N(x0_hat, tan(theta_1)^2 I), a density: exact where that of the data is flat over a width tan(theta_1).
-
-    |noise|^2 - D, of mean zero, is taken off: it is most of what the estimate would vary by.
-    """
-
-    def log_prob(self, x0, noise, level, estimate, log_variance):
-        errors = (x0 - estimate.denoised) ** 2 * jnp.exp(-2 * level) - noise**2
-        return -0.5 * jnp.sum(errors + 1 + math.log(2 * math.pi) + 2 * level)
-
-
-class DiscretisedGaussian(AbstractReconstruction):
-    """The probability under N(x0_hat, variance) of the bin, one of `count` of [low, high), in whose middle x0 lies.
-
-    The first and the last bin reach to infinity. The variance is that of the step before, since the last step, to no
-    noise at all, has none of its own. Sources: Ho et al. 2020 (arXiv:2006.11239, eq. 13); Nichol and Dhariwal 2021
-    (arXiv:2102.09672).
-    """
-
-    count: int = eqx.field(static=True, default=256)
-    low: float = -1.0
-    high: float = 1.0
-
-    def log_prob(self, x0, noise, level, estimate, log_variance):
-        width, std = (self.high - self.low) / self.count, jnp.exp(0.5 * log_variance)
-        upper, lower = ((x0 + side - estimate.denoised) / std for side in (width / 2, -width / 2))
-        upper = jnp.where(x0 > self.high - width, jnp.inf, upper)
-        lower = jnp.where(x0 < self.low + width, -jnp.inf, lower)
-        # The difference of two values of the distribution function, in the tail where it keeps its digits.
-        flip = lower > 0
-        upper, lower = jnp.where(flip, -lower, upper), jnp.where(flip, -upper, lower)
-        log_upper, log_lower = norm.logcdf(upper), norm.logcdf(lower)
-        return jnp.sum(log_upper + jnp.log(-jnp.expm1(jnp.minimum(log_lower - log_upper, -1e-7))))
 
 
 class Bound(eqx.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.elbo import AbstractReconstruction, Flat
+from sgm.likelihood import AbstractReconstruction, Flat
 from sgm.model.base import Estimate, Example, Scalar
 from sgm.model.kernel import AbstractVariance, FixedLarge, transition_kl
 from sgm.sde.chain import DiscreteChain

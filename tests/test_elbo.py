@@ -9,7 +9,7 @@ from scipy import stats
 from truth import gaussian
 
 import sgm
-from sgm.elbo import DiscretisedGaussian
+from sgm.likelihood import DiscretisedGaussian
 from sgm.model import FixedLarge, FixedSmall, Gaussian, Interpolated, WithVariance
 from sgm.sde import DiscreteChain, cosine_betas, linear_betas
 from sgm.solve import LogSNRGrid

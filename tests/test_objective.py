@@ -9,7 +9,7 @@ import pytest
 from truth import gaussian
 
 import sgm
-from sgm.elbo import DiscretisedGaussian, Flat
+from sgm.likelihood import DiscretisedGaussian, Flat
 from sgm.loss import ChainSteps, UniformWeighting
 from sgm.model import FixedLarge, Gaussian, Interpolated
 from sgm.objective import Absolute, Bound, Hybrid, Squared

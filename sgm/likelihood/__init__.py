@@ -1,4 +1,4 @@
-"""Log-likelihoods along the probability flow."""
+"""Log-likelihoods along the probability flow, and the parts of a chain's bound."""
 
 from sgm.likelihood.dequantise import bits_per_dim as bits_per_dim
 from sgm.likelihood.dequantise import dequantise as dequantise
@@ -8,6 +8,9 @@ from sgm.likelihood.discrete import DiscreteLogProb as DiscreteLogProb
 from sgm.likelihood.discrete import TruncatedNormalDequantisation as TruncatedNormalDequantisation
 from sgm.likelihood.discrete import UniformDequantisation as UniformDequantisation
 from sgm.likelihood.discrete import discrete_log_prob as discrete_log_prob
+from sgm.likelihood.last_step import AbstractReconstruction as AbstractReconstruction
+from sgm.likelihood.last_step import DiscretisedGaussian as DiscretisedGaussian
+from sgm.likelihood.last_step import Flat as Flat
 from sgm.likelihood.log_prob import LogProb as LogProb
 from sgm.likelihood.log_prob import log_prob as log_prob
 from sgm.likelihood.prior_mismatch import prior_mismatch as prior_mismatch

@@ -7,6 +7,7 @@ since on the CPU convolutions lose part of their speed inside loops (https://git
 All are timed in turn, `REPEATS` times, and the medians compared.
 """
 
+import functools
 import statistics
 import time
 
@@ -19,7 +20,7 @@ import jax.random as jr
 import sgm
 from sgm.solve import FixedSteps
 
-REPEATS = 7
+REPEATS = 5
 
 
 def wall(function):
@@ -43,13 +44,23 @@ def measure(name, network, shape, batch, steps):
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
     model = sgm.ScoreModel(network, shape=shape)
     u, level = jr.normal(jr.key(1), (batch, *shape)), jnp.asarray(0.3)
-    maruyama, flow = sgm.EulerMaruyama(steps), sgm.ProbabilityFlow(diffrax.Euler(), FixedSteps(steps))
+    methods = {
+        "EulerMaruyama": (sgm.EulerMaruyama(steps), 1),
+        "ProbabilityFlow": (sgm.ProbabilityFlow(diffrax.Euler(), FixedSteps(steps)), 1),
+        "Ancestral": (sgm.Ancestral(steps), 1),
+        "DDIM": (sgm.DDIM(steps), 1),
+        "DPMSolverPP, order 3": (sgm.DPMSolverPP(steps, 3), 1),
+        "SDEDPMSolverPP": (sgm.SDEDPMSolverPP(steps), 1),
+        "SingleDPMSolverPP, order 2": (sgm.SingleDPMSolverPP(steps // 2), 2),
+        "EDMHeun": (sgm.EDMHeun(steps // 2), 2),
+        "PredictorCorrector": (sgm.PredictorCorrector(steps // 2), 2),
+    }
     timed = {
         "network": lambda: [call(network, u, level) for _ in range(steps)],
         "loop": lambda: loop(network, u, level, steps),
-        "EulerMaruyama": lambda: sgm.sample(sgm.VP(), model, jr.key(2), batch, method=maruyama),
-        "ProbabilityFlow": lambda: sgm.sample(sgm.VP(), model, jr.key(2), batch, method=flow),
     }
+    for label, (method, _) in methods.items():
+        timed[label] = functools.partial(sgm.sample, sgm.VP(), model, jr.key(2), batch, method=method)
     first = {label: wall(function) for label, function in timed.items()}
     rounds = [{label: wall(function) for label, function in timed.items()} for _ in range(REPEATS)]
     median = {label: statistics.median(walls[label] for walls in rounds) for label in timed}
@@ -57,9 +68,12 @@ def measure(name, network, shape, batch, steps):
     print(f"\n{name}: {size / 1e6:.2f}M parameters, one call {1e3 * one:.2f} ms\n")
     print("| | evaluations | wall (s) | ratio | first call (s) |\n|---|---|---|---|---|")
     # A sampler ends with the evaluation that denoises.
-    for label, evaluations in (("loop", steps), ("EulerMaruyama", steps + 1), ("ProbabilityFlow", steps + 1)):
-        ratio = median[label] / (evaluations * one)
-        print(f"| {label} | {evaluations} | {median[label]:.3f} | {ratio:.2f} | {first[label]:.1f} |", flush=True)
+    evaluations = {"loop": steps} | {
+        label: method.stepping.steps * each + 1 for label, (method, each) in methods.items()
+    }
+    for label, count in evaluations.items():
+        ratio = median[label] / (count * one)
+        print(f"| {label} | {count} | {median[label]:.3f} | {ratio:.2f} | {first[label]:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
