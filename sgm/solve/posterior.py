@@ -1,0 +1,163 @@
+"""Draws of a posterior: the reverse transitions of `sgm.model.kernel`, each told what is known of the example.
+
+With evidence y of x0, the transition from level t to s that draws p(x0 | y) is
+
+    p(u_s | u_t, y) = p(u_s | u_t) p(y | u_s) / p(y | u_t)
+
+`Denoising` and `Inpainting` put the likelihood of a clean u_s, p(y | x0 = u_s), in the place of p(y | u_s), at every
+level alike: the choice of 2015, which needs nothing but the kernel. Their draws are biased, and more steps do not mend
+it; tests/benchmarks/posterior_gaps.py prints by how much. `MatchedDenoising` draws the posterior itself.
+Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5), and its published code (`sampler.py`).
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from sgm.checks import check_at_least, is_traced
+from sgm.model.base import Example, Scalar
+from sgm.model.kernel import AbstractVariance, FixedSmall, cos_of, posterior_mean, removed, sin_of
+from sgm.solve.grid import AbstractGrid, LogSNRGrid
+from sgm.solve.sampler import AbstractSampler
+
+
+class AbstractEvidence(eqx.Module):
+    """What is known of one example besides the model."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """That of the example."""
+
+    @abstractmethod
+    def apply(self, level: Scalar, mean: Example, std: Float[Array, "..."]) -> tuple[Example, Float[Array, "..."]]:
+        """Mean and standard deviation of u at `level`, given the evidence and those of the reverse transition to it."""
+
+
+class PosteriorAncestral(AbstractSampler):
+    """u_s ~ N(mean, std^2) by `evidence.apply` of the reverse transition's mean and std; one evaluation a step.
+
+    The evidence is of one example, and the `n` examples of `sample` are all draws of its posterior. Many observations
+    are mapped over:
+
+        def draws(y, key):
+            return sgm.sample(sde, model, key, 8, method=PosteriorAncestral(MatchedDenoising(y, 0.3)))
+
+        x = jax.vmap(draws)(observed, jax.random.split(key, len(observed)))
+
+    The path starts from the prior; that of 2015 starts from the observation, of which the steps keep no trace. The end
+    that `sample` returns, E[x0 | u] at t0, is the model's alone, and moves known entries, which are exact in u: its
+    `jnp.where(mask, known, x)` has them exact again, as the last step of 2015.
+    Raises ValueError where the evidence is not of the shape of the model's examples.
+    """
+
+    evidence: AbstractEvidence
+    steps: int = eqx.field(static=True, default=500)
+    variance: AbstractVariance = FixedSmall()
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        check_at_least("PosteriorAncestral", "steps", self.steps)
+
+    @property
+    def draws(self):
+        return 1
+
+    def advance(self, predict, t, s, u, noise, memory):
+        if self.evidence.shape != u.shape:
+            raise ValueError(
+                f"PosteriorAncestral: the evidence has shape {self.evidence.shape}, but the model is of examples of "
+                f"shape {u.shape}; pass that of one example, and map over several with jax.vmap."
+            )
+        estimate = predict(t, u)
+        std = jnp.exp(0.5 * self.variance.log_variance(s, t, estimate))
+        mean, std = self.evidence.apply(s, posterior_mean(s, t, u, estimate.denoised), std)
+        return mean + std * noise[0], memory
+
+
+class Inpainting(AbstractEvidence):
+    """The entries of `mask`, boolean and of the shape of an example, are those of `known`; the rest is not looked at.
+
+    They have the mean `known` and no variance, without noise at every level, so that the model sees them cleaner than
+    any it was trained on. Known entries under the noise of their level, cos_s known + sin_s z, are no better on exact
+    Gaussians.
+    """
+
+    known: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
+    mask: Bool[Array, "*shape"] = eqx.field(converter=jnp.asarray)
+
+    def __check_init__(self):
+        if self.mask.shape != self.known.shape or self.mask.dtype != jnp.bool_:
+            raise ValueError(
+                f"Inpainting: mask has shape {self.mask.shape} and dtype {self.mask.dtype}, known has shape "
+                f"{self.known.shape}; pass a boolean mask of the shape of known."
+            )
+
+    @property
+    def shape(self):
+        return self.known.shape
+
+    def apply(self, level, mean, std):
+        return jnp.where(self.mask, self.known, mean), jnp.where(self.mask, 0.0, std)
+
+
+class Denoising(AbstractEvidence):
+    """`observed` = x0 + `std` noise, by the product of the kernel's N(mean, std_k^2) and N(observed, std^2):
+
+    mean + g (observed - mean),        variance g std^2,        g = std_k^2 / (std_k^2 + std^2)
+
+    Where std is small beside the data, the draws have half the variance of the posterior: down all levels the product
+    is Langevin dynamics of u with a drift of twice the score of N(observed, std^2).
+    """
+
+    observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
+    std: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+
+    def __check_init__(self):
+        _check_std("Denoising", self.std)
+
+    @property
+    def shape(self):
+        return self.observed.shape
+
+    def apply(self, level, mean, std):
+        gain = 1 / (1 + (self.std / std) ** 2)
+        return mean + gain * (self.observed - mean), std / jnp.sqrt(1 + (std / self.std) ** 2)
+
+
+class MatchedDenoising(AbstractEvidence):
+    """`observed` = x0 + `std` noise is itself a state of the path, u = cos(theta) observed at tan(theta) = `std`.
+
+    At a level l = log tan(theta) above it, u is drawn from the forward transition given that state, whatever the model,
+
+        u_s ~ N(cos_s observed, sin_s^2 - (cos_s std)^2)
+
+    and below it the reverse transitions go on alone. The draws are of p(x0 | observed) for any model, up to the
+    sampler's own error; the last level above lies up to one step off, as if std were by so much larger. Evaluations
+    above are wasted: a process may end there, a few steps higher, as `sgm.VP(t1=...)` at time(arctan(1.2 std)).
+    """
+
+    observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
+    std: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+
+    def __check_init__(self):
+        _check_std("MatchedDenoising", self.std)
+
+    @property
+    def shape(self):
+        return self.observed.shape
+
+    def apply(self, level, mean, std):
+        matched = jnp.log(self.std)
+        above = level >= matched
+        # The share is made harmless below, where it is negative, for the sake of gradients.
+        share = jnp.where(above, removed(matched, level), 1.0)
+        mean = jnp.where(above, cos_of(level) * self.observed, mean)
+        return mean, jnp.where(above, sin_of(level) * jnp.sqrt(share), std)
+
+
+def _check_std(call, std):
+    if not is_traced(std) and not std > 0:
+        raise ValueError(f"{call}: std = {std}; pass std > 0, or Inpainting(known, mask) for entries known exactly.")
