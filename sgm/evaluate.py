@@ -147,17 +147,19 @@ def gaussian_bits_per_dim(data: AbstractDataset, split: str, n: int, key: PRNGKe
         return None
     key_train, key_test = jr.split(key)
 
-    def rows(part, start, stop, key):
-        return np.asarray(dequantise(data.rows(part, start, stop)[0], levels, key), np.float64).reshape(-1, dim)
+    def blocks(part, total, key, size=4096):
+        for start in range(0, total, size):
+            x, _ = data.rows(part, start, min(start + size, total))
+            yield np.asarray(dequantise(x, levels, jr.fold_in(key, start)), np.float64).reshape(-1, dim)
 
-    total, block = data.size("train"), 4096
+    total = data.size("train")
     mean, second = np.zeros(dim), np.zeros((dim, dim))
-    for start in range(0, total, block):
-        part = rows("train", start, min(start + block, total), jr.fold_in(key_train, start))
-        mean += part.sum(axis=0) / total
-        second += part.T @ part / total
+    for x in blocks("train", total, key_train):
+        mean += x.sum(axis=0) / total
+        second += x.T @ x / total
     cov = (second - np.outer(mean, mean)) * total / (total - 1)
-    test = rows(split, 0, n, key_test)
-    quadratic = np.sum((test - mean) * np.linalg.solve(cov, (test - mean).T).T, axis=1)
-    log_probs = -0.5 * (quadratic + np.linalg.slogdet(cov).logabsdet + dim * math.log(2 * math.pi))
+    precision, log_det = np.linalg.inv(cov), np.linalg.slogdet(cov).logabsdet
+    test = blocks(split, n, key_test)
+    quadratic = np.concatenate([np.sum((x - mean) @ precision * (x - mean), axis=1) for x in test])
+    log_probs = -0.5 * (quadratic + log_det + dim * math.log(2 * math.pi))
     return average(np.asarray(bits_per_dim(log_probs.astype(np.float32), dim, levels=levels)))

@@ -55,6 +55,19 @@ def test_output_depends_on_level_and_on_all_of_u(name):
 
 
 @each_network
+def test_a_second_output_is_one_of_the_same_shape(name):
+    network = randomised(NETWORKS[name](outputs=2))
+    output = call(network, LEVEL, U)
+    assert output.shape == (8, 8, 2)
+    first, second = jnp.split(output, 2, axis=-1)
+    assert largest_change(first, second) > 1e-2
+    model = sgm.ScoreModel(network, sgm.model.WithVariance(Karras(0.5)), shape=SHAPE)
+    assert model.predict(jnp.arctan(jnp.exp(LEVEL)), U).log_variance.shape == SHAPE
+    with pytest.raises(ValueError, match=f"{name}: outputs = 0; pass outputs >= 1"):
+        NETWORKS[name](outputs=0)
+
+
+@each_network
 def test_dropout_needs_a_key(name):
     network = randomised(NETWORKS[name](dropout=0.5))
     np.testing.assert_array_equal(call(network, LEVEL, U), call(network, LEVEL, U))
