@@ -11,7 +11,7 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_finite
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
 from sgm.parallel import mesh_for, replicate, spread
@@ -57,6 +57,7 @@ def sample(
         check_saveat(sde, saveat)
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
+    check_finite("sample", cond, "cond")
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     # A progress meter counts the steps of one loop.
     alone = mesh is None and (progress is not None or count is None)

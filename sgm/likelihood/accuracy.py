@@ -56,9 +56,9 @@ def to_accuracy(
     1. Each example is solved at smaller and smaller tolerances with the same probes, until two values in a row differ
        by little. Twice their difference is taken for the error of the solver at the smaller tolerance, and half the
        accuracy is enough.
-    2. Rounds of further probes are averaged until the standard error is below the rest of the accuracy, and known with
-       `MIN_DOF` degrees of freedom. Where they would take more products with the Jacobian than the exact trace, that
-       takes their place.
+    2. Rounds of further probes are averaged until the standard error, taken to be no less than the examples' median, is
+       below the rest of the accuracy, and known with `MIN_DOF` degrees of freedom. Where they would take more products
+       with the Jacobian than the exact trace, that takes their place.
 
     Where a solve does not finish, or the smallest tolerance still leaves too large an error, `accurate` is false.
     `solve(trace, rows, keys, tolerance)` gives the `LogProb` of those rows, each at its tolerance.
@@ -89,9 +89,14 @@ def to_accuracy(
             _put(result, rows, new)
 
     target = np.sqrt(np.maximum(accuracy**2 - solver_error**2, 0))
-    rounds = 1
-    while len(rows := np.flatnonzero(_unsure(result, target))):
-        needed = products * rounds * (result.stderr[rows] / target[rows]) ** 2
+    rounds, typical = 1, np.nanmedian(result.stderr)
+    while True:
+        # A standard error far below the others' may be so by chance.
+        stderr = np.where(result.stderr > 0, np.maximum(result.stderr, typical / math.sqrt(rounds)), 0)
+        rows = np.flatnonzero(_unsure(result, stderr, target))
+        if len(rows) == 0:
+            break
+        needed = products * rounds * (stderr[rows] / target[rows]) ** 2
         takes_exact = ~(np.maximum(needed, products * (rounds + 1)) <= dim)
         for part, of_part in ((rows[takes_exact], Exact(trace.chunk)), (rows[~takes_exact], trace)):
             if len(part):
@@ -103,13 +108,13 @@ def to_accuracy(
     return dataclasses.replace(result, solver_error=jnp.asarray(solver_error), accurate=jnp.asarray(accurate))
 
 
-def _unsure(result, target):
+def _unsure(result, stderr, target):
     """Where further probes are needed and help.
 
     A standard error is small enough where that of Student's t is, since those stop first that are too small by chance.
     """
     dof = np.maximum(result.dof, MIN_DOF)
-    known = (result.stderr <= np.sqrt(1 - 2 / dof) * target) & (result.dof >= MIN_DOF)
+    known = (stderr <= np.sqrt(1 - 2 / dof) * target) & (result.dof >= MIN_DOF)
     return ~known & np.isfinite(result.value) & (target > 0)
 
 

@@ -16,7 +16,8 @@ def check_levels(call: str, levels, count: int, low: float, high: float) -> None
     if not low < high:
         raise ValueError(f"{call}: low = {low}, high = {high}; pass low < high.")
     if not is_traced(levels) and np.size(levels):
-        dtype = np.asarray(levels).dtype
+        levels = np.asarray(levels)
+        dtype = levels.dtype
         if not np.issubdtype(dtype, np.integer):
             raise ValueError(f"{call}: levels have dtype {dtype}; pass integers, or take real numbers as they are.")
         least, most = int(np.min(levels)), int(np.max(levels))

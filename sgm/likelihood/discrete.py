@@ -74,7 +74,8 @@ class DiscreteLogProb(eqx.Module):
 
     - `value`: the bound on log P(levels) in nats.
     - `stderr`: its standard error from the trace's probes and, for two draws of x or more, from how p/q varies among
-      them, to first order. Of a single draw that is not known: then it is the error of that draw's p/q alone.
+      them, to first order: of few draws of coarse levels it may be half of what it should. Of a single draw that is
+      not known: then it is the error of that draw's p/q alone.
     - `accurate`: whether every draw is known to the `accuracy`; None unless one was asked for.
     - `draws`: the `LogProb` of each draw of x, along a leading axis.
     """

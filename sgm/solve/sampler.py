@@ -17,7 +17,7 @@ from sgm.sde.base import AbstractSDE
 from sgm.solve.brownian import GridBrownianPath
 from sgm.solve.grid import AbstractGrid, FixedSteps
 from sgm.solve.method import AbstractMethod
-from sgm.solve.terms import AbstractEquation
+from sgm.solve.terms import AbstractUniversalEquation
 
 Predict = Callable[[Scalar, Example], Estimate]
 
@@ -74,22 +74,13 @@ class AbstractSampler(AbstractMethod):
         return _Estimates(sde, model, cond, self.draws)
 
 
-class _Estimates(AbstractEquation):
+class _Estimates(AbstractUniversalEquation):
     """The model's estimates along the universal path, on the clock -l = -log tan(theta)."""
 
     sde: AbstractSDE
     model: AbstractModel
     cond: Condition | None
     draws: int = eqx.field(static=True)
-
-    def clock(self, t):
-        return 0.5 * self.sde.log_snr(t)
-
-    def time(self, clock):
-        return self.sde.time(jnp.arctan(jnp.exp(jnp.negative(clock))))
-
-    def scale(self, t):
-        return self.sde.rho(t)
 
     def drift(self, clock, state, args):
         return self.model.predict(jnp.arctan(jnp.exp(jnp.negative(clock))), state, self.cond)

@@ -44,6 +44,19 @@ class AbstractEquation(eqx.Module):
         """The Diffrax terms, driven by `path` if the equation has noise."""
 
 
+class AbstractUniversalEquation(AbstractEquation):
+    """An equation of u = x / rho on the clock -l = -log tan(theta), half the log-SNR."""
+
+    def clock(self, t):
+        return 0.5 * self.sde.log_snr(t)
+
+    def time(self, clock):
+        return self.sde.time(jnp.arctan(jnp.exp(jnp.negative(clock))))
+
+    def scale(self, t):
+        return self.sde.rho(t)
+
+
 class AbstractStochasticEquation(AbstractEquation):
     """An equation with noise, whose size does not depend on the state."""
 
@@ -83,7 +96,7 @@ class ReverseTimeSDE(AbstractStochasticEquation):
         return self.sde.diffusion(self.time(clock))
 
 
-class UniversalSDE(AbstractStochasticEquation):
+class UniversalSDE(AbstractUniversalEquation, AbstractStochasticEquation):
     """The same reverse SDE on the universal path, with l = log tan(theta) going down:
 
     du = (sin cos velocity + sin noise) dl + sqrt(2) sin dw
@@ -92,15 +105,6 @@ class UniversalSDE(AbstractStochasticEquation):
     sde: AbstractSDE
     model: AbstractModel
     cond: Condition | None
-
-    def clock(self, t):
-        return 0.5 * self.sde.log_snr(t)
-
-    def time(self, clock):
-        return self.sde.time(jnp.arctan(jnp.exp(jnp.negative(clock))))
-
-    def scale(self, t):
-        return self.sde.rho(t)
 
     def drift(self, clock, state, args):
         theta = jnp.arctan(jnp.exp(jnp.negative(clock)))

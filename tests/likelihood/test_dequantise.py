@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -64,3 +65,10 @@ def test_bits_of_dequantised_data_bound_those_of_the_levels():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_levels_of_outside_are_checked_inside_a_trace():
+    levels = jnp.asarray([[1, 3]])
+    assert jax.jit(lambda key: dequantise(levels, 4, key))(jr.key(0)).shape == (1, 2)
+    with pytest.raises(ValueError, match=r"dequantise: levels lie in 1 \.\.\. 3; pass levels from 0 to count - 1 = 2"):
+        jax.jit(lambda key: dequantise(levels, 3, key))(jr.key(0))
