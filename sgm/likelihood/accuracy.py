@@ -89,7 +89,8 @@ def to_accuracy(
             _put(result, rows, new)
 
     target = np.sqrt(np.maximum(accuracy**2 - solver_error**2, 0))
-    rounds, typical = 1, np.nanmedian(result.stderr)
+    finished = np.isfinite(result.stderr)
+    rounds, typical = 1, np.median(result.stderr[finished]) if finished.any() else 0.0
     while True:
         # A standard error far below the others' may be so by chance.
         stderr = np.where(result.stderr > 0, np.maximum(result.stderr, typical / math.sqrt(rounds)), 0)
