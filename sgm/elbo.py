@@ -25,7 +25,7 @@ from sgm.parallel import mesh_for, replicate, spread
 from sgm.sde.chain import DiscreteChain
 
 
-class Bound(eqx.Module):
+class ELBO(eqx.Module):
     """What `elbo(..., full=True)` returns, in nats, each with the batch axes of x.
 
     - `value`: reconstruction - diffusion - prior.
@@ -45,7 +45,7 @@ class Bound(eqx.Module):
 
 
 @overload
-def elbo(chain, model, x, key, *, full: Literal[True], **options: Any) -> Bound: ...
+def elbo(chain, model, x, key, *, full: Literal[True], **options: Any) -> ELBO: ...
 @overload
 def elbo(chain, model, x, key, *, full: Literal[False] = False, **options: Any) -> Array: ...
 def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
@@ -61,7 +61,7 @@ def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave 
     draws: int = 2,
     full: bool = False,
     mesh: Mesh | None = None,
-) -> Float[Array, "*batch"] | Bound:
+) -> Float[Array, "*batch"] | ELBO:
     """An unbiased estimate of the lower bound on log p(x) at k = 0, in nats, of one example or a batch.
 
     - `variance`: of the reverse transitions, as in `Ancestral`.
@@ -69,7 +69,7 @@ def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave 
     - `steps`: how many of the N - 1 transitions each draw visits, one at random in each of as many equal parts of the
       chain; None for all of them.
     - `draws`: independent estimates, of which the mean is returned; two or more for a standard error.
-    - `full`: return a `Bound`, with its terms and its standard error.
+    - `full`: return an `ELBO`, with its terms and its standard error.
     - `cond`, `mesh`: as in `log_prob`.
 
     Raises ValueError for entries of x that are not finite, and for examples or a condition of other shapes than the
@@ -148,7 +148,7 @@ def _elbo_one(shared, each, steps, draws):
     lasts, transitions = jax.vmap(draw)(jr.split(key, draws))
     sums, prior = jnp.sum(transitions, axis=1), prior_mismatch(chain, x0[None])[0]
     values = jax.lax.stop_gradient(lasts - sums)
-    return Bound(
+    return ELBO(
         value=jnp.mean(lasts - sums) - prior,
         stderr=jnp.std(values, ddof=1) / draws**0.5,
         reconstruction=jnp.mean(lasts),

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
-from sgm.nn import MLP, DiT, UNet
+import sgm
+from sgm.nn import MLP, Conditioning, DiT, UNet
 
 LEVEL = jnp.asarray(0.3)
 SHAPE = (8, 8, 1)
@@ -16,6 +17,14 @@ NETWORKS = {
     "DiT": lambda shape=SHAPE, **options: DiT(shape, 32, 3, 2, 2, key=jr.key(0), **options),
 }
 U = jr.normal(jr.key(1), SHAPE)
+EVERYTHING = Conditioning(params=2, classes=3, image=(4, 6, 2), null=True)
+COND = sgm.Condition(
+    params=jnp.asarray([0.1, -0.4]),
+    label=jnp.asarray(1),
+    image=jr.normal(jr.key(3), (4, 6, 2)),
+    dropped=jnp.asarray(False),
+)
+"""A condition with all its parts, and what a network is built with for it."""
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
 

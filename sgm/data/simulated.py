@@ -21,7 +21,7 @@ class AbstractSimulated(AbstractDataset):
 
     @abc.abstractmethod
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n *shape"], dict[str, Array]]:
-        """`n` independent examples and the fields of their condition, float32."""
+        """`n` independent examples and the fields of their condition: float32, or unsigned levels."""
 
     def size(self, split: str) -> int:
         check_split(split)

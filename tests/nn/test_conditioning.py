@@ -6,19 +6,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import LEVEL, NETWORKS, SHAPE, U, call, each_network, largest_change, randomised
+from networks import COND, EVERYTHING, LEVEL, NETWORKS, SHAPE, U, call, each_network, largest_change, randomised
 
 import sgm
 from sgm.nn import Conditioning, trainable, with_statistics
 from sgm.nn.conditioning import join_image
-
-EVERYTHING = Conditioning(params=2, classes=3, image=(4, 6, 2), null=True)
-COND = sgm.Condition(
-    params=jnp.asarray([0.1, -0.4]),
-    label=jnp.asarray(1),
-    image=jr.normal(jr.key(3), (4, 6, 2)),
-    dropped=jnp.asarray(False),
-)
 
 
 def built(name, conditioning):

@@ -6,9 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import LEVEL, call, largest_change, randomised
+from networks import COND, EVERYTHING, LEVEL, call, largest_change, randomised
 
-import sgm
 from sgm.nn import Conditioning, ConvDense, trainable
 from sgm.nn.conv_dense import MultiScaleConvolution, bumps
 from sgm.sde import DiscreteChain, linear_betas, sohl_dickstein_betas
@@ -24,13 +23,6 @@ PARTS = {
     "vectors": ((5, 2), SIZES | dict(convolutions=0)),
 }
 each_kind = pytest.mark.parametrize("kind", PARTS)
-EVERYTHING = Conditioning(params=2, classes=3, image=(4, 6, 2), null=True)
-COND = sgm.Condition(
-    params=jnp.asarray([0.1, -0.4]),
-    label=jnp.asarray(1),
-    image=jr.normal(jr.key(3), (4, 6, 2)),
-    dropped=jnp.asarray(False),
-)
 
 
 def built(kind="both", **options):
