@@ -136,7 +136,12 @@ def load(run: str | Path, *, average: bool = True) -> tuple[sgm.sde.AbstractSDE,
         raise CheckpointError(f"load: there is no run in {run} (config.json is missing); pass the folder of a run.")
     config = read_config(run)
     state = restore_state(run, config)
-    return config.sde.build(), state.average if average else state.model
+    return trained_process(config, state), state.average if average else state.model
+
+
+def trained_process(config: Config, state: TrainState) -> sgm.sde.AbstractSDE:
+    """The process of a configuration, with what of it is learned as it is in this state."""
+    return eqx.combine(state.process, config.sde.build())
 
 
 def restore_state(run: Path, config: Config) -> TrainState:

@@ -26,6 +26,7 @@ from sgm.objective import AbstractObjective, Squared
 from sgm.sde.base import AbstractSDE
 
 Times = Float[Array, " n"]
+Levels = tuple[Times, Times]
 
 
 class AbstractWeighting(eqx.Module):
@@ -142,10 +143,10 @@ class ChainSteps(AbstractTimeSampling):
 class Perturbed(eqx.Module):
     """Training examples with all the randomness of their errors, along a leading axis."""
 
-    theta: Float[Array, " n"]
+    t: Times
+    levels: Levels
     x0: Float[Array, "n *shape"]
     noise: Float[Array, "n *shape"]
-    weight: Float[Array, " n"]
     cond: Condition | None
     key: Shaped[Array, "n *words"]
 
@@ -171,7 +172,7 @@ def score_matching_loss(
     perturbed = perturb(
         sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
     )
-    return weighted_error(model, perturbed, objective)
+    return jnp.mean(weighted_errors(model, perturbed, objective))
 
 
 def perturb(
@@ -185,7 +186,7 @@ def perturb(
     times: AbstractTimeSampling,
     condition_dropout: float,
 ) -> Perturbed:
-    """What `score_matching_loss` draws. Any part of it along its leading axis is a batch for `weighted_error`."""
+    """What `score_matching_loss` draws. Any part of it along its leading axis is a batch for `weighted_errors`."""
     batch = check_examples("score_matching_loss", x, model.shape)
     if not 0 <= condition_dropout < 1:
         raise ValueError(f"score_matching_loss: condition_dropout = {condition_dropout}; pass 0 <= it < 1.")
@@ -202,26 +203,31 @@ def perturb(
         cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
         flat_condition("score_matching_loss", model, cond, (n,))
     return Perturbed(
-        theta=sde.theta(t),
+        t=t,
+        levels=levels_at(sde, weighting, times, t),
         x0=x.reshape(n, *model.shape),
         noise=jr.normal(key_noise, (n, *model.shape), x.dtype),
-        weight=weighting.weight(sde, t) / times.density(sde, t),
         cond=cond,
         key=jr.split(key_model, n),
     )
 
 
-def weighted_error(
+def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, t: Times) -> Levels:
+    """Of each time, theta and the weight of its error: all that an error depends on the process by."""
+    return sde.theta(t), weighting.weight(sde, t) / times.density(sde, t)
+
+
+def weighted_errors(
     model: AbstractModel, perturbed: Perturbed, objective: AbstractObjective = Squared()
-) -> Float[Array, ""]:
-    """The mean over examples of their weighted errors, each a mean over dimensions."""
+) -> Float[Array, " n"]:
+    """The weighted error of each example, a mean over dimensions."""
 
     def error(example):
-        theta, x0, noise = example.theta, example.x0, example.noise
+        (theta, weight), x0, noise = example.levels, example.x0, example.noise
         estimate = model.predict(theta, jnp.cos(theta) * x0 + jnp.sin(theta) * noise, example.cond, example.key)
-        return example.weight * objective.error(theta, x0, noise, estimate)
+        return weight * objective.error(theta, x0, noise, estimate)
 
-    return jnp.mean(jax.vmap(error)(perturbed))
+    return jax.vmap(error)(perturbed)
 
 
 def _rate(sde, t):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from matplotlib.figure import Figure
 
 from sgm.sde.base import AbstractSDE
@@ -40,16 +40,37 @@ def film_strip(frames: Float[Array | np.ndarray, "n times height width channels"
     return _picture(tiled, (flat.shape[1], flat.shape[0]), title)
 
 
-def loss_curve(losses: Float[np.ndarray, " steps"]) -> Figure:
-    """The loss of every step, and its running mean over a hundredth of the run."""
-    figure, axes = _axes(1, (6, 3.5))
-    window = max(1, len(losses) // 100)
-    mean = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-    steps = np.arange(1, len(losses) + 1)
-    axes[0].plot(steps, losses, color="0.8", linewidth=0.5, label="each step")
-    axes[0].plot(steps[window - 1 :], mean, label=f"mean of {window}")
-    axes[0].set(xlabel="step", ylabel="loss", yscale="log")
-    axes[0].legend(frameon=False)
+def objective(metrics: list[dict[str, float]]) -> Figure:
+    """The loss and the gradient's norm of every step, and their running means over a hundredth of the run."""
+    figure, axes = _axes(2, (11, 3.5))
+    window = max(1, len(metrics) // 100)
+    steps = np.asarray([line["step"] for line in metrics])
+    for axis, name in zip(axes, ("loss", "gradient_norm"), strict=True):
+        values = np.asarray([line[name] for line in metrics])
+        mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
+        axis.plot(steps, values, color="0.8", linewidth=0.5, label="each step")
+        axis.plot(steps[window - 1 :], mean, label=f"mean of {window}")
+        axis.set(xlabel="step", ylabel=name.replace("_", " "), yscale="log" if np.all(values > 0) else "linear")
+        axis.legend(frameon=False)
+    return figure
+
+
+def arrays(tree: PyTree, title: str) -> Figure:
+    """Of each array, in the tree's order: the root mean square of its entries, and between what sizes 90% of them lie.
+
+    Entries of zero are left out.
+    """
+    figure, axes = _axes(1, (11, 4))
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    sizes = [np.abs(np.asarray(leaf)[np.asarray(leaf) != 0]) for _, leaf in named]
+    shown = [place for place, entries in enumerate(sizes) if entries.size]
+    lows, highs = (np.asarray([np.quantile(sizes[place], share) for place in shown]) for share in (0.05, 0.95))
+    axes[0].vlines(shown, lows, highs, color="0.7")
+    axes[0].scatter(shown, [np.sqrt(np.mean(sizes[place] ** 2)) for place in shown], s=12, zorder=3)
+    every = math.ceil(len(named) / 40)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("network.") for path, _ in named]
+    axes[0].set_xticks(range(0, len(named), every), names[::every], rotation=90, fontsize=6)
+    axes[0].set(yscale="log", ylabel="size", title=title)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Training: the state, one step, the loop."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -19,13 +20,14 @@ from tqdm import tqdm
 from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.checks import check_at_least
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_error
+from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_errors
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.nn import trainable
 from sgm.objective import AbstractObjective, Squared
 from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
+from sgm.train_schedule import check_trains_schedule, end_terms, has_learned_part, learned_part, schedule_gradients
 
 Batch = tuple[Shaped[Array | np.ndarray, "batch *shape"], Condition | None]
 
@@ -35,10 +37,12 @@ class TrainingDiverged(Exception):
 
 
 class TrainState(eqx.Module):
-    """All that changes in training."""
+    """All that changes in training; `process` is the learned part of `Recipe.sde`."""
 
+    process: PyTree
     model: AbstractModel
     average: AbstractModel
+    process_opt_state: PyTree
     opt_state: PyTree
     step: Int[Array, ""]
 
@@ -68,14 +72,22 @@ class Recipe(eqx.Module):
 
     def __check_init__(self):
         check_at_least("Recipe", "accumulate", self.accumulate)
+        check_trains_schedule(self.sde, self.weighting, self.times, self.objective)
 
     def start(self, model: AbstractModel) -> TrainState:
         """The state before the first step. `model` is copied, so that its own buffers are never given up."""
-        model, average = (
-            jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, model) for _ in range(2)
+        process, model, average = (
+            jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, start)
+            for start in (learned_part(self.sde), model, model)
         )
-        opt_state = self.optimiser.init(eqx.filter(model, trainable(model)))
-        return TrainState(model, average, opt_state, jnp.zeros((), jnp.int32))
+        return TrainState(
+            process=process,
+            model=model,
+            average=average,
+            process_opt_state=self.optimiser.init(process),
+            opt_state=self.optimiser.init(eqx.filter(model, trainable(model))),
+            step=jnp.zeros((), jnp.int32),
+        )
 
 
 def adam(learning_rate: float, warmup: int, steps: int, clip: float) -> optax.GradientTransformation:
@@ -85,34 +97,46 @@ def adam(learning_rate: float, warmup: int, steps: int, clip: float) -> optax.Gr
     return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
 
 
+def gradient_rms(state: TrainState) -> PyTree:
+    """Of each trained entry of the model, the root of Adam's running mean of its squared gradients, clipped."""
+    return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
+
+
 @eqx.filter_jit(donate="all-except-first")
 def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of gradient descent. The buffers of `state` are given up."""
     recipe, batch = fixed
-    loss, gradients = loss_and_gradients(recipe, batch, state.model, state.step)
+    loss, gradients, process_gradients = loss_and_gradients(recipe, batch, state)
     weights, rest = eqx.partition(state.model, trainable(state.model))
     averages, average_rest = eqx.partition(state.average, trainable(state.average))
-    updates, opt_state = recipe.optimiser.update(gradients, state.opt_state, weights)
-    weights = eqx.apply_updates(weights, updates)
+    weights, opt_state = _descend(recipe, gradients, state.opt_state, weights)
+    process, process_opt_state = _descend(recipe, process_gradients, state.process_opt_state, state.process)
     step = state.step.astype(loss.dtype)
     decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
     averages: Any = optax.incremental_update(weights, averages, 1 - decay)
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     model, average = eqx.combine(weights, rest), eqx.combine(averages, average_rest)
-    return TrainState(model, average, opt_state, state.step + 1), metrics
+    return TrainState(process, model, average, process_opt_state, opt_state, state.step + 1), metrics
 
 
-def loss_and_gradients(
-    recipe: Recipe, batch: Batch, model: AbstractModel, step: Int[Array, ""]
-) -> tuple[Float[Array, ""], PyTree]:
-    """The loss of a batch at a step, and its gradients by the trainable leaves of the model."""
+def _descend(recipe, gradients, opt_state, parameters):
+    updates, opt_state = recipe.optimiser.update(gradients, opt_state, parameters)
+    return eqx.apply_updates(parameters, updates), opt_state
+
+
+def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple[Float[Array, ""], PyTree, PyTree]:
+    """The loss of a batch at a step, its gradients by the model's trainable leaves, and those that train the process.
+
+    Where the process is trained the loss has the terms of its ends: it is the bound, in nats a dimension.
+    """
     x, cond = batch
-    key_data, key_loss = jr.split(jr.fold_in(recipe.key, step))
+    sde = eqx.combine(state.process, recipe.sde)
+    key_data, key_loss = jr.split(jr.fold_in(recipe.key, state.step))
     if recipe.levels is not None:
         x = recipe.dequantisation.training(jnp.asarray(x), recipe.levels, key_data)
     perturbed = perturb(
-        recipe.sde,
-        model,
+        sde,
+        state.model,
         jnp.asarray(x),
         key_loss,
         cond=cond,
@@ -120,13 +144,25 @@ def loss_and_gradients(
         times=recipe.times,
         condition_dropout=recipe.condition_dropout,
     )
+    errors, gradients, by_levels = _errors_and_gradients(recipe, state.model, perturbed)
+    if not has_learned_part(sde):
+        return jnp.mean(errors), gradients, state.process
+    loss = jnp.mean(errors + end_terms(sde, perturbed.x0))
+    return loss, gradients, schedule_gradients(sde, perturbed.t, perturbed.x0, errors, by_levels)
+
+
+def _errors_and_gradients(recipe, model, perturbed):
+    """The errors of perturbed examples, and the gradients of their mean by weights and by levels."""
     weights, rest = eqx.partition(model, trainable(model))
 
     def of_part(part):
-        def error(weights):
-            return weighted_error(eqx.combine(weights, rest), part, recipe.objective)
+        def mean_error(weights, levels):
+            of_levels = dataclasses.replace(part, levels=levels)
+            errors = weighted_errors(eqx.combine(weights, rest), of_levels, recipe.objective)
+            return jnp.mean(errors), errors
 
-        return jax.value_and_grad(error)(weights)
+        (_, errors), gradients = jax.value_and_grad(mean_error, (0, 1), has_aux=True)(weights, part.levels)
+        return errors, *gradients
 
     if recipe.accumulate == 1:
         return of_part(perturbed)
@@ -136,10 +172,13 @@ def loss_and_gradients(
     )
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, of_part(part)), None
+        errors, by_weights, by_levels = of_part(part)
+        return jax.tree.map(jnp.add, total, by_weights), (errors, by_levels)
 
-    total, _ = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights)), parts)
-    return jax.tree.map(lambda leaf: leaf / recipe.accumulate, total)
+    total, each = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights), parts)
+    errors, by_levels = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1), each)
+    total, by_levels = jax.tree.map(lambda leaf: leaf / recipe.accumulate, (total, by_levels))
+    return errors, total, by_levels
 
 
 def train(
@@ -178,13 +217,13 @@ def train(
             state, metrics = train_step((recipe, shard(batch, mesh)), state)
             pending.append(metrics)
             ends = step == steps
-            saves = ends or step % checkpoint_every == 0
-            if saves or step % log_every == 0:
+            saves, shows = (ends or step % every == 0 for every in (checkpoint_every, sample_every))
+            if saves or shows or step % log_every == 0:
                 loss = _log(metrics_file, step, jax.device_get(pending), run)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update(len(pending))
                 pending = []
-            if ends or step % sample_every == 0:
+            if shows:
                 on_sample(state)
             if saves:
                 save_checkpoint(run, step, state)

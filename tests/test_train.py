@@ -152,8 +152,9 @@ def test_accumulation_leaves_loss_and_gradient_unchanged(parts):
     start = sgm.ScoreModel(randomised(sgm.nn.MLP((4, 4, 1), 16, 1, **options)), shape=(4, 4, 1))
     compiled = eqx.filter_jit(loss_and_gradients)
     fixed = {"data": data, "condition_dropout": 0.3}
-    loss, gradients = compiled(recipe(**fixed), batch, start, jnp.asarray(5))
-    again, accumulated = compiled(recipe(**fixed, accumulate=parts), batch, start, jnp.asarray(5))
+    state = recipe(**fixed).start(start)
+    loss, gradients, _ = compiled(recipe(**fixed), batch, state)
+    again, accumulated, _ = compiled(recipe(**fixed, accumulate=parts), batch, state)
     assert all(bool(jnp.any(gradient != 0)) for gradient in jax.tree.leaves(gradients))
     assert float(again) == pytest.approx(float(loss), rel=1e-5)
     for first, second in zip(jax.tree.leaves(gradients), jax.tree.leaves(accumulated), strict=True):

@@ -7,6 +7,7 @@ from sgm.sde.betas import linear_betas as linear_betas
 from sgm.sde.betas import sigmoid_betas as sigmoid_betas
 from sgm.sde.betas import sohl_dickstein_betas as sohl_dickstein_betas
 from sgm.sde.chain import DiscreteChain as DiscreteChain
+from sgm.sde.learned import LearnedLogSNR as LearnedLogSNR
 from sgm.sde.rectified import Rectified as Rectified
 from sgm.sde.schedules import AbstractSchedule as AbstractSchedule
 from sgm.sde.schedules import Cosine as Cosine

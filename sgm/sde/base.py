@@ -14,9 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from sgm.checks import is_traced
 from sgm.sde.schedules import OfTime, Time
 
 
@@ -42,7 +42,7 @@ class AbstractSDE(eqx.Module):
 
     def __check_init__(self):
         name, t0, t1 = type(self).__name__, self.t0, self.t1
-        if any(isinstance(end, Tracer) for end in (t0, t1)):
+        if is_traced(self):
             return
         if not t0 < t1:
             raise ValueError(f"{name}: got t0={t0}, t1={t1}; pass t0 < t1, the data's end first.")

@@ -23,6 +23,14 @@ class AbstractSchedule(eqx.Module):
         """The time at which B equals `integral`."""
 
 
+def check_ratios(schedule: str, ratio_min: float, ratio_max: float) -> None:
+    """Raise unless 0 < ratio_min < ratio_max."""
+    if not 0 < ratio_min < ratio_max:
+        raise ValueError(
+            f"{schedule}: got ratio_min={ratio_min}, ratio_max={ratio_max}; pass 0 < ratio_min < ratio_max."
+        )
+
+
 class Linear(AbstractSchedule):
     """beta(t) = beta_min + t (beta_max - beta_min), so B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
 
@@ -59,10 +67,7 @@ class Cosine(AbstractSchedule):
     ratio_max: float = 1e2
 
     def __check_init__(self):
-        if not 0 < self.ratio_min < self.ratio_max:
-            raise ValueError(
-                f"Cosine: got ratio_min={self.ratio_min}, ratio_max={self.ratio_max}; pass 0 < ratio_min < ratio_max."
-            )
+        check_ratios("Cosine", self.ratio_min, self.ratio_max)
 
     def _angles(self):
         return jnp.arctan(self.ratio_min), jnp.arctan(1 / self.ratio_max)

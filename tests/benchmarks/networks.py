@@ -218,7 +218,7 @@ def measure_dit(preset, batch, rounds, depth):
     fixed, state = training(network, CIFAR, batch)
     gradients = eqx.filter_jit(loss_and_gradients)
     timed = {"forward": compiled(call, args)[0], "step": trainer(network, CIFAR, batch)}
-    timed["gradients"] = lambda: gradients(*fixed, state.model, state.step)
+    timed["gradients"] = lambda: gradients(*fixed, state)
     timed["bare"], timed["bare gradients"] = products_alone(preset, batch, depth)
     once, step, without, bare, bare_gradients = walls(timed, rounds).values()
     gflops = products(call, args)[0] / once / 1e9

@@ -1,0 +1,68 @@
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sgm.sde.schedules import AbstractSchedule, check_ratios
+
+
+class LearnedLogSNR(AbstractSchedule):
+    """A log-SNR that is trained: B(t) = log(1 + exp(-log_snr(t))) on [0, 1], with a monotone network inside.
+
+        log_snr(t) = first + (last - first) (m(t) - m(0)) / (m(1) - m(0))
+        m(t) = t + sum over j of exp(height_j) sigmoid(exp(slope_j) (t - centre_j))
+
+    `ends` are first and last. It begins as nearly linear, from sigma/alpha = `ratio_min` to `ratio_max`. How it is
+    trained is told in `sgm.train_schedule`.
+    Source: Kingma et al. 2021 (VDM, arXiv:2107.00630, appendix H).
+    """
+
+    ends: Float[Array, "2"]
+    heights: Float[Array, " width"]
+    slopes: Float[Array, " width"]
+    centres: Float[Array, " width"]
+
+    def __init__(self, ratio_min: float = 1e-3, ratio_max: float = 1e2, width: int = 32):
+        check_ratios("LearnedLogSNR", ratio_min, ratio_max)
+        centres = (np.arange(width) + 0.5) / width
+        self.ends = jnp.asarray([-2 * math.log(ratio_min), -2 * math.log(ratio_max)])
+        self.heights = jnp.full(width, -math.log(width), self.ends.dtype)
+        self.slopes = jnp.full(width, math.log(width), self.ends.dtype)
+        self.centres = jnp.asarray(centres, self.ends.dtype)
+
+    def integral(self, t):
+        t = jnp.asarray(t, jnp.result_type(float))
+        schedule = jax.tree.map(lambda leaf: leaf.astype(t.dtype), self)
+        first, last = schedule.ends
+        return jax.nn.softplus(-(first + (last - first) * schedule._share(t)))
+
+    def inverse(self, integral):
+        integral = jnp.asarray(integral, self.ends.dtype)
+        first, last = self.ends
+        share = (-jnp.log(jnp.expm1(integral)) - first) / (last - first)
+        fixed, wanted = jax.lax.stop_gradient((self, share))
+
+        def halve(_, bracket):
+            low, high = bracket
+            middle = (low + high) / 2
+            below = fixed._share(middle) < wanted
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        low, high = jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(wanted), jnp.ones_like(wanted)))
+        root = (low + high) / 2
+        # One step of Newton's method has the derivatives of the root, by the implicit function theorem.
+        _, slope = jax.jvp(fixed._share, (root,), (jnp.ones_like(root),))
+        return root - (self._share(root) - share) / slope
+
+    def _share(self, t: Any):
+        """(m(t) - m(0)) / (m(1) - m(0))."""
+
+        def network(t):
+            bumps = jax.nn.sigmoid(jnp.exp(self.slopes) * (t[..., None] - self.centres))
+            return t + bumps @ jnp.exp(self.heights)
+
+        start, end = network(jnp.zeros_like(t, shape=())), network(jnp.ones_like(t, shape=()))
+        return (network(t) - start) / (end - start)

@@ -1,0 +1,218 @@
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from truth import gaussian, mixture
+
+import sgm
+from sgm.build import build_recipe, initial_state
+from sgm.config import Config, MLPConfig, SDEConfig, TrainConfig, write_config
+from sgm.data import Checkerboard
+from sgm.loss import LikelihoodWeighting, UniformLogSNR, UniformTime, levels_at, perturb, weighted_errors
+from sgm.model import Gaussian
+from sgm.sde import LearnedLogSNR
+from sgm.train import Recipe, adam, train
+from sgm.train_schedule import end_terms, has_learned_part, learned_part, schedule_gradients
+
+# optax and Orbax promote types.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def bent(ratio_min=1e-3, ratio_max=1e2):
+    """A schedule far from linear, as one is in the midst of training."""
+    schedule = LearnedLogSNR(ratio_min, ratio_max)
+    heights = schedule.heights + 1.5 * jr.normal(jr.key(0), schedule.heights.shape)
+    return eqx.tree_at(lambda schedule: schedule.heights, schedule, heights)
+
+
+@pytest.mark.parametrize("schedule", [LearnedLogSNR(), bent()])
+class TestSchedule:
+    t = jnp.linspace(0, 1, 1001)
+
+    def test_log_snr_falls_between_the_ends(self, schedule):
+        sde = sgm.VP(schedule, t0=0.0)
+        log_snr = sde.log_snr(self.t)
+        assert np.all(np.diff(log_snr) < 0)
+        np.testing.assert_allclose(log_snr[jnp.asarray([0, -1])], [2 * np.log(1e3), -2 * np.log(1e2)], rtol=1e-4)
+
+    def test_time_inverts_the_noise_level(self, schedule):
+        sde = sgm.VP(schedule, t0=0.0)
+        np.testing.assert_allclose(sde.time(sde.theta(self.t)), self.t, atol=2e-5)
+
+    def test_the_inverse_has_the_derivatives_of_a_root(self, schedule, float64):
+        schedule = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), schedule)
+        t = jnp.asarray(0.3)
+
+        def round_trip(schedule, t):
+            return schedule.inverse(schedule.integral(t))
+
+        value, slope = jax.jvp(lambda t: round_trip(schedule, t), (t,), (jnp.ones_like(t),))
+        assert float(value) == pytest.approx(0.3, abs=1e-8) and float(slope) == pytest.approx(1, abs=1e-6)
+        for leaf in jax.tree.leaves(jax.grad(round_trip)(schedule, t)):
+            np.testing.assert_allclose(leaf, 0, atol=1e-6)
+
+    def test_a_chain_has_its_levels(self, schedule):
+        sde = sgm.VP(schedule)
+        times = np.linspace(sde.t0, sde.t1, 200)
+        chain = sgm.DiscreteChain.at_times(sde, times)
+        np.testing.assert_allclose(chain.log_snr(jnp.arange(1.0, 201.0)), sde.log_snr(times), rtol=1e-5, atol=1e-4)
+
+
+def test_a_learned_schedule_begins_as_nearly_linear():
+    sde, t = sgm.VP(LearnedLogSNR(), t0=0.0), jnp.linspace(0, 1, 101)
+    straight = 2 * np.log(1e3) - t * 2 * np.log(1e5)
+    np.testing.assert_allclose(sde.log_snr(t), straight, atol=0.35)
+
+
+def test_wrong_ends_are_named():
+    with pytest.raises(ValueError, match=r"LearnedLogSNR: got ratio_min=2\.0, ratio_max=1\.0; pass 0 < ratio_min"):
+        LearnedLogSNR(2.0, 1.0)
+
+
+def test_only_a_learned_schedule_is_trained():
+    def with_array(sde):
+        return eqx.tree_at(lambda sde: sde.t0, sde, jnp.asarray(1e-4))
+
+    for sde in (sgm.VP(), with_array(sgm.VP()), sgm.DiscreteChain(np.full(10, 0.1)), sgm.VE()):
+        assert not has_learned_part(sde)
+    learned = learned_part(with_array(sgm.VP(LearnedLogSNR())))
+    assert {leaf.shape for leaf in jax.tree.leaves(learned)} == {(2,), (32,)}
+
+
+@pytest.mark.parametrize("schedule", [LearnedLogSNR(1e-2, 1e2), bent(1e-2, 1e2)])
+def test_the_bound_is_tight_with_an_exact_model(schedule):
+    """It loses what its ends lose alone: here the last step's 4e-3 nats, half of E|score|^2 1e-4."""
+    model, sde = gaussian(2), sgm.VP(schedule)
+    x = model.sample(jr.key(0), 200_000)
+    bound = -2 * (errors_of(sde, model, x) + end_terms(sde, x))
+    gaps = jax.vmap(model.log_prob)(x) - bound
+    stderr = float(gaps.std()) / len(x) ** 0.5
+    assert stderr < 0.05 and -4 * stderr < float(gaps.mean()) < 4 * stderr + 0.01
+
+
+def errors_of(sde, model, x):
+    options = dict(weighting=LikelihoodWeighting(), times=UniformTime(), cond=None, condition_dropout=0.0)
+    return weighted_errors(model, perturb(sde, model, x, jr.key(1), **options))
+
+
+def gradients(sde, model, n, key):
+    """Of the mean bound and of the mean squared error, straight from their definitions; and ours."""
+    key_x, key_loss = jr.split(key)
+    x, options = model.sample(key_x, n), dict(weighting=LikelihoodWeighting(), times=UniformTime())
+    learned = learned_part(sde)
+    perturbed = perturb(sde, model, x, key_loss, cond=None, condition_dropout=0.0, **options)
+
+    def errors(levels):
+        return weighted_errors(model, dataclasses.replace(perturbed, levels=levels))
+
+    def of_process(learned):
+        process = eqx.combine(learned, sde)
+        values = errors(levels_at(process, *options.values(), perturbed.t))
+        return jnp.mean(values + end_terms(process, x)), jnp.mean(values**2)
+
+    bound, square = jax.jacrev(of_process)(learned)
+    by_levels = jax.grad(lambda levels: jnp.mean(errors(levels)))(perturbed.levels)
+    ours = schedule_gradients(sde, perturbed.t, x, errors(perturbed.levels), by_levels)
+    return bound, square, ours
+
+
+def test_ends_follow_the_bound_and_the_interior_its_variance():
+    bound, square, ours = eqx.filter_jit(gradients)(sgm.VP(bent()), mixture(2), 64, jr.key(0))
+    np.testing.assert_allclose(ours.schedule.ends, bound.schedule.ends, rtol=1e-4)
+    for name in ("heights", "slopes", "centres"):
+        expected = getattr(square.schedule, name)
+        np.testing.assert_allclose(
+            getattr(ours.schedule, name), expected, rtol=1e-3, atol=1e-5 * jnp.abs(expected).max()
+        )
+
+
+def test_the_bound_does_not_depend_on_the_interior():
+    """The mean gradient of the bound is zero but for noise, that of the square is not."""
+    keys = jr.split(jr.key(2), 40)
+    of_bound, of_square = jax.lax.map(lambda key: gradients(sgm.VP(bent(1e-2, 1e2)), mixture(2), 500, key)[:2], keys)
+
+    def deviations(slopes):
+        return [
+            float(jnp.abs(values.mean(0) / (values.std(0, ddof=1) / len(keys) ** 0.5)).max())
+            for values in (slopes.schedule.heights, slopes.schedule.slopes, slopes.schedule.centres)
+        ]
+
+    assert max(deviations(of_bound)) < 4.5 and min(deviations(of_square)) > 6
+
+
+def test_training_finds_the_schedule_of_least_variance():
+    """For N(0, s^2 I) in many dimensions the error at log tan(theta) = l is s^2 / (s^2 + exp(2 l)) but for noise, so
+    that the best t(l) is its integral from one end, over the whole."""
+    std, ratios = 0.5, (1e-2, 1e1)
+    sde, model = sgm.VP(LearnedLogSNR(*ratios), t0=0.0), Gaussian(jnp.zeros(64), std**2 * jnp.eye(64))
+    learned, optimiser = learned_part(sde), optax.adam(optax.cosine_decay_schedule(2e-2, 600))
+
+    @jax.jit
+    def step(number, carry):
+        learned, opt_state = carry
+        process, key = eqx.combine(learned, sde), jr.fold_in(jr.key(5), number)
+        x = std * jr.normal(key, (128, 64))
+        options = dict(weighting=LikelihoodWeighting(), times=UniformTime())
+        perturbed = perturb(process, model, x, jr.fold_in(key, 1), cond=None, condition_dropout=0.0, **options)
+
+        def mean(levels):
+            errors = weighted_errors(model, dataclasses.replace(perturbed, levels=levels))
+            return jnp.mean(errors), errors
+
+        by_levels, errors = jax.grad(mean, has_aux=True)(perturbed.levels)
+        slopes = schedule_gradients(process, perturbed.t, x, errors, by_levels)
+        slopes = eqx.tree_at(lambda process: process.schedule.ends, slopes, jnp.zeros(2))
+        updates, opt_state = optimiser.update(slopes, opt_state)
+        return eqx.apply_updates(learned, updates), opt_state
+
+    learned, _ = jax.lax.fori_loop(0, 600, step, (learned, optimiser.init(learned)))
+    trained = eqx.combine(learned, sde)
+    level = -0.5 * trained.log_snr(jnp.linspace(0, 1, 21))
+
+    def integral(level):
+        return level - 0.5 * np.log(std**2 + np.exp(2 * level))
+
+    best = (integral(level) - integral(level[0])) / (integral(level[-1]) - integral(level[0]))
+    np.testing.assert_allclose(best, np.linspace(0, 1, 21), atol=0.03)
+    start = -0.5 * sde.log_snr(jnp.linspace(0, 1, 21))
+    assert np.abs((integral(start) - integral(start[0])) / np.ptp(integral(start)) - np.linspace(0, 1, 21)).max() > 0.15
+
+
+def test_a_learned_schedule_is_trained_stored_and_loaded(tmp_path):
+    config = Config(
+        data=Checkerboard(),
+        network=MLPConfig(width=16, depth=1),
+        sde=SDEConfig(schedule="LearnedLogSNR", ratio_min=1e-2),
+        train=TrainConfig(steps=60, batch_size=64, times="UniformTime", warmup=0, learning_rate=1e-2),
+    )
+    recipe = build_recipe(config, config.sde.build())
+
+    def batches(start, stop):
+        return ((Checkerboard().draw(jr.key(step), 64), None) for step in range(start, stop))
+
+    state = train(recipe, initial_state(config), batches, 60, tmp_path)
+    write_config(tmp_path, config)
+    sde, _ = sgm.load(tmp_path)
+    for before, after in zip(*map(jax.tree.leaves, (learned_part(recipe.sde), learned_part(sde))), strict=True):
+        assert not np.any(before == after)
+    for saved, trained in zip(jax.tree.leaves(learned_part(sde)), jax.tree.leaves(state.process), strict=True):
+        np.testing.assert_array_equal(saved, trained)
+    assert all(leaf.weak_type is False for leaf in jax.tree.leaves(initial_state(config).process))
+
+
+def test_a_loss_that_is_not_the_bound_is_refused():
+    with pytest.raises(ValueError, match="LearnedLogSNR: it is trained on the bound at uniform times, but the loss is"):
+        Recipe(
+            sde=sgm.VP(LearnedLogSNR()),
+            weighting=LikelihoodWeighting(),
+            times=UniformLogSNR(),
+            optimiser=adam(1e-3, 1, 2, 1.0),
+            average_decay=0.9,
+            levels=None,
+            key=jr.key(0),
+        )
