@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -30,15 +31,17 @@ from sgm.build import (
     initial_state,
     key_for,
     restore_state,
+    trained_process,
 )
 from sgm.checkpoint import CheckpointError, latest_step
 from sgm.config import Config, ConfigError, differences, has_config, read_config, to_json, write_config
-from sgm.data import AbstractGaussianField, AbstractToy, DataUnavailable, GaussianFieldMap, prefetch
+from sgm.data import AbstractGaussianField, AbstractToy, Coins, DataUnavailable, GaussianFieldMap, prefetch
 from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
 from sgm.likelihood import dequantise
 from sgm.model.condition import condition_from
+from sgm.nn import trainable
 from sgm.solve import FixedSteps, ThetaGrid
-from sgm.train import TrainingDiverged, train
+from sgm.train import TrainingDiverged, gradient_rms, train
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -108,24 +111,30 @@ def prepare(run: Path, config: Config, default: Config, arguments: list[str]) ->
 
 
 def train_stage(run: Path, config: Config) -> None:
-    """Train up to the configured step, and draw the data, the process and the loss."""
-    sde, data = config.sde.build(), config.data
+    """Train up to the configured step, and draw what is trained at every preview."""
+    data, recipe = config.data, build_recipe(config, config.sde.build())
     if data.size(config.evaluate.split) == 0:
         raise ConfigError(f"data: the split {config.evaluate.split!r} is empty; add examples to it.")
     picture(run / "data.png", first_examples(data, 1024 if data.shape == (2,) else 64), "data", data)
-    plot.save(plot.process(sde), run / "process.png")
 
     def make(step):
         x, fields = data.batch(step, config.train.batch_size, config.seed)
         return x, condition_from(fields)
 
     def preview(state):
-        method = sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
+        sde, method = trained_process(config, state), sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
         x = draw(sde, state.average, config, method, n=min(16, config.sample.n))
-        picture(run / f"samples_step_{int(state.step):07d}.png", x, f"step {int(state.step)}", data)
+        step = f"step {int(state.step)}"
+        picture(run / f"samples_step_{int(state.step):07d}.png", x, step, data)
+        weights = eqx.filter(state.model, trainable(state.model))
+        plot.save(plot.arrays(weights, f"parameters, {step}"), run / "parameters.png")
+        plot.save(plot.arrays(gradient_rms(state), f"gradients, {step}"), run / "gradients.png")
+        plot.save(plot.process(sde), run / "process.png")
+        with (run / "metrics.jsonl").open() as file:
+            plot.save(plot.objective([json.loads(line) for line in file]), run / "objective.png")
 
     train(
-        build_recipe(config, sde),
+        recipe,
         initial_state(config, data.statistics()),
         lambda start, stop: prefetch(make, start, stop),
         config.train.steps,
@@ -135,13 +144,12 @@ def train_stage(run: Path, config: Config) -> None:
         sample_every=config.train.sample_every,
         on_sample=preview,
     )
-    with (run / "metrics.jsonl").open() as file:
-        plot.save(plot.loss_curve(np.array([json.loads(line)["loss"] for line in file])), run / "loss.png")
 
 
 def sample_stage(run: Path, config: Config) -> None:
     """Draw samples by the configured method and by the probability flow, and follow some paths."""
-    sde, model = config.sde.build(), restore_state(run, config).average
+    state = restore_state(run, config)
+    sde, model = trained_process(config, state), state.average
     method, name = build_sampler(config), config.sample.method
     tolerance = config.sample.tolerance
     flow = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=tolerance, atol=tolerance))
@@ -171,9 +179,10 @@ def sample_stage(run: Path, config: Config) -> None:
 
 def evaluate_stage(run: Path, config: Config) -> None:
     """Evaluate the log-likelihood of a split, and print it beside its references."""
-    sde, data, chosen, key = config.sde.build(), config.data, config.evaluate, key_for(config, "evaluation")
+    data, chosen, key = config.data, config.evaluate, key_for(config, "evaluation")
     network = dataclasses.replace(config.network, precision=chosen.precision)
-    model = restore_state(run, dataclasses.replace(config, network=network)).average
+    state = restore_state(run, dataclasses.replace(config, network=network))
+    sde, model = trained_process(config, state), state.average
     how: dict[str, Any] = {"accuracy": chosen.accuracy}
     if chosen.accuracy is None:
         how["controller"] = diffrax.PIDController(rtol=chosen.tolerance, atol=chosen.tolerance)
@@ -226,6 +235,9 @@ def evaluate_stage(run: Path, config: Config) -> None:
         truth = lambda row: data.conditional_log_prob(*row)  # noqa: E731
         exact = jax.lax.map(truth, jax.tree.map(jnp.asarray, (x, fields)), batch_size=16)
         report["exact"] = average(np.asarray(exact))
+    if isinstance(data, Coins):
+        report["entropy"] = data.entropy
+        report["entropy_bits_per_dim"] = data.entropy / (math.prod(data.shape) * math.log(2))
     if isinstance(data, AbstractToy):
         report["entropy"] = data.entropy
         grid = plot.plane_grid(first_examples(data, 1024), 100)
@@ -236,7 +248,7 @@ def evaluate_stage(run: Path, config: Config) -> None:
 
 
 def chain_bound(chain: sgm.DiscreteChain, model, config: Config, n: int) -> dict[str, Any]:
-    """The chain's variational bound on log p(x_0) of a split, in nats, and in bits over a Gaussian of variance 1."""
+    """The chain's variational bound on log p(x_0) of a split, in nats; for data of variance 1, also over a Gaussian."""
     data, options = config.data, config.evaluate
     values = []
     for start in range(0, n, options.batch_size):
@@ -248,8 +260,11 @@ def chain_bound(chain: sgm.DiscreteChain, model, config: Config, n: int) -> dict
         how = {"variance": build_variance(config), "steps": steps, "cond": condition_from(fields)}
         values.append(np.asarray(sgm.elbo(chain, model, jnp.asarray(x), key, **how)))
     values = np.concatenate(values)
-    bits = np.asarray(sgm.bits_over_gaussian(values, math.prod(data.shape)))
-    return {"bound": average(values), "bits_over_gaussian": average(bits)}
+    report = {"bound": average(values)}
+    if abs(float(jnp.var(first_examples(data, 1024))) - 1) < 0.05:
+        bits = np.asarray(sgm.bits_over_gaussian(values, math.prod(data.shape)))
+        report["bits_over_gaussian"] = average(bits)
+    return report
 
 
 def print_report(report: dict) -> None:
@@ -269,11 +284,14 @@ def print_report(report: dict) -> None:
         print(f"  exact log p(x)      {report['exact']} nats, of the same examples given their conditions")
     if "bound" in report:
         print(f"  the chain's bound   {report['bound']} nats on log p(x_0)")
+    if "bits_over_gaussian" in report:
         print(f"  over a Gaussian     {report['bits_over_gaussian']} bits/dim, of the bound, for data of variance 1")
     if "entropy" in report:
         print(f"  entropy of the data {-report['entropy']:.4f} nats, with the sign of log p(x)")
     if "bits_per_dim" in report:
         print(f"  bits/dim            {report['bits_per_dim']}")
+        if "entropy_bits_per_dim" in report:
+            print(f"  entropy, bits/dim   {report['entropy_bits_per_dim']:.4f}")
         print(f"  Gaussian bits/dim   {report['gaussian'] or 'not fitted: too few images, or too many dimensions'}")
         print(f"  uniform bits/dim    {report['uniform']:.4f}")
 

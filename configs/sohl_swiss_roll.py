@@ -5,7 +5,7 @@ from sgm.data import StandardSwissRoll
 
 config = Config(
     data=StandardSwissRoll(),
-    network=ConvDenseConfig(dense=4, dense_width=128, dense_outputs=64, upper=1),
+    network=ConvDenseConfig(dense=4, dense_width=128, dense_outputs=64, upper=1, bumps=40),
     sde=SDEConfig("DiscreteChain", "SohlDickstein", steps=1000),
     prediction="MeanCoefficient",
     variance="Learned",

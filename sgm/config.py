@@ -61,6 +61,7 @@ _BETAS = {
     "Sigmoid": sgm.sde.sigmoid_betas,
     "SohlDickstein": sgm.sde.sohl_dickstein_betas,
 }
+_SCHEDULES = ("Linear", "Cosine", "LearnedLogSNR")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class SDEConfig:
     """A process of `sgm.sde`; an option left at None has the default of the process."""
 
     process: Literal["VP", "SubVP", "VE", "Rectified", "DiscreteChain"] = "VP"
-    schedule: Literal["Linear", "Cosine", "Sigmoid", "SohlDickstein"] | None = None
-    """Of VP and SubVP, Linear or Cosine; of DiscreteChain any, Linear by default."""
+    schedule: Literal["Linear", "Cosine", "Sigmoid", "SohlDickstein", "LearnedLogSNR"] | None = None
+    """Linear by default. Of VP and SubVP, Linear or Cosine; of VP, LearnedLogSNR, trained beside the model with times
+    UniformTime and weighting Likelihood; of DiscreteChain, any fixed one."""
     steps: int | None = None
     """Of DiscreteChain, 1000 by default."""
     beta_min: float | None = None
@@ -77,9 +79,9 @@ class SDEConfig:
     beta_max: float | None = None
     """Of the Linear schedule."""
     ratio_min: float | None = None
-    """Of the Cosine schedule."""
+    """Of the Cosine schedule, and of LearnedLogSNR at its start."""
     ratio_max: float | None = None
-    """Of the Cosine schedule."""
+    """Of the Cosine schedule, and of LearnedLogSNR at its start."""
     sigma_min: float | None = None
     """Of VE."""
     sigma_max: float | None = None
@@ -89,6 +91,10 @@ class SDEConfig:
 
     def build(self) -> sgm.sde.AbstractSDE:
         """The process. Raises ConfigError for an option that it does not have."""
+        known = {"VP": _SCHEDULES, "SubVP": _SCHEDULES[:2], "DiscreteChain": tuple(_BETAS)}.get(self.process, ())
+        if self.schedule is not None and self.schedule not in known:
+            remedy = f"pass {', '.join(known)}" if known else "leave it out"
+            raise ConfigError(f"sde.schedule = {self.schedule}: it is not of {self.process}; {remedy}.")
         options = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         if options["process"] == "DiscreteChain":
             del options["process"]
@@ -99,9 +105,7 @@ class SDEConfig:
             name: options.pop(name) for name in ("beta_min", "beta_max", "ratio_min", "ratio_max") if name in options
         }
         if rates or "schedule" in options:
-            schedule = getattr(sgm.sde, options.get("schedule", "Linear"), None)
-            if schedule is None:
-                raise ConfigError(f"sde.schedule = {self.schedule}: it is of DiscreteChain; pass Linear or Cosine.")
+            schedule = getattr(sgm.sde, options.get("schedule", "Linear"))
             options["schedule"] = call("sde", schedule, rates)
         return call("sde", process, options)
 
@@ -129,6 +133,8 @@ class MLPConfig(_NetworkConfig):
 
     width: int = 256
     depth: int = 4
+    frequencies: int = 0
+    """Of the waves that join the input, for densities of sharp edges."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Recipe(eqx.Module):
             process=process,
             model=model,
             average=average,
-            process_opt_state=self.optimiser.init(process),
+            process_opt_state=self.optimiser.init(process) if has_learned_part(self.sde) else None,
             opt_state=self.optimiser.init(eqx.filter(model, trainable(model))),
             step=jnp.zeros((), jnp.int32),
         )
@@ -110,7 +110,9 @@ def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainSta
     weights, rest = eqx.partition(state.model, trainable(state.model))
     averages, average_rest = eqx.partition(state.average, trainable(state.average))
     weights, opt_state = _descend(recipe, gradients, state.opt_state, weights)
-    process, process_opt_state = _descend(recipe, process_gradients, state.process_opt_state, state.process)
+    process, process_opt_state = state.process, state.process_opt_state
+    if has_learned_part(recipe.sde):
+        process, process_opt_state = _descend(recipe, process_gradients, process_opt_state, process)
     step = state.step.astype(loss.dtype)
     decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
     averages: Any = optax.incremental_update(weights, averages, 1 - decay)
@@ -146,7 +148,7 @@ def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple
     )
     errors, gradients, by_levels = _errors_and_gradients(recipe, state.model, perturbed)
     if not has_learned_part(sde):
-        return jnp.mean(errors), gradients, state.process
+        return jnp.mean(errors), gradients, None
     loss = jnp.mean(errors + end_terms(sde, perturbed.x0))
     return loss, gradients, schedule_gradients(sde, perturbed.t, perturbed.x0, errors, by_levels)
 

@@ -1,4 +1,5 @@
 import json
+import math
 import runpy
 import shutil
 from pathlib import Path
@@ -24,7 +25,7 @@ from sgm.config import (
     to_json,
     write_config,
 )
-from sgm.data import Checkerboard, Digits, Images
+from sgm.data import Checkerboard, Coins, Digits, Images
 from sgm.evaluate import gaussian_bits_per_dim, read_columns
 
 # optax and Orbax promote types.
@@ -54,7 +55,8 @@ def digits(tmp_path_factory):
 
 
 def test_digits_leave_all_that_is_promised(digits):
-    pictures = ("data", "process", "loss", "samples", "samples_flow", "film_strip", "samples_step_0000003")
+    pictures = ("data", "process", "parameters", "gradients", "objective")
+    pictures += ("samples", "samples_flow", "film_strip", "samples_step_0000003")
     pictures += ("evaluation_histogram", "evaluation_extremes")
     for name in pictures:
         assert is_picture(digits / f"{name}.png"), name
@@ -207,6 +209,21 @@ def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     assert "main.py: sample: Ancestral has no option 'eta'; it has steps, variance, grid" in capsys.readouterr().err
 
 
+def test_bits_over_a_gaussian_are_of_data_of_variance_one(tmp_path, capsys):
+    network = ("--network.dense-width", "8", "--network.width", "4", "--network.upper-width", "4")
+    assert command(tmp_path / "digits", "--config", "sohl_digits", "--sde.steps", "20", *network) == 0
+    assert "bound" in (report := json.loads((tmp_path / "digits/evaluation.json").read_text()))
+    assert "bits_over_gaussian" not in report and "over a Gaussian" not in capsys.readouterr().out
+
+
+def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
+    assert command(tmp_path / "coins", "--config", "coins", "--network.width", "16") == 0
+    report = json.loads((tmp_path / "coins/evaluation.json").read_text())
+    assert report["entropy"] == pytest.approx(Coins().entropy)
+    assert report["entropy_bits_per_dim"] == pytest.approx(np.log2(math.comb(48, 36)) / 48)
+    assert "entropy, bits/dim   0.7504" in capsys.readouterr().out
+
+
 def test_images_conditioned_on_classes(tmp_path):
     arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
     assert command(tmp_path / "classes", *arguments) == 0
@@ -251,7 +268,7 @@ def rows(x, fields):
         (("--train.times", "ChainSteps"), "main.py: train.times: it is of a chain's own steps"),
         (
             ("--sde.schedule", "Sigmoid"),
-            "main.py: sde.schedule = Sigmoid: it is of DiscreteChain;",
+            "main.py: sde.schedule = Sigmoid: it is not of VP; pass Linear, Cosine, LearnedLogSNR.",
         ),
         (("--stages", "evaluate"), "the run has no checkpoint yet; train it first"),
     ],
