@@ -10,13 +10,13 @@ config = Config(
     prediction="MeanCoefficient",
     variance="Learned",
     train=TrainConfig(
-        steps=50_000,
-        batch_size=512,
+        steps=2500,
+        batch_size=128,
         weighting="Uniform",
         times="ChainSteps",
         objective="Bound",
-        sample_every=10_000,
+        sample_every=1250,
     ),
     sample=SampleConfig(n=64, method="Ancestral", steps=999, grid="ChainGrid"),
-    evaluate=EvaluateConfig(trace="hutchinson", batch_size=64),
+    evaluate=EvaluateConfig(trace="hutchinson", n=128, batch_size=64),
 )
