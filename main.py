@@ -104,6 +104,8 @@ def prepare(run: Path, config: Config, default: Config, arguments: list[str]) ->
                 f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; "
                 "give the same --config and options to go on, or another folder with --run."
             )
+    if "sample" in config.stages:
+        build_sampler(config)
     if "train" in config.stages:
         run.mkdir(parents=True, exist_ok=True)
         write_config(run, config)

@@ -1,5 +1,6 @@
 """What a configuration describes: process, model, data, and how they are trained, sampled and evaluated."""
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ def build(config: Config) -> Built:
             "pass 0, or give the data one, as data.classes does."
         )
     conditioning = Conditioning(**config.data.conditions, null=null)
-    sde, learned = config.sde.build(), config.variance in ("Interpolated", "Learned")
+    sde, learned = config.sde.build(), getattr(sgm.model, config.variance).learned
     network = config.network.build(config.data.shape, conditioning, key_for(config, "network"), 2 if learned else 1)
     options = {"Karras": {"sigma_data": config.sigma_data}, "MeanCoefficient": {"chain": sde}}
     if config.prediction == "MeanCoefficient":
@@ -80,14 +81,16 @@ def build_objective(config: Config, sde: sgm.sde.AbstractSDE) -> sgm.objective.A
 
 
 def build_sampler(config: Config) -> sgm.solve.AbstractMethod:
-    """The method that draws samples."""
+    """The method that draws samples. Raises ValueError where its steps are not on the process."""
     chosen = config.sample
     given = {name: getattr(chosen, name) for name in ("order", "eta", "churn", "corrections")}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options |= {"steps": chosen.steps, "grid": getattr(sgm.solve, chosen.grid)()}
     if chosen.method in ("Ancestral", "PredictorCorrector"):
         options["variance"] = build_variance(config)
-    return call("sample", getattr(sgm.solve, chosen.method), options)
+    sampler = call("sample", getattr(sgm.solve, chosen.method), options)
+    sampler.stepping.times(config.sde.build())
+    return sampler
 
 
 def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
@@ -101,6 +104,7 @@ def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
         times=getattr(sgm.loss, config.train.times)(),
         objective=build_objective(config, sde),
         optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
+        process_optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, math.inf),
         average_decay=config.train.average_decay,
         levels=config.data.levels,
         dequantisation=build_dequantisation(config),

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_examples, check_finite
+from sgm.checks import check_at_least, check_examples, check_finite, check_precision
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prior_mismatch import prior_mismatch
 from sgm.model.base import AbstractModel
@@ -76,15 +76,23 @@ def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave 
     model's.
     Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4); Ho et al. 2020 (arXiv:2006.11239, eq. 5).
     """
+    if not isinstance(chain, DiscreteChain):
+        raise ValueError(
+            f"elbo: the process is a {type(chain).__name__}; pass a DiscreteChain, for a continuous process "
+            "DiscreteChain.at_times(sde, times)."
+        )
     batch = check_examples("elbo", x, model.shape)
+    check_precision("elbo", x)
     check_finite("elbo", x)
     check_finite("elbo", cond, "cond")
     cond, cond_axis = flat_condition("elbo", model, cond, batch)
     n = math.prod(batch)
     check_at_least("elbo", "the number of examples", n)
     check_at_least("elbo", "draws", draws)
-    if steps is not None and not 1 <= steps <= chain.steps - 1:
-        raise ValueError(f"elbo: steps = {steps}; pass 1 <= steps <= {chain.steps - 1}, or None for all transitions.")
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= chain.steps - 1):
+        raise ValueError(
+            f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
+        )
     x, keys = jnp.asarray(x).reshape(n, *model.shape), jr.split(key, n)
     mesh = mesh_for("elbo", (chain, model, x, keys, cond), mesh)
     chain, model, x, keys, cond = replicate((chain, model, x, keys, cond), mesh)

@@ -19,11 +19,12 @@ import jax.random as jr
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from sgm.checks import check_at_least, check_examples
+from sgm.checks import check_at_least, check_examples, is_traced
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
-from sgm.objective import AbstractObjective, Squared
+from sgm.objective import AbstractObjective, Bound, Hybrid, Squared
 from sgm.sde.base import AbstractSDE
+from sgm.sde.chain import DiscreteChain
 
 Times = Float[Array, " n"]
 Levels = tuple[Times, Times]
@@ -169,10 +170,29 @@ def score_matching_loss(
     by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
     Each condition is dropped with probability `condition_dropout`, for a network built with a null.
     """
+    check_loss(sde, weighting, times, objective)
     perturbed = perturb(
         sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
     )
     return jnp.mean(weighted_errors(model, perturbed, objective))
+
+
+def check_loss(
+    sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
+) -> None:
+    """Raise ValueError for times of a chain on another process, and for the bound of a chain under another loss."""
+    names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
+    if isinstance(times, ChainSteps) and not isinstance(sde, DiscreteChain):
+        raise ValueError(f"ChainSteps: they are a chain's own, but the loss is of {names}; pass a DiscreteChain.")
+    bound = objective.bound if isinstance(objective, Hybrid) else objective
+    if not isinstance(bound, Bound):
+        return
+    same = is_traced((sde, bound.chain)) or eqx.tree_equal(sde, bound.chain)
+    if not (same and isinstance(weighting, UniformWeighting) and isinstance(times, ChainSteps)):
+        raise ValueError(
+            f"{type(objective).__name__}: its terms are those of its own chain's steps, but the loss is of {names}; "
+            "pass that chain, UniformWeighting() and ChainSteps()."
+        )
 
 
 def perturb(

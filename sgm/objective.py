@@ -65,6 +65,13 @@ class Hybrid(AbstractObjective):
     bound: Bound
     share: float = 1e-3
 
+    def __check_init__(self):
+        if not self.bound.variance.learned:
+            raise ValueError(
+                f"Hybrid: the variance is {type(self.bound.variance).__name__}, with nothing to train; pass a Bound of "
+                "Interpolated() or Learned(steps), or the objective Squared()."
+            )
+
     def error(self, theta, x0, noise, estimate):
         fixed = jax.lax.stop_gradient(estimate)
         of_variance = eqx.tree_at(lambda estimate: estimate.log_variance, fixed, estimate.log_variance)

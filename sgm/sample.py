@@ -55,6 +55,7 @@ def sample(
         check_at_least("sample", "n", count)
     if saveat is not None:
         check_saveat(sde, saveat)
+    method.check(sde)
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     check_finite("sample", cond, "cond")

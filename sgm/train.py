@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.checks import check_at_least
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.loss import AbstractTimeSampling, AbstractWeighting, perturb, weighted_errors
+from sgm.loss import AbstractTimeSampling, AbstractWeighting, check_loss, perturb, weighted_errors
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.nn import trainable
@@ -56,6 +56,8 @@ class Recipe(eqx.Module):
     - `condition_dropout`: the probability with which an example's condition is dropped.
     - `accumulate`: the number of equal parts of a batch whose gradients are found one after the other, to save memory.
       It changes neither the randomness nor, but for rounding, the result.
+    - `process_optimiser`: of the learned part of `sde`. A clip over all of it would let the interior's gradient, which
+      is by far the larger, scale that of the ends.
     """
 
     sde: AbstractSDE
@@ -69,9 +71,11 @@ class Recipe(eqx.Module):
     dequantisation: AbstractDequantisation = UniformDequantisation()
     condition_dropout: float = 0.0
     accumulate: int = 1
+    process_optimiser: optax.GradientTransformation = optax.adam(1e-3)
 
     def __check_init__(self):
         check_at_least("Recipe", "accumulate", self.accumulate)
+        check_loss(self.sde, self.weighting, self.times, self.objective)
         check_trains_schedule(self.sde, self.weighting, self.times, self.objective)
 
     def start(self, model: AbstractModel) -> TrainState:
@@ -84,7 +88,7 @@ class Recipe(eqx.Module):
             process=process,
             model=model,
             average=average,
-            process_opt_state=self.optimiser.init(process) if has_learned_part(self.sde) else None,
+            process_opt_state=self.process_optimiser.init(process) if has_learned_part(self.sde) else None,
             opt_state=self.optimiser.init(eqx.filter(model, trainable(model))),
             step=jnp.zeros((), jnp.int32),
         )
@@ -109,20 +113,21 @@ def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainSta
     loss, gradients, process_gradients = loss_and_gradients(recipe, batch, state)
     weights, rest = eqx.partition(state.model, trainable(state.model))
     averages, average_rest = eqx.partition(state.average, trainable(state.average))
-    weights, opt_state = _descend(recipe, gradients, state.opt_state, weights)
+    weights, opt_state = _descend(recipe.optimiser, gradients, state.opt_state, weights)
+    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     process, process_opt_state = state.process, state.process_opt_state
     if has_learned_part(recipe.sde):
-        process, process_opt_state = _descend(recipe, process_gradients, process_opt_state, process)
+        metrics["process_gradient_norm"] = optax.tree.norm(process_gradients)
+        process, process_opt_state = _descend(recipe.process_optimiser, process_gradients, process_opt_state, process)
     step = state.step.astype(loss.dtype)
     decay = jnp.minimum(recipe.average_decay, (1 + step) / (10 + step))
     averages: Any = optax.incremental_update(weights, averages, 1 - decay)
-    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     model, average = eqx.combine(weights, rest), eqx.combine(averages, average_rest)
     return TrainState(process, model, average, process_opt_state, opt_state, state.step + 1), metrics
 
 
-def _descend(recipe, gradients, opt_state, parameters):
-    updates, opt_state = recipe.optimiser.update(gradients, opt_state, parameters)
+def _descend(optimiser, gradients, opt_state, parameters):
+    updates, opt_state = optimiser.update(gradients, opt_state, parameters)
     return eqx.apply_updates(parameters, updates), opt_state
 
 
@@ -264,7 +269,8 @@ def _log(metrics_file, step, pending, run):
 def _diverged(step, values, run):
     saved = latest_step(run)
     good = "there is no checkpoint yet" if saved is None else f"the last good one is {checkpoint_path(run, saved)}"
+    said = " and the ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
     return (
-        f"train: at step {step} the loss is {values['loss']} and the gradient norm {values['gradient_norm']}; {good}; "
+        f"train: at step {step} the {said}; {good}; "
         "lower train.learning-rate or train.clip, or look for bad values in the data; then begin in another folder."
     )

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 from sgm.likelihood import prior_mismatch
 from sgm.loss import AbstractTimeSampling, AbstractWeighting, Levels, LikelihoodWeighting, Times, UniformTime, levels_at
 from sgm.objective import AbstractObjective, Squared
-from sgm.sde import AbstractSDE, LearnedLogSNR
+from sgm.sde import VP, AbstractSDE, LearnedLogSNR
 
 
 def learned_part(sde: AbstractSDE) -> PyTree:
@@ -42,8 +42,15 @@ def check_trains_schedule(
     sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
 ) -> None:
     """Raise if a process with something to train meets a loss that is not its bound, or does not depend on it."""
+    if not has_learned_part(sde):
+        return
+    if not (isinstance(sde, VP) and 0 <= sde.t0 <= 1e-3 and sde.t1 == 1):
+        raise ValueError(
+            f"LearnedLogSNR: its ends are those of a VP on [0, 1], but the process is {type(sde).__name__} on "
+            f"[{sde.t0}, {sde.t1}]; pass a VP with t0 of at most 1e-3 and t1 = 1."
+        )
     given = weighting, times, objective
-    if has_learned_part(sde) and not all(map(isinstance, given, (LikelihoodWeighting, UniformTime, Squared))):
+    if not all(map(isinstance, given, (LikelihoodWeighting, UniformTime, Squared))):
         names = ", ".join(type(part).__name__ for part in given)
         raise ValueError(
             f"LearnedLogSNR: it is trained on the bound at uniform times, but the loss is of {names}; pass "

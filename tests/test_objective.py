@@ -10,8 +10,8 @@ from truth import gaussian
 
 import sgm
 from sgm.likelihood import DiscretisedGaussian, Flat
-from sgm.loss import ChainSteps, UniformWeighting
-from sgm.model import FixedLarge, Gaussian, Interpolated
+from sgm.loss import ChainSteps, LikelihoodWeighting, UniformWeighting
+from sgm.model import Clipped, FixedLarge, Gaussian, Interpolated
 from sgm.objective import Absolute, Bound, Hybrid, Squared
 from sgm.sde import DiscreteChain, linear_betas
 
@@ -81,3 +81,47 @@ def test_every_level_has_a_finite_gradient():
         theta = CHAIN.theta(jnp.asarray(k))
         gradient = jax.grad(lambda estimate: objective.error(theta, jnp.ones(2), jnp.ones(2), estimate))(estimate)  # noqa: B023
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+
+
+OTHER = DiscreteChain(linear_betas(30, 1e-3, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("sde", "objective", "options", "message"),
+    [
+        (
+            sgm.VP(),
+            Squared(),
+            {"times": ChainSteps()},
+            "ChainSteps: they are a chain's own, but the loss is of VP",
+        ),
+        (
+            CHAIN,
+            Bound(CHAIN),
+            {},
+            "Bound: its terms are .* of DiscreteChain, UniformWeighting and UniformTime;",
+        ),
+        (CHAIN, Bound(CHAIN), {**ON_CHAIN, "weighting": LikelihoodWeighting()}, "LikelihoodWeighting and ChainSteps;"),
+        (CHAIN, Bound(OTHER), ON_CHAIN, "Bound: its terms are those of its own chain's steps"),
+        (CHAIN, Hybrid(Bound(OTHER, Interpolated())), ON_CHAIN, "Hybrid: its terms are those of its own chain's steps"),
+    ],
+)
+def test_a_loss_that_is_not_the_bounds_is_refused(sde, objective, options, message):
+    with pytest.raises(ValueError, match=message):
+        sgm.score_matching_loss(sde, gaussian(2), jnp.zeros((4, 2)), jr.key(0), objective=objective, **options)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: Hybrid(Bound(CHAIN)),
+            "Hybrid: the variance is FixedLarge, with nothing to train; pass a",
+        ),
+        (lambda: DiscretisedGaussian(0), "DiscretisedGaussian: count = 0; pass count >= 1"),
+        (lambda: Clipped(gaussian(2), 1.0, -1.0), "Clipped: low = 1.0, high = -1.0; pass low < high"),
+    ],
+)
+def test_wrong_options_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -15,7 +15,7 @@ import json, pathlib, sys, tempfile
 import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx
 import sgm
 from sgm.data import GaussianField
-from sgm.loss import LikelihoodWeighting, UniformLogSNR
+from sgm.loss import LikelihoodWeighting, UniformTime
 from sgm.model.condition import condition_from
 from sgm.nn import Conditioning, with_statistics
 from sgm.parallel import local_mesh, replicate, shard
@@ -26,8 +26,8 @@ conditioning = Conditioning(params=2, null=True)
 network = sgm.nn.UNet((8, 8, 1), 8, (1,), 1, dropout=0.1, conditioning=conditioning, key=jr.key(0))
 model = sgm.ScoreModel(with_statistics(network, *data.statistics()), sgm.model.Karras(1.0), shape=(8, 8, 1))
 recipe = Recipe(
-    sde=sgm.VP(), weighting=LikelihoodWeighting(), times=UniformLogSNR(), optimiser=adam(1e-2, 1, 8, 1.0),
-    average_decay=0.9, levels=None, key=jr.key(3), condition_dropout=0.2, accumulate=2,
+    sde=sgm.VP(sgm.sde.LearnedLogSNR()), weighting=LikelihoodWeighting(), times=UniformTime(),
+    optimiser=adam(1e-2, 1, 8, 1.0), average_decay=0.9, levels=None, key=jr.key(3), condition_dropout=0.2, accumulate=2,
 )
 
 def batches(start, stop):
@@ -39,11 +39,13 @@ folder = pathlib.Path(tempfile.mkdtemp())
 state = train(recipe, recipe.start(model), batches, 4, folder)
 losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(state.average, eqx.is_inexact_array))])
+process = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.process)])
 mesh = local_mesh()
 fixed, whole = (recipe, shard(next(batches(0, 1)), mesh)), replicate(recipe.start(model), mesh)
 text = train_step.lower(fixed, whole).compile().compiled.as_text()
 print(json.dumps({
     "devices": jax.device_count(), "losses": losses, "weights": weights.tolist(),
+    "process": process.tolist(),
     "shards": len({str(shard.index) for shard in fixed[1][0].addressable_shards}),
     "images": "f32[16,8,8,8]" in text or "f32[8,8,8,8]" in text, "sums": "all-reduce" in text,
 }))
@@ -128,6 +130,7 @@ def test_four_devices_give_the_loss_and_the_parameters_of_one(trained):
     one, four = trained[1], trained[4]
     assert (one["devices"], four["devices"]) == (1, 4)
     np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
+    np.testing.assert_allclose(four["process"], one["process"], rtol=1e-4)
     scale = np.abs(one["weights"]).max()
     # Adam divides by the size of a gradient, and so makes the rounding of a small one as large as any.
     assert np.abs(np.subtract(four["weights"], one["weights"])).max() < 1e-3 * scale

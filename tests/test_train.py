@@ -12,9 +12,10 @@ from networks import randomised
 import sgm
 from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.data import Checkerboard, Digits, GaussianField, prefetch
-from sgm.loss import LikelihoodWeighting, UniformLogSNR, perturb
+from sgm.loss import LikelihoodWeighting, UniformLogSNR, UniformTime, perturb
 from sgm.model.condition import condition_from
 from sgm.nn import Conditioning, with_statistics
+from sgm.sde import LearnedLogSNR
 from sgm.train import Recipe, TrainingDiverged, adam, loss_and_gradients, train, train_step
 
 # optax and Orbax promote types.
@@ -151,10 +152,10 @@ def test_accumulation_leaves_loss_and_gradient_unchanged(parts):
     options = {"dropout": 0.2, "conditioning": Conditioning(params=2, null=True), "key": jr.key(0)}
     start = sgm.ScoreModel(randomised(sgm.nn.MLP((4, 4, 1), 16, 1, **options)), shape=(4, 4, 1))
     compiled = eqx.filter_jit(loss_and_gradients)
-    fixed = {"data": data, "condition_dropout": 0.3}
+    fixed = {"data": data, "condition_dropout": 0.3, "sde": sgm.VP(LearnedLogSNR()), "times": UniformTime()}
     state = recipe(**fixed).start(start)
-    loss, gradients, _ = compiled(recipe(**fixed), batch, state)
-    again, accumulated, _ = compiled(recipe(**fixed, accumulate=parts), batch, state)
+    loss, *gradients = compiled(recipe(**fixed), batch, state)
+    again, *accumulated = compiled(recipe(**fixed, accumulate=parts), batch, state)
     assert all(bool(jnp.any(gradient != 0)) for gradient in jax.tree.leaves(gradients))
     assert float(again) == pytest.approx(float(loss), rel=1e-5)
     for first, second in zip(jax.tree.leaves(gradients), jax.tree.leaves(accumulated), strict=True):

@@ -16,7 +16,7 @@ from sgm.data import Checkerboard
 from sgm.loss import LikelihoodWeighting, UniformLogSNR, UniformTime, levels_at, perturb, weighted_errors
 from sgm.model import Gaussian
 from sgm.sde import LearnedLogSNR
-from sgm.train import Recipe, adam, train
+from sgm.train import Recipe, adam, loss_and_gradients, train
 from sgm.train_schedule import end_terms, has_learned_part, learned_part, schedule_gradients
 
 # optax and Orbax promote types.
@@ -69,9 +69,16 @@ def test_a_learned_schedule_begins_as_nearly_linear():
     np.testing.assert_allclose(sde.log_snr(t), straight, atol=0.35)
 
 
-def test_wrong_ends_are_named():
-    with pytest.raises(ValueError, match=r"LearnedLogSNR: got ratio_min=2\.0, ratio_max=1\.0; pass 0 < ratio_min"):
-        LearnedLogSNR(2.0, 1.0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio_min": 2.0, "ratio_max": 1.0}, "LearnedLogSNR: got ratio_min=2.0, ratio_max=1.0; pass 0 < ratio_min"),
+        ({"width": 0}, "LearnedLogSNR: width = 0; pass width >= 1"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        LearnedLogSNR(**options)
 
 
 def test_only_a_learned_schedule_is_trained():
@@ -84,57 +91,78 @@ def test_only_a_learned_schedule_is_trained():
     assert {leaf.shape for leaf in jax.tree.leaves(learned)} == {(2,), (32,)}
 
 
-@pytest.mark.parametrize("schedule", [LearnedLogSNR(1e-2, 1e2), bent(1e-2, 1e2)])
-def test_the_bound_is_tight_with_an_exact_model(schedule):
-    """It loses what its ends lose alone: here the last step's 4e-3 nats, half of E|score|^2 1e-4."""
-    model, sde = gaussian(2), sgm.VP(schedule)
+OPTIONS = dict(weighting=LikelihoodWeighting(), times=UniformTime())
+
+
+def closed_form(model, sde):
+    """What a Gaussian's errors and end terms are on average, in nats; and its entropy."""
+    variances, first, last = np.float64(model.eigenvalues), *(-0.5 * float(sde.log_snr(t)) for t in (sde.t0, sde.t1))
+
+    def integral(level):
+        return np.sum(level - 0.5 * np.log(variances + np.exp(2 * level)))
+
+    cos2, dim = 1 / (1 + np.exp(2 * last)), len(variances)
+    square = np.sum(variances) + np.sum(np.float64(model.mean) ** 2)
+    prior = 0.5 * (cos2 * (square - dim) - dim * np.log1p(-cos2))
+    ends = prior + dim * (first + 0.5 * np.log(2 * np.pi * np.e))
+    return integral(last) - integral(first), ends, 0.5 * np.sum(np.log(2 * np.pi * np.e * variances))
+
+
+@pytest.mark.parametrize("make", [LearnedLogSNR, bent])
+def test_the_bound_is_that_of_the_closed_form(make):
+    model, sde = gaussian(2), sgm.VP(make(1e-2, 3.0))
     x = model.sample(jr.key(0), 200_000)
-    bound = -2 * (errors_of(sde, model, x) + end_terms(sde, x))
-    gaps = jax.vmap(model.log_prob)(x) - bound
-    stderr = float(gaps.std()) / len(x) ** 0.5
-    assert stderr < 0.05 and -4 * stderr < float(gaps.mean()) < 4 * stderr + 0.01
+    perturbed = perturb(sde, model, x, jr.key(1), cond=None, condition_dropout=0.0, **OPTIONS)
+    terms = closed_form(model, sde)
+    for values, expected in zip((weighted_errors(model, perturbed), end_terms(sde, x)), terms[:2], strict=True):
+        stderr = 2 * float(values.std()) / len(x) ** 0.5
+        assert stderr < 0.03 and abs(2 * float(values.mean()) - expected) < 4 * stderr + 1e-4
 
 
-def errors_of(sde, model, x):
-    options = dict(weighting=LikelihoodWeighting(), times=UniformTime(), cond=None, condition_dropout=0.0)
-    return weighted_errors(model, perturb(sde, model, x, jr.key(1), **options))
+def test_the_bound_is_tight_where_the_ends_are_far_out():
+    errors, ends, entropy = closed_form(gaussian(2), sgm.VP(bent(1e-3, 1e2), t0=0.0))
+    assert entropy < errors + ends < entropy + 1e-3
 
 
-def gradients(sde, model, n, key):
-    """Of the mean bound and of the mean squared error, straight from their definitions; and ours."""
-    key_x, key_loss = jr.split(key)
-    x, options = model.sample(key_x, n), dict(weighting=LikelihoodWeighting(), times=UniformTime())
+def gradients(sde, model, x, key):
+    """The mean bound, its gradient and that of the mean squared error, straight from their definitions; and ours."""
     learned = learned_part(sde)
-    perturbed = perturb(sde, model, x, key_loss, cond=None, condition_dropout=0.0, **options)
+    perturbed = perturb(sde, model, x, key, cond=None, condition_dropout=0.0, **OPTIONS)
 
     def errors(levels):
         return weighted_errors(model, dataclasses.replace(perturbed, levels=levels))
 
     def of_process(learned):
         process = eqx.combine(learned, sde)
-        values = errors(levels_at(process, *options.values(), perturbed.t))
+        values = errors(levels_at(process, *OPTIONS.values(), perturbed.t))
         return jnp.mean(values + end_terms(process, x)), jnp.mean(values**2)
 
+    value, _ = of_process(learned)
     bound, square = jax.jacrev(of_process)(learned)
     by_levels = jax.grad(lambda levels: jnp.mean(errors(levels)))(perturbed.levels)
-    ours = schedule_gradients(sde, perturbed.t, x, errors(perturbed.levels), by_levels)
-    return bound, square, ours
+    return value, bound, square, schedule_gradients(sde, perturbed.t, x, errors(perturbed.levels), by_levels)
 
 
-def test_ends_follow_the_bound_and_the_interior_its_variance():
-    bound, square, ours = eqx.filter_jit(gradients)(sgm.VP(bent()), mixture(2), 64, jr.key(0))
-    np.testing.assert_allclose(ours.schedule.ends, bound.schedule.ends, rtol=1e-4)
-    for name in ("heights", "slopes", "centres"):
-        expected = getattr(square.schedule, name)
-        np.testing.assert_allclose(
-            getattr(ours.schedule, name), expected, rtol=1e-3, atol=1e-5 * jnp.abs(expected).max()
-        )
+def test_training_has_the_bounds_gradient_for_its_ends_and_the_variances_inside():
+    model, recipe = mixture(2), recipe_of(sgm.VP(bent()), UniformTime())
+    x = model.sample(jr.key(0), 64)
+    loss, _, trained = eqx.filter_jit(loss_and_gradients)(recipe, (x, None), recipe.start(model))
+    key = jr.split(jr.fold_in(recipe.key, 0))[1]
+    value, bound, square, ours = eqx.filter_jit(gradients)(recipe.sde, model, x, key)
+    assert float(loss) == pytest.approx(float(value), rel=1e-5)
+    for name, by in (("ends", bound), ("heights", square), ("slopes", square), ("centres", square)):
+        expected = getattr(by.schedule, name)
+        for process in (ours, trained):
+            slope = getattr(process.schedule, name)
+            np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
 def test_the_bound_does_not_depend_on_the_interior():
     """The mean gradient of the bound is zero but for noise, that of the square is not."""
     keys = jr.split(jr.key(2), 40)
-    of_bound, of_square = jax.lax.map(lambda key: gradients(sgm.VP(bent(1e-2, 1e2)), mixture(2), 500, key)[:2], keys)
+    sde, model = sgm.VP(bent(1e-2, 1e2)), mixture(2)
+    slopes = jax.lax.map(lambda key: gradients(sde, model, model.sample(key, 500), jr.fold_in(key, 1)), keys)
+    _, of_bound, of_square, _ = slopes
 
     def deviations(slopes):
         return [
@@ -205,14 +233,24 @@ def test_a_learned_schedule_is_trained_stored_and_loaded(tmp_path):
     assert all(leaf.weak_type is False for leaf in jax.tree.leaves(initial_state(config).process))
 
 
+def recipe_of(sde, times):
+    return Recipe(
+        sde=sde,
+        weighting=LikelihoodWeighting(),
+        times=times,
+        optimiser=adam(1e-3, 1, 2, 1.0),
+        average_decay=0.9,
+        levels=None,
+        key=jr.key(0),
+    )
+
+
 def test_a_loss_that_is_not_the_bound_is_refused():
     with pytest.raises(ValueError, match="LearnedLogSNR: it is trained on the bound at uniform times, but the loss is"):
-        Recipe(
-            sde=sgm.VP(LearnedLogSNR()),
-            weighting=LikelihoodWeighting(),
-            times=UniformLogSNR(),
-            optimiser=adam(1e-3, 1, 2, 1.0),
-            average_decay=0.9,
-            levels=None,
-            key=jr.key(0),
-        )
+        recipe_of(sgm.VP(LearnedLogSNR()), UniformLogSNR())
+
+
+@pytest.mark.parametrize("sde", [sgm.SubVP(LearnedLogSNR()), sgm.VP(LearnedLogSNR(), t0=0.1)])
+def test_a_process_whose_ends_are_not_the_schedules_is_refused(sde):
+    with pytest.raises(ValueError, match=r"LearnedLogSNR: its ends are those of a VP on \[0, 1\], but the process is"):
+        recipe_of(sde, UniformTime())

@@ -46,7 +46,8 @@ class DeadLeaves(AbstractSimulated):
 
     On the same scale white noise has -2.05 bits a pixel. For dead leaves of Theis et al. (2012), Sohl-Dickstein et al.
     (2015, arXiv:1503.03585) report 1.244 with the authors' own model and at least 1.489 with the first diffusion model
-    (tables 2 and 1). Such numbers depend on the noise and the radii, which are not given there: compare none with them.
+    (tables 2 and 1; by the readme of their code, the last column of table 1 is the improvement over N(0, I)). Such
+    numbers depend on the noise and the radii, which are not given there: compare none with them.
 
     Raises ValueError for a setting out of range.
     """

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from sgm.checks import check_at_least
 from sgm.model.base import Estimate, Example, Scalar
 
 
@@ -46,6 +47,9 @@ class DiscretisedGaussian(AbstractReconstruction):
     count: int = eqx.field(static=True, default=256)
     low: float = -1.0
     high: float = 1.0
+
+    def __check_init__(self):
+        check_at_least("DiscretisedGaussian", "count", self.count)
 
     def log_prob(self, x0, noise, level, estimate, log_variance):
         width, std = (self.high - self.low) / self.count, jnp.exp(0.5 * log_variance)

@@ -17,6 +17,10 @@ class Clipped(AbstractModel):
     low: float = -1.0
     high: float = 1.0
 
+    def __check_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"Clipped: low = {self.low}, high = {self.high}; pass low < high.")
+
     @property
     def shape(self):
         return self.model.shape

@@ -11,6 +11,7 @@ Sources: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:20
 """
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -67,6 +68,9 @@ def transition_kl(
 class AbstractVariance(eqx.Module):
     """The variance of the reverse transition."""
 
+    learned: ClassVar[bool] = False
+    """Whether it is that of the model's second output."""
+
     @abstractmethod
     def log_variance(self, s: Scalar, t: Scalar, estimate: Estimate) -> Float[Array, "..."]:
         """log of the variance of p(u_s | u_t), a scalar or one for each entry."""
@@ -92,6 +96,8 @@ class Interpolated(AbstractVariance):
     Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 15), whose v is (1 + v) / 2 here.
     """
 
+    learned = True
+
     def log_variance(self, s, t, estimate):
         share = (1 + _second_output("Interpolated", estimate)) / 2
         return share * log_transition_variance(s, t) + (1 - share) * log_posterior_variance(s, t)
@@ -103,6 +109,7 @@ class Learned(AbstractVariance):
     `steps` are those of the chain that it is learned on. Source: Sohl-Dickstein et al. 2015, by its published code.
     """
 
+    learned = True
     steps: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):

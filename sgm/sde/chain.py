@@ -2,6 +2,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from sgm.checks import check_time
 from sgm.sde.base import AbstractSDE
 from sgm.sde.schedules import PiecewiseConstant
 from sgm.sde.vp import VP, AbstractVP
@@ -35,11 +36,15 @@ class DiscreteChain(AbstractVP):
     @classmethod
     def at_times(cls, sde: AbstractSDE, times: Float[np.ndarray | Array, " steps"]) -> "DiscreteChain":
         """The chain whose noise levels at k = 1 ... N are those of a process at N increasing `times`."""
+        check_time("DiscreteChain.at_times", sde, times)
         with jax.enable_x64(True):  # Single precision has no digits left for the small differences of levels.
             log_snr = np.asarray(sde.log_snr(np.asarray(times, np.float64)))
         rates = np.diff(np.logaddexp(0, -log_snr), prepend=0.0)
         if not np.all(rates > 0):
-            raise ValueError("DiscreteChain.at_times: the noise does not grow with the times; pass increasing ones.")
+            bad = int(np.flatnonzero(~(rates > 0))[0])
+            raise ValueError(
+                f"DiscreteChain.at_times: the noise does not grow at times[{bad}] = {times[bad]}; pass increasing ones."
+            )
         return cls(-np.expm1(-rates))
 
     @property

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sgm.checks import check_at_least
 from sgm.sde.schedules import AbstractSchedule, check_ratios
 
 
@@ -26,6 +27,7 @@ class LearnedLogSNR(AbstractSchedule):
     centres: Float[Array, " width"]
 
     def __init__(self, ratio_min: float = 1e-3, ratio_max: float = 1e2, width: int = 32):
+        check_at_least("LearnedLogSNR", "width", width)
         check_ratios("LearnedLogSNR", ratio_min, ratio_max)
         centres = (np.arange(width) + 0.5) / width
         self.ends = jnp.asarray([-2 * math.log(ratio_min), -2 * math.log(ratio_max)])

@@ -55,6 +55,10 @@ class KarrasGrid(AbstractGrid):
 
     power: float = 7.0
 
+    def __check_init__(self):
+        if not self.power > 0:
+            raise ValueError(f"KarrasGrid: power = {self.power}; pass power > 0.")
+
     def times(self, sde, steps):
         first, last = (jnp.tan(sde.theta(t)) ** (1 / self.power) for t in (sde.t1, sde.t0))
         return _with_ends(sde, sde.time(jnp.arctan(jnp.linspace(first, last, steps + 1)[1:-1] ** self.power)))

@@ -36,6 +36,9 @@ class AbstractMethod(eqx.Module):
     def equation(self, sde: AbstractSDE, model: AbstractModel, cond: Condition | None) -> AbstractEquation:
         """What is solved for one example."""
 
+    def check(self, sde: AbstractSDE) -> None:
+        """Raise ValueError for a process that it cannot sample."""
+
     def solve(
         self,
         equation: AbstractEquation,

@@ -31,6 +31,9 @@ class AbstractEvidence(eqx.Module):
     def shape(self) -> tuple[int, ...]:
         """That of the example."""
 
+    def check(self, levels: Float[Array, " times"]) -> None:
+        """Raise where it cannot be told at these levels log tan(theta), the sampler's own, falling."""
+
     @abstractmethod
     def apply(self, level: Scalar, mean: Example, std: Float[Array, "..."]) -> tuple[Example, Float[Array, "..."]]:
         """Mean and standard deviation of u at `level`, given the evidence and those of the reverse transition to it."""
@@ -64,6 +67,9 @@ class PosteriorAncestral(AbstractSampler):
     @property
     def draws(self):
         return 1
+
+    def check(self, sde):
+        self.evidence.check(jnp.log(jnp.tan(sde.theta(self.stepping.times(sde)))))
 
     def advance(self, predict, t, s, u, noise, memory):
         if self.evidence.shape != u.shape:
@@ -148,6 +154,13 @@ class MatchedDenoising(AbstractEvidence):
     @property
     def shape(self):
         return self.observed.shape
+
+    def check(self, levels):
+        if not is_traced((levels, self.std)) and jnp.exp(levels[1]) < self.std < jnp.inf:
+            raise ValueError(
+                f"MatchedDenoising: std = {self.std}, but after its first step the process is at sigma/alpha = "
+                f"{jnp.exp(levels[1])}, already below; pass a process with a later t1, or more steps."
+            )
 
     def apply(self, level, mean, std):
         matched = jnp.log(self.std)

@@ -28,6 +28,8 @@ class PredictorCorrector(AbstractSampler):
     def __check_init__(self):
         check_at_least("PredictorCorrector", "steps", self.steps)
         check_at_least("PredictorCorrector", "corrections", self.corrections, 0)
+        if not 0 < self.snr < 1:
+            raise ValueError(f"PredictorCorrector: snr = {self.snr}; pass 0 < snr < 1, where its steps are stable.")
 
     @property
     def draws(self):

@@ -114,7 +114,8 @@ def test_tables_are_no_parameters():
         (lambda: DiscreteChain(np.asarray([0.1])), r"DiscreteChain: betas of shape \(1,\); pass two or more"),
         (lambda: DiscreteChain(np.asarray([0.1, 1.0])), "DiscreteChain: beta_2 = 1.0; pass betas between 0 and 1"),
         (lambda: DiscreteChain(np.asarray([np.nan, 0.1])), "DiscreteChain: beta_1 = nan"),
-        (lambda: DiscreteChain.at_times(sgm.VP(), np.asarray([0.5, 0.1])), "at_times: the noise does not grow"),
+        (lambda: DiscreteChain.at_times(sgm.VP(), np.asarray([0.5, 0.1])), r"does not grow at times\[1\] = 0.1; pass"),
+        (lambda: DiscreteChain.at_times(sgm.VP(), np.asarray([0.5, 2.0])), "at_times: t = 2.0 lies outside"),
         (lambda: cosine_betas(1), "cosine_betas: steps = 1; pass steps >= 2"),
     ],
 )

@@ -203,8 +203,8 @@ def test_matched_denoising_has_gradients_at_all_levels(level):
     assert all(np.isfinite(slope).all() for slope in slopes)
 
 
-def _sample(evidence):
-    return sgm.sample(sgm.VP(), MODEL, jr.key(0), method=PosteriorAncestral(evidence, 5))
+def _sample(evidence, sde=sgm.VP()):
+    return sgm.sample(sde, MODEL, jr.key(0), method=PosteriorAncestral(evidence, 5))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,10 @@ def _sample(evidence):
     [
         (lambda: PosteriorAncestral(Denoising(X0[0], 0.3), 0), "PosteriorAncestral: steps = 0; pass steps >= 1"),
         (lambda: Denoising(X0[0], 0.0), r"Denoising: std = 0.0; pass std > 0, or Inpainting"),
+        (
+            lambda: _sample(MatchedDenoising(X0[0], 2.0), sgm.VP(t1=0.3)),
+            r"MatchedDenoising: std = 2.0, but after its first step the process is at sigma/alpha = 0",
+        ),
         (lambda: MatchedDenoising(X0[0], -1.0), r"MatchedDenoising: std = -1.0; pass std > 0"),
         (lambda: Inpainting(X0[0], MASK[:3]), r"mask has shape \(3,\) and dtype bool, known has shape \(4,\); pass a"),
         (lambda: Inpainting(X0[0], X0[0]), r"dtype float32, known has shape \(4,\); pass a boolean mask"),
