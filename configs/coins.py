@@ -15,5 +15,5 @@ config = Config(
         steps=20_000, batch_size=256, learning_rate=2e-3, dequantisation="TruncatedNormal", sample_every=10_000
     ),
     sample=SampleConfig(n=64, steps=500),
-    evaluate=EvaluateConfig(trace="exact", n=1000, batch_size=250),
+    evaluate=EvaluateConfig(trace="exact", n=400, batch_size=100, samples=8),
 )
