@@ -178,6 +178,9 @@ class ConvDenseConfig(_NetworkConfig):
         return sgm.nn.ConvDense(shape, **dataclasses.asdict(self), conditioning=conditioning, key=key)
 
 
+Network = MLPConfig | UNetConfig | DiTConfig | ConvDenseConfig
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How the model is trained."""
@@ -290,7 +293,7 @@ class Config:
     """An experiment."""
 
     data: Data
-    network: MLPConfig | UNetConfig | DiTConfig | ConvDenseConfig
+    network: Network
     sde: SDEConfig = SDEConfig()
     prediction: Literal["Noise", "Denoised", "Velocity", "Score", "Karras", "MeanCoefficient"] = "Karras"
     variance: Literal["FixedSmall", "FixedLarge", "Interpolated", "Learned"] = "FixedSmall"
@@ -370,23 +373,8 @@ def from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_CLASSES = {
-    cls.__name__: cls
-    for cls in (
-        *(
-            Config,
-            SDEConfig,
-            MLPConfig,
-            UNetConfig,
-            DiTConfig,
-            ConvDenseConfig,
-            TrainConfig,
-            SampleConfig,
-            EvaluateConfig,
-        ),
-        *Data.__args__,
-    )
-}
+_SECTIONS = (Config, SDEConfig, TrainConfig, SampleConfig, EvaluateConfig)
+_CLASSES = {cls.__name__: cls for cls in (*_SECTIONS, *Network.__args__, *Data.__args__)}
 
 
 def call(where: str, function: Callable, options: dict[str, Any]) -> Any:
