@@ -8,8 +8,9 @@ import jax.random as jr
 import numpy as np
 
 import sgm
-from sgm.model import AbstractModel, Gaussian, GaussianMixture
-from sgm.sde import Cosine
+from sgm.model import AbstractModel, FixedSmall, Gaussian, GaussianMixture
+from sgm.sde import Cosine, DiscreteChain
+from sgm.solve import LogSNRGrid
 
 PROCESSES = {
     "VP": sgm.VP(),
@@ -61,6 +62,40 @@ def shared_range(process, low=2e-3, high=90.0):
     options = {"schedule": sde.schedule} if process.endswith("cosine") else {}
     t0, t1 = (float(sde.time(np.arctan(ratio))) for ratio in (low, high))
     return type(sde)(**options, t0=t0, t1=t1)
+
+
+def even_chain(steps):
+    """Steps of one length in log-SNR, from sigma/alpha = 1e-2."""
+    sde = sgm.VP(t0=float(sgm.VP().time(jnp.arctan(1e-2))))
+    return DiscreteChain.at_times(sde, np.asarray(LogSNRGrid().times(sde, steps - 1))[::-1])
+
+
+def bound_gap(chain, model, variance):
+    """E[log p(x) - bound] for x from a Gaussian that the model knows, in nats: by eigenvectors, in float64."""
+    data, mean = np.float64(model.eigenvalues), np.float64(model.eigenvectors).T @ np.float64(model.mean)
+    kept, beta = np.cumprod(1 - chain.betas)[:, None], chain.betas[1:, None]
+    error = data * (1 - kept) / (kept * data + 1 - kept)  # E (x0 - x0_hat)^2
+    s, t = kept[:-1], kept[1:]
+    small = beta * (1 - s) / (1 - t)
+    used = small if isinstance(variance, FixedSmall) else beta
+    missed = s * (beta / (1 - t)) ** 2 * error[1:]
+    diffusion = 0.5 * np.sum(small / used - 1 - np.log(small / used) + missed / used, axis=0)
+    prior = 0.5 * (kept[-1] * (data + mean**2 - 1) - np.log1p(-kept[-1]))
+    ratio = (1 - kept[0]) / kept[0]
+    last = 0.5 * (error[0] / ratio + np.log(2 * np.pi * ratio))
+    return float(np.sum(diffusion + prior + last - 0.5 * np.log(2 * np.pi * np.e * data)))
+
+
+def drawn_bound_gap(chain, model, variance, key, draws):
+    """The same by `sgm.elbo`, and its standard error.
+
+    From `draws` at each of a few points of the data's own mean and covariance: log p and the bound are quadratic in x.
+    """
+    offsets = math.sqrt(model.mean.size) * (model.eigenvectors * jnp.sqrt(model.eigenvalues)).T
+    x = jnp.concatenate([model.mean + offsets, model.mean - offsets])
+    bound = sgm.elbo(chain, model, x, key, variance=variance, draws=draws, full=True)
+    gap = jnp.mean(jax.vmap(model.log_prob)(x) - bound.value)
+    return float(gap), float(jnp.sqrt(jnp.mean(bound.stderr**2) / len(x)))
 
 
 class Shifted(AbstractModel):

@@ -13,7 +13,8 @@ class EDMHeun(AbstractSampler):
     With `churn` > 0 each step between the levels `churn_min` and `churn_max` of sigma/alpha first adds noise of
     standard deviation `noise_std` times what raises sigma/alpha by the factor 1 + min(churn / steps, sqrt(2) - 1).
     Source: Karras et al. 2022 (EDM, arXiv:2206.00364, algorithm 2 and table 5); its last step, to no noise at all, is
-    the denoised end that `sample` returns.
+    the denoised end that `sample` returns, without churn. The paper's N counts that step: its S_churn / N is
+    churn / steps for N = steps + 1 and churn = S_churn steps / (steps + 1).
     """
 
     steps: int = eqx.field(static=True, default=18)

@@ -19,14 +19,15 @@ import sgm
 from sgm.config import read_config
 from sgm.likelihood import dequantise
 
+# By a number of evaluations, of which the last is the denoised end.
 METHODS = {
-    "Ancestral": (sgm.Ancestral, (20, 100, 1000)),
-    "EulerMaruyama": (sgm.EulerMaruyama, (20, 100, 1000)),
-    "SDEDPMSolverPP": (sgm.SDEDPMSolverPP, (20, 100)),
-    "DDIM": (sgm.DDIM, (10, 20, 50)),
-    "DPMSolverPP, order 2": (sgm.DPMSolverPP, (5, 10, 20)),
-    "DPMSolverPP, order 3": (lambda steps: sgm.DPMSolverPP(steps, 3), (5, 10, 20)),
-    "EDMHeun": (lambda evaluations: sgm.EDMHeun(evaluations // 2), (10, 20, 36)),
+    "Ancestral": (lambda count: sgm.Ancestral(count - 1), (20, 100, 1001)),
+    "EulerMaruyama": (lambda count: sgm.EulerMaruyama(count - 1), (20, 100, 1001)),
+    "SDEDPMSolverPP": (lambda count: sgm.SDEDPMSolverPP(count - 1), (20, 100)),
+    "DDIM": (lambda count: sgm.DDIM(count - 1), (10, 20, 50)),
+    "DPMSolverPP, order 2": (lambda count: sgm.DPMSolverPP(count - 1), (5, 10, 20)),
+    "DPMSolverPP, order 3": (lambda count: sgm.DPMSolverPP(count - 1, 3), (5, 10, 20)),
+    "EDMHeun": (lambda count: sgm.EDMHeun((count - 1) // 2), (11, 21, 35)),
 }
 
 
@@ -56,8 +57,8 @@ def main(run):
         return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
 
     rows = [("training images", "", *distances(train[: len(train) // n * n]))]
-    for label, (make, steps) in METHODS.items():
-        for count in steps:
+    for label, (make, counts) in METHODS.items():
+        for count in counts:
             x = sgm.sample(sde, model, jr.key(2), rounds * n, method=make(count)).reshape(rounds * n, -1)
             rows.append((label, str(count), *distances(x)))
     digits = ((*row[:2], *(f"{value:.4f}" for value in row[2:])) for row in rows)

@@ -1,7 +1,6 @@
 import math
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -12,7 +11,7 @@ from truth import FOUR, PROCESSES, Shifted, gaussian, mixture, moments_agree
 import sgm
 from sgm.model import Empirical, FixedLarge, Gaussian
 from sgm.sde import linear_betas, sohl_dickstein_betas
-from sgm.solve import ChainGrid
+from sgm.solve import ChainGrid, KarrasGrid
 
 DETERMINISTIC = {
     "DDIM": (lambda n: sgm.DDIM(n), 1),
@@ -160,17 +159,16 @@ def test_samples_move_with_the_condition(method):
 
 
 def test_memory_of_a_gradient_grows_as_the_root_of_the_steps():
-    network = sgm.nn.MLP((4, 4, 1), 64, 2, key=jr.key(8))
-    weights, rest = eqx.partition(sgm.ScoreModel(network, shape=(4, 4, 1)), eqx.is_inexact_array)
+    """Of a network that takes none itself, so that what is kept of the steps is nearly all."""
 
     def memory(steps):
-        def loss(weights):
-            method = sgm.DPMSolverPP(steps)
-            return jnp.sum(sgm.sample(sgm.VP(), eqx.combine(weights, rest), jr.key(9), 256, method=method) ** 2)
+        def loss(weight):
+            model = sgm.ScoreModel(lambda level, u, cond, key=None: jnp.tanh(weight * u), shape=(10_000,))
+            return jnp.sum(sgm.sample(sgm.VP(), model, jr.key(9), 8, method=sgm.DPMSolverPP(steps)) ** 2)
 
-        return jax.jit(jax.grad(loss)).lower(weights).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(jax.grad(loss)).lower(jnp.asarray(0.5)).compile().memory_analysis().temp_size_in_bytes
 
-    assert memory(1000) <= 1.5 * math.sqrt(10) * memory(100)
+    assert memory(1000) <= 1.2 * math.sqrt(10) * memory(100)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +180,8 @@ def test_memory_of_a_gradient_grows_as_the_root_of_the_steps():
         (lambda: sgm.SingleDPMSolverPP(10, 0), "SingleDPMSolverPP: order = 0; pass 1, 2 or 3"),
         (lambda: sgm.EDMHeun(10, churn=-1.0), "EDMHeun: churn = -1.0; pass churn >= 0"),
         (lambda: sgm.PredictorCorrector(10, corrections=-1), "PredictorCorrector: corrections = -1; pass"),
+        (lambda: sgm.PredictorCorrector(10, snr=2.0), "PredictorCorrector: snr = 2.0; pass 0 < snr < 1"),
+        (lambda: KarrasGrid(0.0), "KarrasGrid: power = 0.0; pass power > 0"),
         (lambda: ChainGrid().times(sgm.VP(), 10), "ChainGrid: the process is a VP; pass a DiscreteChain"),
         (lambda: ChainGrid().times(CHAIN, 1000), "ChainGrid: steps = 1000, but from k = 1000 to 1 there are 999"),
     ],
