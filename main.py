@@ -19,6 +19,7 @@ import jax.random as jr
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 import sgm
 from sgm import plot
@@ -253,11 +254,11 @@ def chain_bound(chain: sgm.DiscreteChain, model, config: Config, n: int) -> dict
     """The chain's variational bound on log p(x_0) of a split, in nats; for data of variance 1, also over a Gaussian."""
     data, options = config.data, config.evaluate
     values = []
-    for start in range(0, n, options.batch_size):
+    for start in tqdm(range(0, n, options.batch_size), desc="the chain's bound", unit="batch"):
         x, fields = data.rows(options.split, start, min(start + options.batch_size, n))
-        key = jr.fold_in(key_for(config, "bound"), start)
+        key, key_levels = jr.split(jr.fold_in(key_for(config, "bound"), start))
         if data.levels is not None:
-            x = dequantise(x, data.levels, key)
+            x = dequantise(x, data.levels, key_levels)
         steps = min(options.bound_steps, chain.steps - 1)
         how = {"variance": build_variance(config), "steps": steps, "cond": condition_from(fields)}
         values.append(np.asarray(sgm.elbo(chain, model, jnp.asarray(x), key, **how)))
