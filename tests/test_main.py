@@ -189,14 +189,14 @@ def test_a_run_keeps_its_configuration(digits, capsys):
 
 
 def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
-    assert command(tmp_path / "moons", "--config", "moons", "--network.width", "16") == 0
-    for name in ("data", "process", "loss", "samples", "trajectories", "density"):
+    assert command(tmp_path / "moons", "--config", "moons", "--network.width", "16", "--network.depth", "1") == 0
+    for name in ("data", "process", "objective", "samples", "trajectories", "density"):
         assert is_picture(tmp_path / "moons" / f"{name}.png"), name
     assert "entropy of the data -2.3939" in capsys.readouterr().out
 
 
 def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
-    folder, network = tmp_path / "roll", ("--network.dense-width", "16", "--network.dense-outputs", "8")
+    folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
     assert command(folder, "--config", "sohl_swiss_roll", "--sde.steps", "20", *network) == 0
     report = json.loads((folder / "evaluation.json").read_text())
     assert report["bound"][0] < 0 and "the chain's bound" in capsys.readouterr().out
@@ -210,14 +210,15 @@ def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
 
 
 def test_bits_over_a_gaussian_are_of_data_of_variance_one(tmp_path, capsys):
-    network = ("--network.dense-width", "8", "--network.width", "4", "--network.upper-width", "4")
-    assert command(tmp_path / "digits", "--config", "sohl_digits", "--sde.steps", "20", *network) == 0
+    chain = ("--sde.process", "DiscreteChain", "--sde.steps", "20", "--stages", "train", "evaluate")
+    assert command(tmp_path / "digits", "--network.width", "16", "--network.depth", "1", *chain) == 0
     assert "bound" in (report := json.loads((tmp_path / "digits/evaluation.json").read_text()))
     assert "bits_over_gaussian" not in report and "over a Gaussian" not in capsys.readouterr().out
 
 
 def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
-    assert command(tmp_path / "coins", "--config", "coins", "--network.width", "16") == 0
+    options = ("--network.width", "16", "--network.depth", "1", "--stages", "train", "evaluate")
+    assert command(tmp_path / "coins", "--config", "coins", "--evaluate.samples", "1", *options) == 0
     report = json.loads((tmp_path / "coins/evaluation.json").read_text())
     assert report["entropy"] == pytest.approx(Coins().entropy)
     assert report["entropy_bits_per_dim"] == pytest.approx(np.log2(math.comb(48, 36)) / 48)
