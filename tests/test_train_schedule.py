@@ -185,8 +185,7 @@ def test_training_finds_the_schedule_of_least_variance():
         learned, opt_state = carry
         process, key = eqx.combine(learned, sde), jr.fold_in(jr.key(5), number)
         x = std * jr.normal(key, (128, 64))
-        options = dict(weighting=LikelihoodWeighting(), times=UniformTime())
-        perturbed = perturb(process, model, x, jr.fold_in(key, 1), cond=None, condition_dropout=0.0, **options)
+        perturbed = perturb(process, model, x, jr.fold_in(key, 1), cond=None, condition_dropout=0.0, **OPTIONS)
 
         def mean(levels):
             errors = weighted_errors(model, dataclasses.replace(perturbed, levels=levels))
