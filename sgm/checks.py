@@ -1,5 +1,7 @@
 """Checks of arguments where they enter; each message names the call, the value and the remedy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,12 @@ def check_order(call: str, order: int) -> None:
         raise ValueError(f"{call}: order = {order}; pass 1, 2 or 3.")
 
 
-def check_at_least(call: str, name: str, value: float, least: float = 1) -> None:
-    if value < least:
+def check_at_least(call: str, name: str, value: Any, least: float = 1) -> None:
+    """Raise if a concrete number is below `least`; traced ones pass."""
+    if not is_traced(value) and value < least:
         raise ValueError(f"{call}: {name} = {value}; pass {name} >= {least}.")
+
+
+def trace_floats(tree: Any) -> Any:
+    """The tree with arrays in the place of its Python floats, so that another value is not another compilation."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if type(leaf) is float else leaf, tree)

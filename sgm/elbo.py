@@ -18,11 +18,12 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from sgm.checks import check_at_least, check_examples, check_finite, check_precision
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prior_mismatch import prior_mismatch
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
 from sgm.parallel import mesh_for, replicate, spread
 from sgm.sde.chain import DiscreteChain
+from sgm.sde.level import cos_of, sin_of
 
 
 class ELBO(eqx.Module):
@@ -85,6 +86,7 @@ def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave 
     check_precision("elbo", x)
     check_finite("elbo", x)
     check_finite("elbo", cond, "cond")
+    check_pure_noise("elbo", chain, model)
     cond, cond_axis = flat_condition("elbo", model, cond, batch)
     n = math.prod(batch)
     check_at_least("elbo", "the number of examples", n)
@@ -130,19 +132,18 @@ def _elbo_one(shared, each, steps, draws):
 
     def at(k, key):
         """The level and the noise of x_k, and the estimate there."""
-        noise, theta = jr.normal(key, x0.shape, x0.dtype), chain.theta(k)
-        u = jnp.cos(theta) * x0 + jnp.sin(theta) * noise
-        return -0.5 * chain.log_snr(k), noise, model.predict(theta, u, cond)
+        noise, level = jr.normal(key, x0.shape, x0.dtype), chain.level(k)
+        return level, noise, model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, cond)
 
     def transition(k, key):
         t, _, estimate = at(k, key)
-        s = -0.5 * chain.log_snr(k - 1)
+        s = chain.level(k - 1)
         return transition_kl(s, t, x0, estimate, variance.log_variance(s, t, estimate))
 
     def draw(key):
         key_last, key_steps, key_noise = jr.split(key, 3)
         level, noise, estimate = at(jnp.asarray(1.0), key_last)
-        log_variance = variance.log_variance(level, -0.5 * chain.log_snr(jnp.asarray(2.0)), estimate)
+        log_variance = variance.log_variance(level, chain.level(jnp.asarray(2.0)), estimate)
         last = reconstruction.log_prob(x0, noise, level, estimate, log_variance)
         if steps is None:
             ks = jnp.arange(2, count + 2)

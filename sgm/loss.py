@@ -25,6 +25,8 @@ from sgm.model.condition import Condition, flat_condition
 from sgm.objective import AbstractObjective, Bound, Hybrid, Squared
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
+from sgm.sde.level import cos_of, sin_of
+from sgm.types import Number
 
 Times = Float[Array, " n"]
 Levels = tuple[Times, Times]
@@ -52,7 +54,7 @@ class LikelihoodWeighting(AbstractWeighting):
     """
 
     def weight(self, sde, t):
-        return (sde.t1 - sde.t0) * _rate(sde, t)
+        return (sde.t1 - sde.t0) * sde.level_rate(t)
 
 
 class KarrasWeighting(AbstractWeighting):
@@ -61,14 +63,16 @@ class KarrasWeighting(AbstractWeighting):
     Source: Karras et al. 2022 (arXiv:2206.00364, table 1), whose ln(sigma) is l.
     """
 
-    sigma_data: float = 0.5
-    mean: float = -1.2
-    std: float = 1.2
+    sigma_data: Number = 0.5
+    mean: Number = -1.2
+    std: Number = 1.2
 
     def weight(self, sde, t):
-        theta = sde.theta(t)
-        density = norm.pdf(jnp.log(jnp.tan(theta)), self.mean, self.std)
-        return (sde.t1 - sde.t0) * _rate(sde, t) * density * (1 + (jnp.tan(theta) / self.sigma_data) ** 2)
+        level = sde.level(t)
+        # 1 + (sigma/alpha / sigma_data)^2, in the exponent of the density, where neither overflows.
+        density = norm.logpdf(level, self.mean, self.std)
+        gain = jnp.logaddexp(0.0, 2 * (level - jnp.log(self.sigma_data)))
+        return (sde.t1 - sde.t0) * sde.level_rate(t) * jnp.exp(density + gain)
 
 
 class AbstractTimeSampling(eqx.Module):
@@ -101,11 +105,11 @@ class UniformLogSNR(AbstractTimeSampling):
 
     def quantile(self, sde, probability):
         first, last = _levels(sde)
-        return sde.time(jnp.arctan(jnp.exp(first + (last - first) * probability)))
+        return sde.time(first + (last - first) * probability)
 
     def density(self, sde, t):
         first, last = _levels(sde)
-        return (sde.t1 - sde.t0) * _rate(sde, t) / (last - first)
+        return (sde.t1 - sde.t0) * sde.level_rate(t) / (last - first)
 
 
 class NormalLogSNR(AbstractTimeSampling):
@@ -114,18 +118,18 @@ class NormalLogSNR(AbstractTimeSampling):
     Source: Karras et al. 2022 (arXiv:2206.00364, table 1).
     """
 
-    mean: float = -1.2
-    std: float = 1.2
+    mean: Number = -1.2
+    std: Number = 1.2
 
     def quantile(self, sde, probability):
         lower, upper = self._ends(sde)
         level = self.mean + self.std * norm.ppf(lower + (upper - lower) * probability)
-        return sde.time(jnp.arctan(jnp.exp(level)))
+        return sde.time(level)
 
     def density(self, sde, t):
         lower, upper = self._ends(sde)
-        level = jnp.log(jnp.tan(sde.theta(t)))
-        return (sde.t1 - sde.t0) * _rate(sde, t) * norm.pdf(level, self.mean, self.std) / (upper - lower)
+        level = sde.level(t)
+        return (sde.t1 - sde.t0) * sde.level_rate(t) * norm.pdf(level, self.mean, self.std) / (upper - lower)
 
     def _ends(self, sde):
         return tuple(norm.cdf(level, self.mean, self.std) for level in _levels(sde))
@@ -162,7 +166,7 @@ def score_matching_loss(
     weighting: AbstractWeighting = UniformWeighting(),
     times: AbstractTimeSampling = UniformTime(),
     objective: AbstractObjective = Squared(),
-    condition_dropout: float = 0.0,
+    condition_dropout: Number = 0.0,
 ) -> Float[Array, ""]:
     """An unbiased estimate of the loss from clean data `x`, one example of shape `model.shape` or a batch.
 
@@ -204,11 +208,11 @@ def perturb(
     cond: Condition | None,
     weighting: AbstractWeighting,
     times: AbstractTimeSampling,
-    condition_dropout: float,
+    condition_dropout: Number,
 ) -> Perturbed:
     """What `score_matching_loss` draws. Any part of it along its leading axis is a batch for `weighted_errors`."""
     batch = check_examples("score_matching_loss", x, model.shape)
-    if not 0 <= condition_dropout < 1:
+    if not is_traced(condition_dropout) and not 0 <= condition_dropout < 1:
         raise ValueError(f"score_matching_loss: condition_dropout = {condition_dropout}; pass 0 <= it < 1.")
     cond, cond_axis = flat_condition("score_matching_loss", model, cond, batch)
     n = math.prod(batch)
@@ -218,7 +222,7 @@ def perturb(
     t = jnp.clip(times.quantile(sde, strata), sde.t0, sde.t1)
     if cond_axis is None:
         cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (n, *part.shape)), cond)
-    if cond is not None and condition_dropout > 0:
+    if cond is not None and (is_traced(condition_dropout) or condition_dropout > 0):
         dropped = jr.bernoulli(key_drop, condition_dropout, (n,))
         cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
         flat_condition("score_matching_loss", model, cond, (n,))
@@ -233,8 +237,8 @@ def perturb(
 
 
 def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, t: Times) -> Levels:
-    """Of each time, theta and the weight of its error: all that an error depends on the process by."""
-    return sde.theta(t), weighting.weight(sde, t) / times.density(sde, t)
+    """Of each time, the noise level and the weight of its error: all that an error depends on the process by."""
+    return sde.level(t), weighting.weight(sde, t) / times.density(sde, t)
 
 
 def weighted_errors(
@@ -243,17 +247,12 @@ def weighted_errors(
     """The weighted error of each example, a mean over dimensions."""
 
     def error(example):
-        (theta, weight), x0, noise = example.levels, example.x0, example.noise
-        estimate = model.predict(theta, jnp.cos(theta) * x0 + jnp.sin(theta) * noise, example.cond, example.key)
-        return weight * objective.error(theta, x0, noise, estimate)
+        (level, weight), x0, noise = example.levels, example.x0, example.noise
+        estimate = model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
+        return weight * objective.error(level, x0, noise, estimate)
 
     return jax.vmap(error)(perturbed)
 
 
-def _rate(sde, t):
-    """dl/dt = g^2 / (2 sigma^2)."""
-    return 0.5 * (sde.diffusion(t) / sde.sigma(t)) ** 2
-
-
 def _levels(sde):
-    return -0.5 * sde.log_snr(sde.t0), -0.5 * sde.log_snr(sde.t1)
+    return sde.level(sde.t0), sde.level(sde.t1)

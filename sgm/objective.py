@@ -9,31 +9,33 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgm.likelihood import AbstractReconstruction, Flat
-from sgm.model.base import Estimate, Example, Scalar
+from sgm.model.base import Estimate
 from sgm.model.kernel import AbstractVariance, FixedLarge, transition_kl
 from sgm.sde.chain import DiscreteChain
+from sgm.sde.level import cos_of, sin_of
+from sgm.types import Example, Number, Scalar
 
 
 class AbstractObjective(eqx.Module):
     """The error of an estimate for u = cos(theta) x0 + sin(theta) noise."""
 
     @abstractmethod
-    def error(self, theta: Scalar, x0: Example, noise: Example, estimate: Estimate) -> Float[Array, ""]:
+    def error(self, level: Scalar, x0: Example, noise: Example, estimate: Estimate) -> Float[Array, ""]:
         """The error, a mean over dimensions."""
 
 
 class Squared(AbstractObjective):
     """|noise_hat - noise|^2 / D. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
 
-    def error(self, theta, x0, noise, estimate):
-        return jnp.mean(_noise_errors(theta, x0, noise, estimate) ** 2)
+    def error(self, level, x0, noise, estimate):
+        return jnp.mean(_noise_errors(level, x0, noise, estimate) ** 2)
 
 
 class Absolute(AbstractObjective):
     """The mean of |noise_hat - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
 
-    def error(self, theta, x0, noise, estimate):
-        return jnp.mean(jnp.abs(_noise_errors(theta, x0, noise, estimate)))
+    def error(self, level, x0, noise, estimate):
+        return jnp.mean(jnp.abs(_noise_errors(level, x0, noise, estimate)))
 
 
 class Bound(AbstractObjective):
@@ -49,11 +51,9 @@ class Bound(AbstractObjective):
     variance: AbstractVariance = FixedLarge()
     reconstruction: AbstractReconstruction = Flat()
 
-    def error(self, theta, x0, noise, estimate):
-        k = jnp.rint(self.chain.time(theta))
-        s, t, first = (
-            -0.5 * self.chain.log_snr(at) for at in (jnp.maximum(k - 1, 1), jnp.maximum(k, 2), jnp.ones_like(k))
-        )
+    def error(self, level, x0, noise, estimate):
+        k = jnp.rint(self.chain.time(level))
+        s, t, first = (self.chain.level(at) for at in (jnp.maximum(k - 1, 1), jnp.maximum(k, 2), jnp.ones_like(k)))
         log_variance = self.variance.log_variance(s, t, estimate)
         transition = transition_kl(s, t, x0, estimate, log_variance)
         last = -self.reconstruction.log_prob(x0, noise, first, estimate, log_variance)
@@ -68,7 +68,7 @@ class Hybrid(AbstractObjective):
     """
 
     bound: Bound
-    share: float = 1e-3
+    share: Number = 1e-3
 
     def __check_init__(self):
         if not self.bound.variance.learned:
@@ -77,14 +77,14 @@ class Hybrid(AbstractObjective):
                 "Interpolated() or Learned(steps), or the objective Squared()."
             )
 
-    def error(self, theta, x0, noise, estimate):
+    def error(self, level, x0, noise, estimate):
         fixed = jax.lax.stop_gradient(estimate)
         of_variance = eqx.tree_at(lambda estimate: estimate.log_variance, fixed, estimate.log_variance)
-        by_bound = self.bound.error(theta, x0, noise, of_variance)
-        return Squared().error(theta, x0, noise, estimate) + self.share * by_bound
+        by_bound = self.bound.error(level, x0, noise, of_variance)
+        return Squared().error(level, x0, noise, estimate) + self.share * by_bound
 
 
-def _noise_errors(theta, x0, noise, estimate):
+def _noise_errors(level, x0, noise, estimate):
     """noise_hat - noise = cos (velocity_hat - velocity), which is well scaled at both ends."""
-    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    cos, sin = cos_of(level), sin_of(level)
     return cos * (estimate.velocity - (cos * noise - sin * x0))

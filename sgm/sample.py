@@ -1,23 +1,27 @@
 """Draw examples from a model."""
 
 import functools
+import math
 import operator
 from typing import SupportsIndex
 
 import diffrax
 import equinox as eqx
-import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from sgm.checks import check_at_least, check_finite
-from sgm.model.base import AbstractModel
+from sgm.checks import check_at_least, check_finite, is_traced, trace_floats
+from sgm.model.base import AbstractModel, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
-from sgm.parallel import mesh_for, replicate, spread
+from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
-from sgm.solve.method import AbstractMethod, check_saveat
+from sgm.solve.method import AbstractMethod
+from sgm.solve.saving import check_saveat, saves_steps, trimmed
+
+_GROUP = 2**20  # Entries of the examples that are drawn together, where no batch_size is given.
 
 
 def sample(
@@ -31,6 +35,7 @@ def sample(
     saveat: diffrax.SaveAt | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> PyTree[Float[Array, "..."]]:
     """One example of shape `model.shape`, or `n` of them: x ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
@@ -53,39 +58,61 @@ def sample(
     count = None if n is None else operator.index(n)
     if count is not None:
         check_at_least("sample", "n", count)
+    if batch_size is not None:
+        check_at_least("sample", "batch_size", batch_size)
     if saveat is not None:
         check_saveat(sde, saveat)
+    from_pure_noise = check_pure_noise("sample", sde, model)
     method.check(sde)
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     check_finite("sample", cond, "cond")
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    progress = diffrax.NoProgressMeter() if progress is None else progress
+    levels = method.levels(sde, saveat)
+    sde, model, method = trace_floats((sde, model, method))
     # A progress meter counts the steps of one loop.
-    alone = mesh is None and (progress is not None or count is None)
+    alone = mesh is None and (not isinstance(progress, diffrax.NoProgressMeter) or count is None)
     mesh = mesh_for("sample", (sde, model, key, cond), mesh)
     mesh = None if alone else mesh
     sde, model, key, cond = replicate((sde, model, key, cond), mesh)
-    progress = diffrax.NoProgressMeter() if progress is None else progress
     keys = key if count is None else jr.split(key, count)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
-    return _sample(sde, model, (keys, each_cond), shared_cond, count is None, method, saveat, adjoint, progress, mesh)
+    size = max(1, _GROUP // math.prod(model.shape)) if batch_size is None else batch_size
+    shared = sde, model, shared_cond, method, saveat, levels
+    static = count is None, size, from_pure_noise, adjoint, progress, mesh
+    result, steps = _sample(shared, (keys, each_cond), static)
+    if not saves_steps(saveat):
+        return result
+    assert saveat is not None
+    if is_traced(steps):
+        return result, steps
+    return trimmed(result, saveat, int(jnp.max(steps)), axis=len(batch)), steps
 
 
 @eqx.filter_jit
-def _sample(sde, model, each, shared_cond, alone, method, saveat, adjoint, progress, mesh):
+def _sample(shared, each, static):
+    alone, size, from_pure_noise, adjoint, progress, mesh = static
+
     def of_one(shared, each):
-        sde, model, cond, method, saveat = shared
+        sde, model, cond, method, saveat, levels = shared
         key, own_cond = each
         cond = cond if own_cond is None else own_cond
         key_prior, key_path = jr.split(key)
         x1 = sde.prior.sample(key_prior, model.shape)
-        equation = method.equation(sde, model, cond)
-        if saveat is not None:
-            return method.solve(equation, x1, key_path, saveat, adjoint, progress)
-        x0 = method.solve(equation, x1, key_path, diffrax.SaveAt(t0=True), adjoint, progress)[-1]
-        return model.denoise(sde, sde.t0, x0, cond)
+        wanted = diffrax.SaveAt(t0=True) if saveat is None else saveat
+        path, steps = method.solve(
+            method.equation(sde, model, cond),
+            x1,
+            key_path,
+            wanted,
+            adjoint,
+            progress,
+            levels=levels,
+            from_pure_noise=from_pure_noise,
+        )
+        return (model.denoise(sde, sde.t0, path[-1], cond) if saveat is None else path), steps
 
-    shared = sde, model, shared_cond, method, saveat
     if alone:
         return of_one(shared, each)
-    return spread(lambda shared, each: jax.vmap(functools.partial(of_one, shared))(each), shared, each, mesh)
+    return spread(lambda shared, each: in_groups(functools.partial(of_one, shared), each, size), shared, each, mesh)

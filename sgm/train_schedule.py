@@ -61,7 +61,7 @@ def check_trains_schedule(
 def end_terms(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
     """What the ends of a process add to the bound on -log p(x0), in nats a dimension; no network is asked."""
     dim = x0[0].size
-    last = 0.5 * math.log(2 * math.pi * math.e) - 0.5 * sde.log_snr(sde.t0)
+    last = 0.5 * math.log(2 * math.pi * math.e) + sde.level(sde.t0)
     return prior_mismatch(sde, x0) / dim + last
 
 

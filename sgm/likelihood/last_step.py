@@ -9,7 +9,8 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from sgm.checks import check_at_least
-from sgm.model.base import Estimate, Example, Scalar
+from sgm.model.base import Estimate
+from sgm.types import Example, Number, Scalar
 
 
 class AbstractReconstruction(eqx.Module):
@@ -45,8 +46,8 @@ class DiscretisedGaussian(AbstractReconstruction):
     """
 
     count: int = eqx.field(static=True, default=256)
-    low: float = -1.0
-    high: float = 1.0
+    low: Number = -1.0
+    high: Number = 1.0
 
     def __check_init__(self):
         check_at_least("DiscretisedGaussian", "count", self.count)

@@ -16,17 +16,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import stats
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_precision
+from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
+from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 
-MAX_STEPS = 4096
-FIRST_STEP = 0.01  # radians
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 
 
 @runtime_checkable
@@ -111,11 +110,13 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     check_precision("log_prob", x)
     check_finite("log_prob", x)
     check_finite("log_prob", cond, "cond")
+    check_pure_noise("log_prob", sde, model)
     trace.check(key, model.shape)
     cond, cond_axis = flat_condition("log_prob", model, cond, batch)
     check_at_least("log_prob", "the number of examples", math.prod(batch))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     prior = sde.prior if prior is None else prior
+    sde, model = trace_floats((sde, model))
     n = math.prod(batch)
     x, keys = jnp.asarray(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
     mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
@@ -149,7 +150,7 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
             x, cond, key, tolerance = each
             cond = shared_cond if cond is None else cond
             steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            flow = _FlowAndDivergence(model, cond, trace)
+            flow = FlowAndDivergence(model, cond, trace, to_data=False)
             return _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
 
         # Adaptive steps need the digits that TF32 matrix products would take.
@@ -160,57 +161,17 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
 
 
 def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
-    trace = flow.trace
-    # In the precision of x: Diffrax would promote the state to that of the times.
-    start, end, scale0, scale1 = (part(t).astype(x.dtype) for part in (sde.theta, sde.rho) for t in (sde.t0, sde.t1))
-    u0 = x / scale0
-    drawn = trace.draw(key, u0)
-    no_change = jnp.zeros_like(trace.estimates(jnp.zeros(trace.products(x.shape), u0.dtype)))
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(flow),
-        solver,
-        start,
-        end,
-        FIRST_STEP,
-        (u0, no_change),
-        args=drawn,
-        stepsize_controller=controller,
-        adjoint=adjoint,
-        max_steps=MAX_STEPS,
-        throw=False,
-    )
-    u1, changes = jax.tree.map(lambda leaf: leaf[-1], solution.ys)
+    scale0, scale1 = (jnp.asarray(sde.rho(t), x.dtype) for t in (sde.t0, sde.t1))
+    u1, estimates, solution = flow.solve(sde, x / scale0, key, solver, controller, adjoint)
+    change, stderr, dof = flow.trace.combine(estimates)
     latent = scale1 * u1
-    change, stderr, dof = trace.combine(changes)
-    stretch = x.size * (jnp.log(scale1) - jnp.log(scale0))
-    value = prior.log_prob(latent) + stretch + change
+    value = prior.log_prob(latent) + x.size * (jnp.log(scale1) - jnp.log(scale0)) + change
     finished = solution.result == diffrax.RESULTS.successful
     return LogProb(
         value=jnp.where(finished, value, jnp.nan),
         stderr=jnp.where(finished, stderr, jnp.nan),
         dof=dof,
         latent=latent,
-        nfe=_evaluations(solver, solution.stats["num_steps"]),
+        nfe=evaluations(solver, solution.stats["num_steps"]),
         result=solution.result,
     )
-
-
-class _FlowAndDivergence(eqx.Module):
-    """(u, log-density) -> (velocity, estimates of its divergence)."""
-
-    model: AbstractModel
-    cond: Condition | None
-    trace: AbstractTrace
-
-    def __call__(self, theta, state, drawn):
-        u, _ = state
-
-        velocity, products = self.trace.along(lambda u: self.model.predict(theta, u, self.cond).velocity, u, drawn)
-        return velocity, self.trace.estimates(products)
-
-
-def _evaluations(solver, steps):
-    """Of a Runge-Kutta method, for steps accepted or not; one whose last stage is the next step's first takes one less
-    a step and one at the start."""
-    stages = solver.tableau.num_stages
-    return (stages - 1) * steps + 1 if solver.tableau.fsal else stages * steps

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.model.base import AbstractModel, Estimate
 from sgm.sde.base import AbstractSDE
+from sgm.sde.level import cos_of, sin_of
 
 
 class AbstractAnalyticModel(AbstractModel):
@@ -47,8 +48,8 @@ class Gaussian(AbstractAnalyticModel):
     def shape(self):
         return self.mean.shape
 
-    def predict(self, theta, u, cond=None, key=None):
-        cos, sin = jnp.cos(theta), jnp.sin(theta)
+    def predict(self, level, u, cond=None, key=None):
+        cos, sin = cos_of(level), sin_of(level)
         residual = self._project(u - cos * self.mean) / (cos**2 * self.eigenvalues + sin**2)
         return Estimate(
             denoised=self.mean + self._embed(cos * self.eigenvalues * residual),
@@ -93,8 +94,8 @@ class GaussianMixture(AbstractAnalyticModel):
     def shape(self):
         return self.means.shape[1:]
 
-    def predict(self, theta, u, cond=None, key=None):
-        cos, sin = jnp.cos(theta), jnp.sin(theta)
+    def predict(self, level, u, cond=None, key=None):
+        cos, sin = cos_of(level), sin_of(level)
         offsets = u - cos * self.means
         variances = cos**2 * self.stds**2 + sin**2
         posterior = jax.nn.softmax(_log_components(offsets, variances, self.weights))
@@ -136,8 +137,8 @@ class Empirical(AbstractAnalyticModel):
     def shape(self):
         return self.points.shape[1:]
 
-    def predict(self, theta, u, cond=None, key=None):
-        return self._mixture().predict(theta, u)
+    def predict(self, level, u, cond=None, key=None):
+        return self._mixture().predict(level, u)
 
     def marginal(self, sde, t):
         return self._mixture().marginal(sde, t)

@@ -4,7 +4,8 @@ On the universal path u = cos(theta) x0 + sin(theta) noise, whose velocity is v 
 
     x0 = cos(theta) u - sin(theta) v          noise = sin(theta) u + cos(theta) v
 
-by their conditional means given u. It knows no process: x = rho(t) u leads to any.
+by their conditional means given u. It is told the noise level l = log tan(theta), which keeps its digits at both ends,
+and knows no process: x = rho(t) u leads to any.
 """
 
 from abc import abstractmethod
@@ -12,14 +13,13 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from sgm.checks import check_examples, check_time
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
-
-Scalar = Float[Array, ""]
-Example = Float[Array, "*shape"]
+from sgm.sde.level import cos_of, sin_of
+from sgm.types import Example, Number, Scalar
 
 
 class Estimate(eqx.Module):
@@ -35,21 +35,21 @@ class Estimate(eqx.Module):
     log_variance: Example | None = None
 
 
-def from_denoised(theta: Scalar, u: Example, denoised: Example) -> Estimate:
+def from_denoised(level: Scalar, u: Example, denoised: Example) -> Estimate:
     """The estimate whose native quantity is x0."""
-    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    cos, sin = cos_of(level), sin_of(level)
     return Estimate(denoised, (u - cos * denoised) / sin, (cos * u - denoised) / sin)
 
 
-def from_noise(theta: Scalar, u: Example, noise: Example) -> Estimate:
+def from_noise(level: Scalar, u: Example, noise: Example) -> Estimate:
     """The estimate whose native quantity is the noise."""
-    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    cos, sin = cos_of(level), sin_of(level)
     return Estimate((u - sin * noise) / cos, noise, (noise - sin * u) / cos)
 
 
-def from_velocity(theta: Scalar, u: Example, velocity: Example) -> Estimate:
+def from_velocity(level: Scalar, u: Example, velocity: Example) -> Estimate:
     """The estimate whose native quantity is the velocity."""
-    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    cos, sin = cos_of(level), sin_of(level)
     return Estimate(cos * u - sin * velocity, sin * u + cos * velocity, velocity)
 
 
@@ -63,21 +63,37 @@ class AbstractModel(eqx.Module):
         """What a condition is checked against, by its `check(call, cond)`; None where any will do."""
         return None
 
+    @property
+    def defined_at_pure_noise(self) -> bool:
+        """Whether `predict` tells x0 at level = inf, where u holds nothing of the data."""
+        return True
+
     @abstractmethod
     def predict(
-        self, theta: Scalar, u: Example, cond: Condition | None = None, key: PRNGKeyArray | None = None
+        self, level: Scalar, u: Example, cond: Condition | None = None, key: PRNGKeyArray | None = None
     ) -> Estimate:
-        """The estimate at noise level `theta` (radians) and `u` of shape `self.shape`; a `key` switches dropout on."""
+        """The estimate at noise level log tan(theta) and `u` of shape `self.shape`; a `key` switches dropout on."""
 
-    def score(self, sde: AbstractSDE, t: Scalar | float, x: Example, cond: Condition | None = None) -> Example:
+    def score(self, sde: AbstractSDE, t: Number, x: Example, cond: Condition | None = None) -> Example:
         """grad_x log p_t(x) = -E[noise | x] / sigma(t), for one example `x` of shape `self.shape`."""
         return -self._predict_at("score", sde, t, x, cond).noise / sde.sigma(t)
 
-    def denoise(self, sde: AbstractSDE, t: Scalar | float, x: Example, cond: Condition | None = None) -> Example:
+    def denoise(self, sde: AbstractSDE, t: Number, x: Example, cond: Condition | None = None) -> Example:
         """E[x0 | x_t = x], for one example `x` of shape `self.shape`."""
         return self._predict_at("denoise", sde, t, x, cond).denoised
 
     def _predict_at(self, call, sde, t, x, cond):
         check_examples(call, x, self.shape)
         check_time(call, sde, t)
-        return self.predict(sde.theta(t), x / sde.rho(t), cond)
+        return self.predict(jnp.asarray(sde.level(t), x.dtype), x / sde.rho(t), cond)
+
+
+def check_pure_noise(call: str, sde: AbstractSDE, model: AbstractModel) -> bool:
+    """Whether the process ends in pure noise. Raise ValueError if it does and the model is not defined there."""
+    ends = sde.ends_in_pure_noise
+    if ends and not model.defined_at_pure_noise:
+        raise ValueError(
+            f"{call}: {type(sde).__name__} ends in pure noise, where a prediction of the noise tells nothing of x0; "
+            "pass a model with the prediction Velocity(), Denoised() or Karras(), or a process with an earlier end."
+        )
+    return ends

@@ -4,7 +4,10 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from sgm.checks import is_traced
 from sgm.model.base import AbstractModel
+from sgm.sde.level import cos_of, sin_of
+from sgm.types import Number
 
 
 class Clipped(AbstractModel):
@@ -14,11 +17,11 @@ class Clipped(AbstractModel):
     """
 
     model: AbstractModel
-    low: float = -1.0
-    high: float = 1.0
+    low: Number = -1.0
+    high: Number = 1.0
 
     def __check_init__(self):
-        if not self.low < self.high:
+        if not is_traced((self.low, self.high)) and not self.low < self.high:
             raise ValueError(f"Clipped: low = {self.low}, high = {self.high}; pass low < high.")
 
     @property
@@ -29,9 +32,13 @@ class Clipped(AbstractModel):
     def conditioning(self):
         return self.model.conditioning
 
-    def predict(self, theta, u, cond=None, key=None):
-        estimate = self.model.predict(theta, u, cond, key)
+    @property
+    def defined_at_pure_noise(self):
+        return self.model.defined_at_pure_noise
+
+    def predict(self, level, u, cond=None, key=None):
+        estimate = self.model.predict(level, u, cond, key)
         denoised = jnp.clip(estimate.denoised, self.low, self.high)
-        change = (denoised - estimate.denoised) / jnp.sin(theta)
-        noise, velocity = estimate.noise - jnp.cos(theta) * change, estimate.velocity - change
+        change = (denoised - estimate.denoised) / sin_of(level)
+        noise, velocity = estimate.noise - cos_of(level) * change, estimate.velocity - change
         return dataclasses.replace(estimate, denoised=denoised, noise=noise, velocity=velocity)

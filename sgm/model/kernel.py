@@ -19,28 +19,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgm.checks import check_at_least
-from sgm.model.base import Estimate, Example, Scalar
-
-
-def cos_of(level: Scalar) -> Scalar:
-    """cos(theta) at l = log tan(theta)."""
-    return jnp.sqrt(jax.nn.sigmoid(-2 * level))
-
-
-def sin_of(level: Scalar) -> Scalar:
-    """sin(theta) at l = log tan(theta)."""
-    return jnp.sqrt(jax.nn.sigmoid(2 * level))
-
-
-def removed(s: Scalar, t: Scalar) -> Scalar:
-    """1 - r = 1 - exp(2 (l_s - l_t)), the share of the variance at level t that a step down to level s replaces."""
-    return -jnp.expm1(2 * (s - t))
+from sgm.model.base import Estimate
+from sgm.sde.level import cos_of, removed, sin_of
+from sgm.types import Example, Scalar
 
 
 def posterior_mean(s: Scalar, t: Scalar, u: Example, x0: Example) -> Example:
-    """The mean of q(u_s | u_t = u, x0), for levels s <= t."""
-    new = removed(s, t)
-    return (1 - new) * cos_of(s) / cos_of(t) * u + new * cos_of(s) * x0
+    """The mean of q(u_s | u_t = u, x0), for levels s <= t; t may be inf."""
+    # r cos_s / cos_t, in a form without a division by zero where t = inf.
+    kept = jnp.exp(s - t) * sin_of(s) / sin_of(t)
+    return kept * u + removed(s, t) * cos_of(s) * x0
 
 
 def log_posterior_variance(s: Scalar, t: Scalar) -> Scalar:

@@ -5,11 +5,15 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgm.model.base import Estimate, Example, Scalar, from_denoised, from_noise, from_velocity
+from sgm.checks import is_traced
+from sgm.model.base import Estimate, from_denoised, from_noise, from_velocity
 from sgm.sde.chain import DiscreteChain
+from sgm.sde.level import cos_of, sin_of
+from sgm.types import Example, Number, Scalar
 
 Network = Callable[[Example], Example]
 
@@ -17,37 +21,55 @@ Network = Callable[[Example], Example]
 class AbstractPrediction(eqx.Module):
     """Reads a network of `u` at a given noise level as an estimate."""
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network gives for each entry of an example, side by side along the last axis."""
+        return 1
+
+    @property
+    def defined_at_pure_noise(self) -> bool:
+        """Whether it tells x0 at level = inf, as an output does that is x0 or the velocity."""
+        return True
+
     @abstractmethod
-    def estimate(self, network: Network, theta: Scalar, u: Example) -> Estimate:
+    def estimate(self, network: Network, level: Scalar, u: Example) -> Estimate:
         """Call the network once and interpret its output."""
 
 
 class Noise(AbstractPrediction):
     """The output is E[noise | u]. Source: Ho et al. 2020 (arXiv:2006.11239)."""
 
-    def estimate(self, network, theta, u):
-        return from_noise(theta, u, network(u))
+    @property
+    def defined_at_pure_noise(self):
+        return False
+
+    def estimate(self, network, level, u):
+        return from_noise(level, u, network(u))
 
 
 class Denoised(AbstractPrediction):
     """The output is E[x0 | u]."""
 
-    def estimate(self, network, theta, u):
-        return from_denoised(theta, u, network(u))
+    def estimate(self, network, level, u):
+        return from_denoised(level, u, network(u))
 
 
 class Velocity(AbstractPrediction):
     """The output is E[du/dtheta | u]. Source: Salimans and Ho 2022 (arXiv:2202.00512)."""
 
-    def estimate(self, network, theta, u):
-        return from_velocity(theta, u, network(u))
+    def estimate(self, network, level, u):
+        return from_velocity(level, u, network(u))
 
 
 class Score(AbstractPrediction):
     """The output is grad_u log p(u) = -E[noise | u] / sin(theta). Source: Song et al. 2021 (arXiv:2011.13456)."""
 
-    def estimate(self, network, theta, u):
-        return from_noise(theta, u, -jnp.sin(theta) * network(u))
+    @property
+    def defined_at_pure_noise(self):
+        return False
+
+    def estimate(self, network, level, u):
+        return from_noise(level, u, -sin_of(level) * network(u))
 
 
 class MeanCoefficient(AbstractPrediction):
@@ -67,12 +89,15 @@ class MeanCoefficient(AbstractPrediction):
     def __init__(self, chain: DiscreteChain):
         self.increments = tuple(np.asarray(chain.schedule.increments, np.float64).tolist())
 
-    def estimate(self, network, theta, u):
-        tan = jnp.tan(theta)
+    @property
+    def defined_at_pure_noise(self):
+        return False
+
+    def estimate(self, network, level, u):
         # B(t) - B(t - 1) is linear in B(t) from one step's end to the next.
-        ends, increments = (jnp.asarray(b, theta.dtype) for b in (np.cumsum(self.increments), self.increments))
-        increment = jnp.interp(jnp.log1p(tan**2), ends, increments)
-        return from_velocity(theta, u, -tan / jnp.sqrt(jnp.expm1(increment)) * network(u))
+        ends, increments = (jnp.asarray(b, u.dtype) for b in (np.cumsum(self.increments), self.increments))
+        increment = jnp.interp(jax.nn.softplus(2 * level), ends, increments)
+        return from_velocity(level, u, -jnp.exp(level) / jnp.sqrt(jnp.expm1(increment)) * network(u))
 
 
 class WithVariance(AbstractPrediction):
@@ -83,7 +108,15 @@ class WithVariance(AbstractPrediction):
 
     mean: AbstractPrediction = Noise()
 
-    def estimate(self, network, theta, u):
+    @property
+    def outputs(self):
+        return 2 * self.mean.outputs
+
+    @property
+    def defined_at_pure_noise(self):
+        return self.mean.defined_at_pure_noise
+
+    def estimate(self, network, level, u):
         second = []
 
         def first(inputs):
@@ -91,7 +124,7 @@ class WithVariance(AbstractPrediction):
             second.append(rest)
             return output
 
-        estimate = self.mean.estimate(first, theta, u)
+        estimate = self.mean.estimate(first, level, u)
         return dataclasses.replace(estimate, log_variance=second[0])
 
 
@@ -107,14 +140,14 @@ class Karras(AbstractPrediction):
     Source: Karras et al. 2022 (arXiv:2206.00364, table 1), whose x is u / cos(theta) and sigma tan(theta).
     """
 
-    sigma_data: float = 0.5
+    sigma_data: Number = 0.5
 
     def __check_init__(self):
-        if not self.sigma_data > 0:
+        if not is_traced(self) and not self.sigma_data > 0:
             raise ValueError(f"Karras: got sigma_data={self.sigma_data}; pass the standard deviation of the data, > 0.")
 
-    def estimate(self, network, theta, u):
-        cos, sin = jnp.cos(theta), jnp.sin(theta)
+    def estimate(self, network, level, u):
+        cos, sin = cos_of(level), sin_of(level)
         variance = cos**2 * self.sigma_data**2 + sin**2
         q = jnp.sqrt(variance)
         output = self.sigma_data / q * network(u / q)

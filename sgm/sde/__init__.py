@@ -8,6 +8,9 @@ from sgm.sde.betas import sigmoid_betas as sigmoid_betas
 from sgm.sde.betas import sohl_dickstein_betas as sohl_dickstein_betas
 from sgm.sde.chain import DiscreteChain as DiscreteChain
 from sgm.sde.learned import LearnedLogSNR as LearnedLogSNR
+from sgm.sde.level import cos_of as cos_of
+from sgm.sde.level import sin_of as sin_of
+from sgm.sde.level import theta_of as theta_of
 from sgm.sde.rectified import Rectified as Rectified
 from sgm.sde.schedules import AbstractSchedule as AbstractSchedule
 from sgm.sde.schedules import Cosine as Cosine

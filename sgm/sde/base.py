@@ -1,8 +1,8 @@
 """Linear-Gaussian noising processes.
 
     x_t = alpha(t) x0 + sigma(t) noise          dx = f(t) x dt + g(t) dw
-    log_snr = 2 log(alpha/sigma)                f = d log(alpha)/dt        g^2 = -sigma^2 d log_snr/dt
-    x = rho u,  rho = sqrt(alpha^2 + sigma^2),  theta = atan2(sigma, alpha),  u = cos(theta) x0 + sin(theta) noise
+    level = log(sigma/alpha) = -log_snr/2       f = d log(alpha)/dt        g^2 = 2 sigma^2 d level/dt
+    x = rho u,  rho = sqrt(alpha^2 + sigma^2),  tan(theta) = exp(level),   u = cos(theta) x0 + sin(theta) noise
 
 Time grows with noise, from `t0` (data) to `t1` (prior). Every function of time acts elementwise.
 """
@@ -14,10 +14,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from sgm.checks import is_traced
-from sgm.sde.schedules import OfTime, Time
+from sgm.sde.level import removed, theta_of
+from sgm.types import Number, OfTime, Time
 
 
 class Prior(eqx.Module):
@@ -35,10 +37,13 @@ class Prior(eqx.Module):
 
 
 class AbstractSDE(eqx.Module):
-    """A process is its `alpha`, its `sigma` and the inverse `time` of its noise level; the rest is derived here."""
+    """A process is its `alpha`, `sigma` and `rho`, its noise `level` and the inverse `time` of it, all in closed form.
 
-    t0: eqx.AbstractVar[float]
-    t1: eqx.AbstractVar[float]
+    The rest is derived here. The noise level may be infinite at `t1`, where nothing is left of the data.
+    """
+
+    t0: eqx.AbstractVar[Number]
+    t1: eqx.AbstractVar[Number]
 
     def __check_init__(self):
         name, t0, t1 = type(self).__name__, self.t0, self.t1
@@ -47,12 +52,14 @@ class AbstractSDE(eqx.Module):
         if not t0 < t1:
             raise ValueError(f"{name}: got t0={t0}, t1={t1}; pass t0 < t1, the data's end first.")
         with jax.ensure_compile_time_eval():  # Processes are also built inside of traces.
-            log_snrs = {f"t0={t0}": self.log_snr(t0), f"t1={t1}": self.log_snr(t1)}
-            for end, log_snr in log_snrs.items():
-                if not jnp.isfinite(log_snr):
-                    raise ValueError(
-                        f"{name}: at {end} the log-SNR is {log_snr}; pass an end with both data and noise."
-                    )
+            low, high = float(self.level(t0)), float(self.level(t1))
+        if not math.isfinite(low):
+            raise ValueError(f"{name}: at t0={t0} the log-SNR is {-2 * low}; pass an end with both data and noise.")
+        if not low < high:
+            raise ValueError(
+                f"{name}: the log-SNR goes from {-2 * low} at t0={t0} to {-2 * high} at t1={t1}; "
+                "pass ends between which it falls."
+            )
 
     @abstractmethod
     def alpha(self, t: Time) -> OfTime:
@@ -63,20 +70,24 @@ class AbstractSDE(eqx.Module):
         """The standard deviation of x_t given x0."""
 
     @abstractmethod
-    def time(self, theta: Time) -> OfTime:
-        """The time at which atan2(sigma, alpha) equals `theta`, in radians."""
-
-    def theta(self, t: Time) -> OfTime:
-        """The noise level atan2(sigma(t), alpha(t)), in radians between 0 and pi/2."""
-        return jnp.arctan2(self.sigma(t), self.alpha(t))
-
     def rho(self, t: Time) -> OfTime:
         """The scale sqrt(alpha^2 + sigma^2) that separates x = rho u from the universal path u."""
-        return jnp.hypot(self.alpha(t), self.sigma(t))
+
+    @abstractmethod
+    def level(self, t: Time) -> OfTime:
+        """The noise level log(sigma(t) / alpha(t)) = log tan(theta(t)), increasing."""
+
+    @abstractmethod
+    def time(self, level: Time) -> OfTime:
+        """The time at which the noise level equals `level`."""
 
     def log_snr(self, t: Time) -> OfTime:
-        """2 log(alpha(t) / sigma(t))."""
-        return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+        """The log-signal-to-noise ratio 2 log(alpha(t) / sigma(t))."""
+        return -2 * self.level(t)
+
+    def theta(self, t: Time) -> OfTime:
+        """The angle atan2(sigma(t), alpha(t)), in radians between 0 and pi/2."""
+        return theta_of(self.level(t))
 
     def drift(self, t: Time, x: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
         """f(t) x with f = d log(alpha)/dt."""
@@ -84,9 +95,13 @@ class AbstractSDE(eqx.Module):
         return slope / alpha * x
 
     def diffusion(self, t: Time) -> OfTime:
-        """g(t) = sigma sqrt(-d log_snr/dt)."""
-        _, slope = _with_derivative(self.log_snr, t)
-        return self.sigma(t) * jnp.sqrt(-slope)
+        """g(t) = sigma sqrt(2 d level/dt)."""
+        _, slope = _with_derivative(self.level, t)
+        return self.sigma(t) * jnp.sqrt(2 * slope)
+
+    def level_rate(self, t: Time) -> OfTime:
+        """d level/dt = g^2 / (2 sigma^2)."""
+        return _with_derivative(self.level, t)[1]
 
     def marginal(self, t: Time, x0: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], OfTime]:
         """Mean and standard deviation of x_t given x0."""
@@ -95,15 +110,23 @@ class AbstractSDE(eqx.Module):
     def transition(self, s: Time, t: Time) -> tuple[OfTime, OfTime]:
         """`(scale, std)` of x_t | x_s ~ N(scale x_s, std^2 I) for s <= t.
 
-        scale = alpha_t / alpha_s and std^2 = -sigma_t^2 expm1(log_snr_t - log_snr_s).
+        scale = alpha_t / alpha_s and std^2 = sigma_t^2 (1 - exp(2 (level_s - level_t))).
         """
         scale = self.alpha(t) / self.alpha(s)
-        return scale, self.sigma(t) * jnp.sqrt(-jnp.expm1(self.log_snr(t) - self.log_snr(s)))
+        return scale, self.sigma(t) * jnp.sqrt(removed(self.level(s), self.level(t)))
 
     @property
     def prior(self) -> Prior:
         """N(0, rho(t1)^2 I), the density that stands for p_t1."""
         return Prior(self.rho(self.t1))
+
+    @property
+    def ends_in_pure_noise(self) -> bool:
+        """Whether the level at t1 is infinite; False where the process is traced, whose level cannot be looked at."""
+        if is_traced(self):
+            return False
+        with jax.ensure_compile_time_eval():
+            return bool(np.isinf(self.level(self.t1)))
 
 
 def _with_derivative(function, t):

@@ -6,6 +6,7 @@ from sgm.checks import check_time
 from sgm.sde.base import AbstractSDE
 from sgm.sde.schedules import PiecewiseConstant
 from sgm.sde.vp import VP, AbstractVP
+from sgm.types import Number
 
 
 class DiscreteChain(AbstractVP):
@@ -14,23 +15,29 @@ class DiscreteChain(AbstractVP):
     It is the variance-preserving process of rate -log(1 - beta_k) on step k, so that alpha at k is the square root of
     the product of 1 - beta_1 ... 1 - beta_k. Its time is k: t0 = 1, where all continuous tools stop, and t1 = N; x_0
     is reached from x_1 by the chain's own last step alone. `betas` are those of `sgm.sde.linear_betas` and its like,
-    or any others, never trained.
+    or any others, never trained. The last beta may be 1, so that nothing is left of the data at N.
 
     Sources: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (DDPM, arXiv:2006.11239).
     """
 
     schedule: PiecewiseConstant
-    t0: float
-    t1: float
+    t0: Number
+    t1: Number
 
     def __init__(self, betas: Float[np.ndarray | Array, " steps"]):
         betas = np.asarray(betas, np.float64)
         if betas.ndim != 1 or len(betas) < 2:
             raise ValueError(f"DiscreteChain: betas of shape {betas.shape}; pass two or more along one axis.")
-        if not np.all((betas > 0) & (betas < 1)):
-            bad = int(np.flatnonzero(~((betas > 0) & (betas < 1)))[0])
-            raise ValueError(f"DiscreteChain: beta_{bad + 1} = {betas[bad]}; pass betas between 0 and 1, without them.")
-        self.schedule = PiecewiseConstant(-np.log1p(-betas), end=float(len(betas)))
+        inside = (betas > 0) & (betas < 1)
+        inside[-1] |= betas[-1] == 1
+        if not np.all(inside):
+            bad = int(np.flatnonzero(~inside)[0])
+            raise ValueError(
+                f"DiscreteChain: beta_{bad + 1} = {betas[bad]}; pass betas between 0 and 1, of which the last may be 1."
+            )
+        with np.errstate(divide="ignore"):  # of a last beta of 1
+            rates = -np.log1p(-betas)
+        self.schedule = PiecewiseConstant(rates, end=float(len(betas)))
         self.t0, self.t1 = 1.0, float(len(betas))
 
     @classmethod
@@ -38,8 +45,8 @@ class DiscreteChain(AbstractVP):
         """The chain whose noise levels at k = 1 ... N are those of a process at N increasing `times`."""
         check_time("DiscreteChain.at_times", sde, times)
         with jax.enable_x64(True):  # Single precision has no digits left for the small differences of levels.
-            log_snr = np.asarray(sde.log_snr(np.asarray(times, np.float64)))
-        rates = np.diff(np.logaddexp(0, -log_snr), prepend=0.0)
+            levels = np.asarray(sde.level(np.asarray(times, np.float64)))
+        rates = np.diff(np.logaddexp(0, 2 * levels), prepend=0.0)
         if not np.all(rates > 0):
             bad = int(np.flatnonzero(~(rates > 0))[0])
             raise ValueError(

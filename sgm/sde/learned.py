@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from sgm.checks import check_at_least
 from sgm.sde.schedules import AbstractSchedule, check_ratios
+from sgm.types import Number
 
 
 class LearnedLogSNR(AbstractSchedule):
@@ -26,11 +27,11 @@ class LearnedLogSNR(AbstractSchedule):
     slopes: Float[Array, " width"]
     centres: Float[Array, " width"]
 
-    def __init__(self, ratio_min: float = 1e-3, ratio_max: float = 1e2, width: int = 32):
+    def __init__(self, ratio_min: Number = 1e-3, ratio_max: Number = 1e2, width: int = 32):
         check_at_least("LearnedLogSNR", "width", width)
         check_ratios("LearnedLogSNR", ratio_min, ratio_max)
         centres = (np.arange(width) + 0.5) / width
-        self.ends = jnp.asarray([-2 * math.log(ratio_min), -2 * math.log(ratio_max)])
+        self.ends = -2 * jnp.log(jnp.asarray([ratio_min, ratio_max], jnp.result_type(float)))
         self.heights = jnp.full(width, -math.log(width), self.ends.dtype)
         self.slopes = jnp.full(width, math.log(width), self.ends.dtype)
         self.centres = jnp.asarray(centres, self.ends.dtype)

@@ -1,16 +1,18 @@
+import jax
 import jax.numpy as jnp
 
 from sgm.sde.base import AbstractSDE
+from sgm.types import Number
 
 
 class Rectified(AbstractSDE):
-    """The straight path of rectified flow: alpha = 1 - t, sigma = t.
+    """The straight path of rectified flow: alpha = 1 - t, sigma = t. At t1 = 1 nothing is left of the data.
 
     Source: Liu et al. 2023 (arXiv:2209.03003); Lipman et al. 2023 (arXiv:2210.02747), with time running towards noise.
     """
 
-    t0: float = 1e-3
-    t1: float = 0.999
+    t0: Number = 1e-3
+    t1: Number = 0.999
 
     def alpha(self, t):
         return 1.0 - jnp.asarray(t)
@@ -18,5 +20,11 @@ class Rectified(AbstractSDE):
     def sigma(self, t):
         return 1.0 * jnp.asarray(t)
 
-    def time(self, theta):
-        return jnp.sin(theta) / (jnp.sin(theta) + jnp.cos(theta))
+    def rho(self, t):
+        return jnp.hypot(self.alpha(t), self.sigma(t))
+
+    def level(self, t):
+        return jnp.log(self.sigma(t)) - jnp.log(self.alpha(t))
+
+    def time(self, level):
+        return jax.nn.sigmoid(jnp.asarray(level, jnp.result_type(float)))

@@ -1,14 +1,15 @@
 """What a variance-preserving process is built from: the integrated rate B(t), the integral of beta from 0 to t."""
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Float64, Real
+from jaxtyping import Array, Float, Float64
 
-Time = Real[ArrayLike, "*time"]
-OfTime = Float[Array, "*time"]
+from sgm.checks import is_traced
+from sgm.types import Number, OfTime, Time
 
 
 class AbstractSchedule(eqx.Module):
@@ -23,9 +24,23 @@ class AbstractSchedule(eqx.Module):
         """The time at which B equals `integral`."""
 
 
-def check_ratios(schedule: str, ratio_min: float, ratio_max: float) -> None:
-    """Raise unless 0 < ratio_min < ratio_max."""
-    if not 0 < ratio_min < ratio_max:
+def log1mexp(integral: Time) -> OfTime:
+    """log(1 - exp(-B)) for B >= 0, which is 0 at B = inf."""
+    return jnp.log(-jnp.expm1(-jnp.asarray(integral)))
+
+
+def check_schedule(process: str, schedule: Any) -> None:
+    """Raise TypeError for what is no schedule, such as a function beta(t)."""
+    if not isinstance(schedule, AbstractSchedule):
+        raise TypeError(
+            f"{process}: schedule is a {type(schedule).__name__}; pass a schedule such as sgm.sde.Linear(0.1, 20.0) or "
+            "sgm.sde.Cosine(), or a subclass of sgm.sde.AbstractSchedule with the integral of beta and its inverse."
+        )
+
+
+def check_ratios(schedule: str, ratio_min: Number, ratio_max: Number) -> None:
+    """Raise unless 0 < ratio_min < ratio_max; traced ones pass."""
+    if not is_traced((ratio_min, ratio_max)) and not 0 < ratio_min < ratio_max:
         raise ValueError(
             f"{schedule}: got ratio_min={ratio_min}, ratio_max={ratio_max}; pass 0 < ratio_min < ratio_max."
         )
@@ -37,11 +52,11 @@ class Linear(AbstractSchedule):
     Source: Ho et al. 2020, in the continuous form of Song et al. 2021 (arXiv:2011.13456, appendix C).
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    beta_min: Number = 0.1
+    beta_max: Number = 20.0
 
     def __check_init__(self):
-        if not 0 < self.beta_min <= self.beta_max:
+        if not is_traced(self) and not 0 < self.beta_min <= self.beta_max:
             raise ValueError(
                 f"Linear: got beta_min={self.beta_min}, beta_max={self.beta_max}; pass 0 < beta_min <= beta_max."
             )
@@ -58,13 +73,13 @@ class Linear(AbstractSchedule):
 class Cosine(AbstractSchedule):
     """alpha(t) = cos(theta(t)) with theta linear in t, from sigma/alpha = `ratio_min` at t = 0 to `ratio_max` at t = 1.
 
-    Then B(t) = log(1 + tan^2 theta(t)).
+    With `ratio_max=math.inf` nothing is left of the data at t = 1. B(t) = log(1 + tan^2 theta(t)).
     Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the truncation of Salimans and Ho 2022
     (arXiv:2202.00512, appendix B) in place of the offset s.
     """
 
-    ratio_min: float = 1e-3
-    ratio_max: float = 1e2
+    ratio_min: Number = 1e-3
+    ratio_max: Number = 1e2
 
     def __check_init__(self):
         check_ratios("Cosine", self.ratio_min, self.ratio_max)
@@ -109,14 +124,19 @@ class PiecewiseConstant(AbstractSchedule):
         position = jnp.asarray(t, jnp.result_type(float)) * (self.steps / self.end)
         step = jnp.clip(jnp.ceil(position).astype(int) - 1, 0, self.steps - 1)
         increments, integrals = self._tables()
-        return integrals[step] + (position - step.astype(position.dtype)) * increments[step]
+        share, increment = position - step.astype(position.dtype), increments[step]
+        finite = jnp.isfinite(increment)
+        # A step that removes all data (the last, beta = 1) does so as alpha falls linearly to zero.
+        within = jnp.where(finite, share * jnp.where(finite, increment, 0.0), -2 * jnp.log1p(-share))
+        return integrals[step] + within
 
     def inverse(self, integral):
         increments, integrals = self._tables()
         integral = jnp.asarray(integral, integrals.dtype)
         step = jnp.clip(jnp.searchsorted(integrals, integral) - 1, 0, self.steps - 1)
-        position = step.astype(integral.dtype) + (integral - integrals[step]) / increments[step]
-        return position * (self.end / self.steps)
+        increment, within = increments[step], integral - integrals[step]
+        share = jnp.where(jnp.isfinite(increment), within / increment, -jnp.expm1(-0.5 * within))
+        return (step.astype(integral.dtype) + share) * (self.end / self.steps)
 
     def _tables(self):
         return tuple(jnp.asarray(table, jnp.result_type(float)) for table in (self.increments, self.integrals))

@@ -3,8 +3,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from sgm.checks import is_traced
 from sgm.sde.base import AbstractSDE
-from sgm.sde.schedules import AbstractSchedule, Linear
+from sgm.sde.schedules import AbstractSchedule, Linear, check_schedule, log1mexp
+from sgm.types import Number
 
 
 class SubVP(AbstractSDE):
@@ -14,13 +16,13 @@ class SubVP(AbstractSDE):
     """
 
     schedule: AbstractSchedule
-    t0: float
-    t1: float
+    t0: Number
+    t1: Number
 
-    def __init__(self, schedule: AbstractSchedule = Linear(), t0: float | None = None, t1: float = 1.0):
+    def __init__(self, schedule: AbstractSchedule = Linear(), t0: Number | None = None, t1: Number = 1.0):
+        check_schedule("SubVP", schedule)
         self.schedule = schedule
-        with jax.ensure_compile_time_eval():  # A process may be built inside of a trace.
-            self.t0 = max(0.0, float(self.time(math.atan(1e-3)))) if t0 is None else t0
+        self.t0 = _start(schedule) if t0 is None else t0
         self.t1 = t1
 
     def alpha(self, t):
@@ -29,5 +31,24 @@ class SubVP(AbstractSDE):
     def sigma(self, t):
         return -jnp.expm1(-self.schedule.integral(t))
 
-    def time(self, theta):
-        return self.schedule.inverse(2 * jnp.arcsinh(0.5 * jnp.tan(theta)))
+    def rho(self, t):
+        return jnp.hypot(self.alpha(t), self.sigma(t))
+
+    def level(self, t):
+        integral = self.schedule.integral(t)
+        return 0.5 * integral + log1mexp(integral)
+
+    def time(self, level):
+        return self.schedule.inverse(_integral_at(jnp.asarray(level)))
+
+
+def _integral_at(level):
+    return 2 * jnp.arcsinh(0.5 * jnp.exp(level))
+
+
+def _start(schedule):
+    """Where sigma/alpha = 1e-3, or 0 where it is larger everywhere."""
+    if is_traced(schedule):
+        return jnp.maximum(0.0, schedule.inverse(_integral_at(math.log(1e-3))))
+    with jax.ensure_compile_time_eval():  # A process may be built inside of a trace.
+        return max(0.0, float(schedule.inverse(_integral_at(math.log(1e-3)))))

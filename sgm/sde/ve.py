@@ -1,6 +1,8 @@
 import jax.numpy as jnp
 
+from sgm.checks import is_traced
 from sgm.sde.base import AbstractSDE
+from sgm.types import Number
 
 
 class VE(AbstractSDE):
@@ -9,13 +11,13 @@ class VE(AbstractSDE):
     Source: Song et al. 2021 (arXiv:2011.13456, eq. 9 and appendix C).
     """
 
-    sigma_min: float = 1e-3
-    sigma_max: float = 1e2
-    t0: float = 0.0
-    t1: float = 1.0
+    sigma_min: Number = 1e-3
+    sigma_max: Number = 1e2
+    t0: Number = 0.0
+    t1: Number = 1.0
 
     def __check_init__(self):
-        if not 0 < self.sigma_min < self.sigma_max:
+        if not is_traced((self.sigma_min, self.sigma_max)) and not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(
                 f"VE: got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; pass 0 < sigma_min < sigma_max."
             )
@@ -24,7 +26,15 @@ class VE(AbstractSDE):
         return jnp.ones_like(t, jnp.result_type(float))
 
     def sigma(self, t):
-        return self.sigma_min * jnp.exp(jnp.log(self.sigma_max / self.sigma_min) * jnp.asarray(t))
+        return jnp.exp(self.level(t))
 
-    def time(self, theta):
-        return jnp.log(jnp.tan(theta) / self.sigma_min) / jnp.log(self.sigma_max / self.sigma_min)
+    def rho(self, t):
+        return jnp.hypot(1.0, self.sigma(t))
+
+    def level(self, t):
+        first, last = jnp.log(self.sigma_min), jnp.log(self.sigma_max)
+        return first + (last - first) * jnp.asarray(t)
+
+    def time(self, level):
+        first, last = jnp.log(self.sigma_min), jnp.log(self.sigma_max)
+        return (jnp.asarray(level) - first) / (last - first)

@@ -1,8 +1,11 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from sgm.sde.base import AbstractSDE
-from sgm.sde.schedules import AbstractSchedule, Linear
+from sgm.sde.level import cos_of, sin_of
+from sgm.sde.schedules import AbstractSchedule, Linear, check_schedule, log1mexp
+from sgm.types import Number
 
 
 class AbstractVP(AbstractSDE):
@@ -14,18 +17,28 @@ class AbstractVP(AbstractSDE):
     schedule: eqx.AbstractVar[AbstractSchedule]
 
     def alpha(self, t):
-        return jnp.exp(-0.5 * self.schedule.integral(t))
+        return cos_of(self.level(t))
 
     def sigma(self, t):
-        return jnp.sqrt(-jnp.expm1(-self.schedule.integral(t)))
+        return sin_of(self.level(t))
 
-    def time(self, theta):
-        return self.schedule.inverse(jnp.log1p(jnp.tan(theta) ** 2))
+    def rho(self, t):
+        return jnp.ones_like(t, jnp.result_type(float))
+
+    def level(self, t):
+        integral = self.schedule.integral(t)
+        return 0.5 * (integral + log1mexp(integral))
+
+    def time(self, level):
+        return self.schedule.inverse(jax.nn.softplus(2 * jnp.asarray(level)))
 
 
 class VP(AbstractVP):
     """The variance-preserving process in continuous time."""
 
     schedule: AbstractSchedule = Linear()
-    t0: float = 1e-5
-    t1: float = 1.0
+    t0: Number = 1e-5
+    t1: Number = 1.0
+
+    def __check_init__(self):
+        check_schedule("VP", self.schedule)

@@ -1,10 +1,11 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least
-from sgm.model.kernel import cos_of, removed, sin_of
+from sgm.checks import check_at_least, is_traced
+from sgm.sde.level import cos_of, removed, sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
+from sgm.types import Number
 
 
 class DDIM(AbstractSampler):
@@ -16,12 +17,12 @@ class DDIM(AbstractSampler):
     """
 
     steps: int = eqx.field(static=True, default=50)
-    eta: float = 0.0
+    eta: Number = 0.0
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
         check_at_least("DDIM", "steps", self.steps)
-        if not 0 <= self.eta <= 1:
+        if not is_traced(self.eta) and not 0 <= self.eta <= 1:
             raise ValueError(f"DDIM: eta = {self.eta}; pass 0 <= eta <= 1.")
 
     @property

@@ -4,10 +4,10 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from sgm.checks import check_at_least, check_order
-from sgm.model.base import Scalar
-from sgm.model.kernel import cos_of, removed, sin_of
+from sgm.sde.level import cos_of, removed, sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
+from sgm.types import Scalar
 
 
 def exponentials(h: Scalar) -> tuple[Scalar, Scalar, Scalar]:

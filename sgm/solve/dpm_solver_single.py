@@ -1,7 +1,7 @@
 import equinox as eqx
 
 from sgm.checks import check_at_least, check_order
-from sgm.model.kernel import cos_of, sin_of
+from sgm.sde.level import cos_of, sin_of
 from sgm.solve.dpm_solver import exponentials
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler

@@ -1,10 +1,13 @@
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
 
 from sgm.checks import check_at_least
-from sgm.model.kernel import cos_of
+from sgm.sde.level import cos_of
 from sgm.solve.grid import AbstractGrid, KarrasGrid
 from sgm.solve.sampler import AbstractSampler
+from sgm.types import Number
 
 
 class EDMHeun(AbstractSampler):
@@ -18,10 +21,10 @@ class EDMHeun(AbstractSampler):
     """
 
     steps: int = eqx.field(static=True, default=18)
-    churn: float = 0.0
-    churn_min: float = 0.0
-    churn_max: float = jnp.inf
-    noise_std: float = 1.0
+    churn: Number = 0.0
+    churn_min: Number = 0.0
+    churn_max: Number = math.inf
+    noise_std: Number = 1.0
     grid: AbstractGrid = KarrasGrid()
 
     def __check_init__(self):

@@ -1,5 +1,6 @@
-"""Where a sampler steps: decreasing times from t1 to t0."""
+"""Where a sampler steps: decreasing noise levels from that of t1 to that of t0."""
 
+import math
 from abc import abstractmethod
 
 import equinox as eqx
@@ -7,61 +8,81 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, is_traced
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
+from sgm.types import Number
+
+FIRST_LEVEL = math.log(1e3)
+"""Where the first step ends of a grid that is even in the level, or in a power of it, if it begins at pure noise."""
 
 
 class AbstractGrid(eqx.Module):
     """A rule that places steps along a process."""
 
     @abstractmethod
+    def levels(self, sde: AbstractSDE, steps: int) -> Float[Array, "{steps}+1"]:
+        """`steps + 1` decreasing levels log tan(theta), the first that of `sde.t1` and the last that of `sde.t0`."""
+
     def times(self, sde: AbstractSDE, steps: int) -> Float[Array, "{steps}+1"]:
-        """`steps + 1` decreasing times, the first exactly `sde.t1` and the last exactly `sde.t0`."""
+        """The times of the levels, the first exactly `sde.t1` and the last exactly `sde.t0`."""
+        return _with_ends(sde.t1, sde.time(self.levels(sde, steps)[1:-1]), sde.t0)
 
 
 class UniformGrid(AbstractGrid):
     """Uniform in t."""
 
-    def times(self, sde, steps):
-        return jnp.linspace(sde.t1, sde.t0, steps + 1)
+    def levels(self, sde, steps):
+        return sde.level(jnp.linspace(sde.t1, sde.t0, steps + 1))
 
 
 class QuadraticGrid(AbstractGrid):
     """Uniform in sqrt(t), so denser near the data. Source: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3)."""
 
-    def times(self, sde, steps):
+    def levels(self, sde, steps):
         inner = jnp.linspace(jnp.sqrt(sde.t1), jnp.sqrt(sde.t0), steps + 1)[1:-1] ** 2
-        return _with_ends(sde, inner)
+        return sde.level(_with_ends(sde.t1, inner, sde.t0))
 
 
 class ThetaGrid(AbstractGrid):
     """Uniform in theta = atan2(sigma, alpha)."""
 
-    def times(self, sde, steps):
-        return _with_ends(sde, sde.time(jnp.linspace(sde.theta(sde.t1), sde.theta(sde.t0), steps + 1)[1:-1]))
+    def levels(self, sde, steps):
+        first, last = _ends(sde)
+        # The angle's complement is uniform as well, and has digits where the angle has none.
+        complement = jnp.linspace(jnp.arctan(jnp.exp(-first)), jnp.arctan(jnp.exp(-last)), steps + 1)[1:-1]
+        return _with_ends(first, -jnp.log(jnp.tan(complement)), last)
 
 
 class LogSNRGrid(AbstractGrid):
-    """Uniform in log_snr = -2 log tan(theta)."""
+    """Uniform in log_snr = -2 log tan(theta). From pure noise, the first step is to sigma/alpha = 1000."""
 
-    def times(self, sde, steps):
-        half = 0.5 * jnp.linspace(sde.log_snr(sde.t1), sde.log_snr(sde.t0), steps + 1)[1:-1]
-        return _with_ends(sde, sde.time(jnp.arctan(jnp.exp(-half))))
+    def levels(self, sde, steps):
+        first, last = _ends(sde)
+        from_noise = jnp.linspace(FIRST_LEVEL, last, steps)
+        even = jnp.linspace(jnp.where(jnp.isinf(first), FIRST_LEVEL, first), last, steps + 1)[1:]
+        return _with_ends(first, jnp.where(jnp.isinf(first), from_noise, even)[:-1], last)
 
 
 class KarrasGrid(AbstractGrid):
-    """Uniform in (sigma/alpha)^(1/power). Source: Karras et al. 2022 (arXiv:2206.00364, eq. 5)."""
+    """Uniform in (sigma/alpha)^(1/power). From pure noise, the first step is to sigma/alpha = 1000.
 
-    power: float = 7.0
+    Source: Karras et al. 2022 (arXiv:2206.00364, eq. 5).
+    """
+
+    power: Number = 7.0
 
     def __check_init__(self):
-        if not self.power > 0:
+        if not is_traced(self) and not self.power > 0:
             raise ValueError(f"KarrasGrid: power = {self.power}; pass power > 0.")
 
-    def times(self, sde, steps):
-        first, last = (jnp.tan(sde.theta(t)) ** (1 / self.power) for t in (sde.t1, sde.t0))
-        return _with_ends(sde, sde.time(jnp.arctan(jnp.linspace(first, last, steps + 1)[1:-1] ** self.power)))
+    def levels(self, sde, steps):
+        first, last = _ends(sde)
+        high, low = (jnp.exp(level / self.power) for level in (jnp.where(jnp.isinf(first), FIRST_LEVEL, first), last))
+        inner = jnp.where(
+            jnp.isinf(first), jnp.linspace(high, low, steps)[:-1], jnp.linspace(high, low, steps + 1)[1:-1]
+        )
+        return _with_ends(first, self.power * jnp.log(inner), last)
 
 
 class ChainGrid(AbstractGrid):
@@ -70,14 +91,14 @@ class ChainGrid(AbstractGrid):
     Source: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3, linear).
     """
 
-    def times(self, sde, steps):
+    def levels(self, sde, steps):
         if not isinstance(sde, DiscreteChain):
             raise ValueError(f"ChainGrid: the process is a {type(sde).__name__}; pass a DiscreteChain or another grid.")
         if steps >= sde.steps:
             raise ValueError(
                 f"ChainGrid: steps = {steps}, but from k = {sde.steps} to 1 there are {sde.steps - 1}; pass no more."
             )
-        return jnp.asarray(np.rint(np.linspace(sde.steps, 1, steps + 1)), jnp.result_type(float))
+        return sde.level(jnp.asarray(np.rint(np.linspace(sde.steps, 1, steps + 1)), jnp.result_type(float)))
 
 
 class FixedSteps(eqx.Module):
@@ -89,11 +110,15 @@ class FixedSteps(eqx.Module):
     def __check_init__(self):
         check_at_least("FixedSteps", "steps", self.steps)
 
-    def times(self, sde: AbstractSDE) -> Float[Array, " times"]:
-        """The grid's times, from t1 down to t0."""
-        return self.grid.times(sde, self.steps)
+    def levels(self, sde: AbstractSDE) -> Float[Array, " levels"]:
+        """The grid's levels, from that of t1 down to that of t0."""
+        return self.grid.levels(sde, self.steps)
 
 
-def _with_ends(sde, inner):
-    ends = jnp.asarray([sde.t1, sde.t0], inner.dtype)
+def _ends(sde):
+    return sde.level(sde.t1), sde.level(sde.t0)
+
+
+def _with_ends(first, inner, last):
+    ends = jnp.stack([jnp.asarray(first, inner.dtype), jnp.asarray(last, inner.dtype)])
     return jnp.concatenate([ends[:1], inner, ends[1:]])

@@ -1,22 +1,24 @@
 from abc import abstractmethod
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from sgm.checks import check_time
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
+from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.brownian import GridBrownianPath
+from sgm.solve.controllers import NoiseController
 from sgm.solve.grid import FixedSteps
-from sgm.solve.terms import AbstractEquation
+from sgm.solve.saving import frames, on_clock, saved_levels, union
+from sgm.solve.terms import AbstractEquation, AbstractStochasticEquation
 
 MAX_ADAPTIVE_STEPS = 4096
+FIRST_STEP = 0.01  # of the clock's way
 
 
 class AbstractMethod(eqx.Module):
@@ -39,6 +41,13 @@ class AbstractMethod(eqx.Module):
     def check(self, sde: AbstractSDE) -> None:
         """Raise ValueError for a process that it cannot sample."""
 
+    def levels(self, sde: AbstractSDE, saveat: diffrax.SaveAt | None = None) -> Float[Array, " levels"] | None:
+        """The levels of its fixed steps, with those at which `saveat` looks among them; None if it is adaptive."""
+        if not isinstance(self.stepping, FixedSteps):
+            return None
+        with jax.ensure_compile_time_eval():
+            return union(sde, self.stepping.levels(sde), saveat)
+
     def solve(
         self,
         equation: AbstractEquation,
@@ -46,21 +55,39 @@ class AbstractMethod(eqx.Module):
         key: PRNGKeyArray,
         saveat: diffrax.SaveAt,
         adjoint: diffrax.AbstractAdjoint,
-        progress: diffrax.AbstractProgressMeter,
-    ) -> PyTree[Float[Array, "..."]]:
-        """What `saveat`, in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0."""
-        sde = equation.sde
+        progress: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),
+        *,
+        levels: Float[Array, " levels"] | None = None,
+        from_pure_noise: bool = False,
+    ) -> tuple[PyTree[Float[Array, "..."]], Int[Array, ""]]:
+        """What `saveat`, in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0.
+
+        - `levels`: those of `self.levels(sde, saveat)`.
+        - `from_pure_noise`: whether the level at t1 is infinite, so that the first step takes `x1` for noise alone.
+
+        Returns what is asked for, and the number of steps.
+        """
+        sde, start_state = equation.sde, x1 / equation.scale(equation.sde.t1)
         noise = jax.ShapeDtypeStruct(x1.shape, x1.dtype)
         levy_area = _levy_area(self.solver)
+        controller: Any
         if isinstance(self.stepping, FixedSteps):
-            ts = equation.clock(self.stepping.times(sde))
-            start, end = ts[0], ts[-1]
-            controller, max_steps, precision = diffrax.StepTo(ts), self.stepping.steps, None
+            levels = self.levels(sde, saveat) if levels is None else levels
+            assert levels is not None
+            if from_pure_noise:
+                levels = levels[1:]
+                start_state = equation.from_noise(levels[0], x1 / sde.rho(sde.t1))
+            ts = equation.clock(levels)
+            start, end, first_step, precision = ts[0], ts[-1], None, None
+            controller, max_steps = diffrax.StepTo(ts), len(levels) - 1
             path = GridBrownianPath(ts=ts, shape=noise, key=key, levy_area=levy_area)
         else:
-            start, end = equation.clock(sde.t1), equation.clock(sde.t0)
+            ends = jnp.stack([jnp.minimum(sde.level(sde.t1), LARGEST_LEVEL), sde.level(sde.t0)])
+            levels, (start, end) = ends, equation.clock(ends)
+            start, end = (jnp.asarray(end, x1.dtype) for end in (start, end))
             # Adaptive steps need the digits that TF32 matrix products would take.
-            controller, max_steps, precision = self.stepping, MAX_ADAPTIVE_STEPS, "highest"
+            first_step, max_steps, precision = FIRST_STEP * (end - start), MAX_ADAPTIVE_STEPS, "highest"
+            controller = self._controller(equation, saveat, start, end)
             path = diffrax.VirtualBrownianTree(start, end, 1e-4 * (end - start), noise, key, levy_area)
         with jax.default_matmul_precision(precision):
             solution = diffrax.diffeqsolve(
@@ -68,52 +95,30 @@ class AbstractMethod(eqx.Module):
                 self.solver,
                 start,
                 end,
-                None,
-                x1 / equation.scale(sde.t1),
+                first_step,
+                start_state,
                 stepsize_controller=controller,
-                saveat=diffrax.SaveAt(subs=_map_subs(lambda sub: _on_clock(sub, equation, start, end), saveat)),
+                saveat=on_clock(saveat, equation, levels, not isinstance(self.stepping, FixedSteps)),
                 adjoint=adjoint,
                 progress_meter=progress,
                 max_steps=max_steps,
             )
-        return solution.ys
+        return frames(saveat, equation, solution, x1, from_pure_noise), solution.stats["num_accepted_steps"]
 
-
-def check_saveat(sde: AbstractSDE, saveat: diffrax.SaveAt) -> None:
-    """Raise unless `saveat` asks for states of the path, at decreasing times within [t0, t1]."""
-    if saveat.dense or saveat.solver_state or saveat.controller_state or saveat.made_jump:
-        raise ValueError("sample: saveat asks for dense output or internal states; ask for ts, t0, t1 or steps.")
-    for sub in _subs(saveat):
-        if sub.ts is not None and not isinstance(sub.ts, Tracer):
-            check_time("sample: saveat", sde, sub.ts)
-            if not np.all(np.diff(np.asarray(sub.ts, float)) < 0):
-                raise ValueError(
-                    f"sample: the times of saveat go from {sub.ts[0]} to {sub.ts[-1]}; "
-                    "pass decreasing ones, since a sample goes from t1 to t0."
-                )
-
-
-def _subs(saveat):
-    return jax.tree.leaves(saveat.subs, is_leaf=lambda node: isinstance(node, diffrax.SubSaveAt))
+    def _controller(self, equation, saveat, start, end):
+        """The adaptive controller, by the noise of the level; with noise, it steps to the saved times."""
+        assert isinstance(self.stepping, diffrax.AbstractStepSizeController)
+        if not isinstance(self.stepping, diffrax.AbstractAdaptiveStepSizeController):
+            return self.stepping
+        controller = NoiseController(self.stepping, equation)
+        wanted = saved_levels(equation.sde, saveat)
+        if not isinstance(equation, AbstractStochasticEquation) or not len(wanted):
+            return controller
+        ts = jnp.clip(jnp.asarray(equation.clock(wanted), start.dtype), start, end)
+        return diffrax.ClipStepSizeController(controller, step_ts=ts)
 
 
 def _levy_area(solver):
     needed = getattr(solver, "minimal_levy_area", diffrax.AbstractBrownianIncrement)
     has_area = issubclass(needed, diffrax.AbstractSpaceTimeLevyArea)
     return diffrax.SpaceTimeLevyArea if has_area else diffrax.BrownianIncrement
-
-
-def _map_subs(function, saveat):
-    return jax.tree.map(function, saveat.subs, is_leaf=lambda node: isinstance(node, diffrax.SubSaveAt))
-
-
-def _on_clock(sub, equation, start, end):
-    """`sub`, written in process time and x, for the equation's clock and state; the ends change places."""
-
-    def in_process(clock, state, args):
-        t = jnp.clip(equation.time(clock), equation.sde.t0, equation.sde.t1)
-        return sub.fn(t, state * equation.scale(t), args)
-
-    # Clipped, since the clock of an end may round differently among other times than alone.
-    ts = None if sub.ts is None else jnp.clip(equation.clock(sub.ts), start, end)
-    return diffrax.SubSaveAt(t0=sub.t1, t1=sub.t0, ts=ts, steps=sub.steps, fn=in_process)

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sgm.checks import check_at_least, is_traced
-from sgm.model.base import Example, Scalar
-from sgm.model.kernel import AbstractVariance, FixedSmall, cos_of, posterior_mean, removed, sin_of
+from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
+from sgm.sde.level import cos_of, removed, sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
+from sgm.types import Example, Scalar
 
 
 class AbstractEvidence(eqx.Module):
@@ -69,7 +70,7 @@ class PosteriorAncestral(AbstractSampler):
         return 1
 
     def check(self, sde):
-        self.evidence.check(jnp.log(jnp.tan(sde.theta(self.stepping.times(sde)))))
+        self.evidence.check(self.stepping.levels(sde))
 
     def advance(self, predict, t, s, u, noise, memory):
         if self.evidence.shape != u.shape:

@@ -2,10 +2,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least
-from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean, sin_of
+from sgm.checks import check_at_least, is_traced
+from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
+from sgm.sde.level import sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
+from sgm.types import Number
 
 
 class PredictorCorrector(AbstractSampler):
@@ -21,14 +23,14 @@ class PredictorCorrector(AbstractSampler):
 
     steps: int = eqx.field(static=True, default=500)
     corrections: int = eqx.field(static=True, default=1)
-    snr: float = 0.16
+    snr: Number = 0.16
     variance: AbstractVariance = FixedSmall()
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
         check_at_least("PredictorCorrector", "steps", self.steps)
         check_at_least("PredictorCorrector", "corrections", self.corrections, 0)
-        if not 0 < self.snr < 1:
+        if not is_traced(self.snr) and not 0 < self.snr < 1:
             raise ValueError(f"PredictorCorrector: snr = {self.snr}; pass 0 < snr < 1, where its steps are stable.")
 
     @property

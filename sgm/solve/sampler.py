@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from sgm.model.base import AbstractModel, Estimate, Example, Scalar
+from sgm.model.base import AbstractModel, Estimate
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.solve.brownian import GridBrownianPath
 from sgm.solve.grid import AbstractGrid, FixedSteps
 from sgm.solve.method import AbstractMethod
 from sgm.solve.terms import AbstractUniversalEquation
+from sgm.types import Example, Scalar
 
 Predict = Callable[[Scalar, Example], Estimate]
 
@@ -82,8 +83,14 @@ class _Estimates(AbstractUniversalEquation):
     cond: Condition | None
     draws: int = eqx.field(static=True)
 
+    def clock(self, level):
+        return jnp.negative(level)
+
+    def level(self, clock):
+        return jnp.negative(clock)
+
     def drift(self, clock, state, args):
-        return self.model.predict(jnp.arctan(jnp.exp(jnp.negative(clock))), state, self.cond)
+        return self.model.predict(jnp.negative(clock), state, self.cond)
 
     def terms(self, path):
         assert isinstance(path, GridBrownianPath)  # A sampler has fixed steps.

@@ -10,7 +10,9 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
-from sgm.sde.base import AbstractSDE, OfTime, Time
+from sgm.sde.base import AbstractSDE
+from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
+from sgm.types import OfTime, Time
 
 Clock = Real[ArrayLike, ""]
 State = Float[Array, "*shape"]
@@ -24,16 +26,16 @@ class AbstractEquation(eqx.Module):
     cond: eqx.AbstractVar[Condition | None]
 
     @abstractmethod
-    def clock(self, t: Time) -> OfTime:
-        """The solve's clock at process time `t`: increasing as t decreases."""
+    def clock(self, level: Time) -> OfTime:
+        """The solve's clock at a noise level: increasing as the level falls."""
 
     @abstractmethod
-    def time(self, clock: Time) -> OfTime:
-        """The process time at a value of the clock."""
+    def level(self, clock: Time) -> OfTime:
+        """The noise level at a value of the clock."""
 
     @abstractmethod
     def scale(self, t: Time) -> OfTime:
-        """x = scale(t) state."""
+        """x = scale(t) state, at process time `t`."""
 
     @abstractmethod
     def drift(self, clock: Clock, state: State, args: None) -> State:
@@ -43,15 +45,18 @@ class AbstractEquation(eqx.Module):
     def terms(self, path: diffrax.AbstractBrownianPath) -> diffrax.AbstractTerm:
         """The Diffrax terms, driven by `path` if the equation has noise."""
 
+    def from_noise(self, level: Time, noise: State) -> State:
+        """The state at `level` when the level before was infinite, where `noise` was all there was.
+
+        cos x0_hat + sin noise, with the model's estimate of x0 from pure noise: its mean, if it is exact.
+        """
+        estimate = self.model.predict(jnp.full((), jnp.inf, noise.dtype), noise, self.cond)
+        u = cos_of(level) * estimate.denoised + sin_of(level) * noise
+        return u * self.sde.rho(self.sde.time(level)) / self.scale(self.sde.time(level))
+
 
 class AbstractUniversalEquation(AbstractEquation):
-    """An equation of u = x / rho on the clock -l = -log tan(theta), half the log-SNR."""
-
-    def clock(self, t):
-        return 0.5 * self.sde.log_snr(t)
-
-    def time(self, clock):
-        return self.sde.time(jnp.arctan(jnp.exp(jnp.negative(clock))))
+    """An equation of u = x / rho."""
 
     def scale(self, t):
         return self.sde.rho(t)
@@ -78,61 +83,75 @@ class ReverseTimeSDE(AbstractStochasticEquation):
     model: AbstractModel
     cond: Condition | None
 
-    def clock(self, t):
-        return jnp.negative(t)
+    def clock(self, level):
+        return jnp.negative(self.sde.time(level))
 
-    def time(self, clock):
-        return jnp.negative(clock)
+    def level(self, clock):
+        return self.sde.level(jnp.negative(clock))
 
     def scale(self, t):
         return jnp.ones_like(t)
 
     def drift(self, clock, state, args):
-        t = self.time(clock)
+        t = jnp.negative(clock)
         score = self.model.score(self.sde, t, state, self.cond)
         return self.sde.diffusion(t) ** 2 * score - self.sde.drift(t, state)
 
     def noise(self, clock):
-        return self.sde.diffusion(self.time(clock))
+        return self.sde.diffusion(jnp.negative(clock))
 
 
 class UniversalSDE(AbstractUniversalEquation, AbstractStochasticEquation):
     """The same reverse SDE on the universal path, with l = log tan(theta) going down:
 
     du = (sin cos velocity + sin noise) dl + sqrt(2) sin dw
+
+    Its clock is the share of the way from the first level to the last, whose ends 0 and 1 no derivative moves: a
+    Brownian path cannot be differentiated by its ends.
     """
 
     sde: AbstractSDE
     model: AbstractModel
     cond: Condition | None
 
+    def clock(self, level):
+        first, span = self._span()
+        return (first - level) / span
+
+    def level(self, clock):
+        first, span = self._span()
+        return first - span * clock
+
     def drift(self, clock, state, args):
-        theta = jnp.arctan(jnp.exp(jnp.negative(clock)))
-        estimate = self.model.predict(theta, state, self.cond)
-        return -jnp.sin(theta) * (jnp.cos(theta) * estimate.velocity + estimate.noise)
+        level, (_, span) = self.level(clock), self._span()
+        estimate = self.model.predict(level, state, self.cond)
+        return -span * sin_of(level) * (cos_of(level) * estimate.velocity + estimate.noise)
 
     def noise(self, clock):
-        return jnp.sqrt(2.0) * jnp.sin(jnp.arctan(jnp.exp(jnp.negative(clock))))
+        _, span = self._span()
+        return jnp.sqrt(2 * span) * sin_of(self.level(clock))
+
+    def _span(self):
+        first = jnp.minimum(self.sde.level(self.sde.t1), LARGEST_LEVEL)
+        return first, first - self.sde.level(self.sde.t0)
 
 
-class UniversalFlow(AbstractEquation):
-    """The probability flow du/dtheta = E[velocity | u], with theta going down."""
+class UniversalFlow(AbstractUniversalEquation):
+    """The probability flow du/dtheta = E[velocity | u], with theta going down, on the clock of `sgm.sde.level`."""
 
     sde: AbstractSDE
     model: AbstractModel
     cond: Condition | None
 
-    def clock(self, t):
-        return -self.sde.theta(t)
+    def clock(self, level):
+        return jnp.negative(clock_of(level))
 
-    def time(self, clock):
-        return self.sde.time(jnp.negative(clock))
-
-    def scale(self, t):
-        return self.sde.rho(t)
+    def level(self, clock):
+        return level_at(jnp.negative(clock))
 
     def drift(self, clock, state, args):
-        return -self.model.predict(jnp.negative(clock), state, self.cond).velocity
+        level = self.level(clock)
+        return -angle_rate(level) * self.model.predict(level, state, self.cond).velocity
 
     def terms(self, path):
         return diffrax.ODETerm(self.drift)

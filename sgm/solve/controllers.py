@@ -1,0 +1,118 @@
+"""Step size controllers that measure the error of a step by what it does to the result.
+
+Each wraps a controller of the user's own, which it tells another state and error; tolerances, gains and limits stay.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from sgm.sde.level import angle_between, level_at, sin_of
+from sgm.solve.terms import AbstractEquation
+from sgm.types import Scalar
+
+
+class _AbstractWrappedController(diffrax.AbstractAdaptiveStepSizeController):
+    """A controller that is shown `seen` in the place of a step's states and error."""
+
+    controller: eqx.AbstractVar[diffrax.AbstractAdaptiveStepSizeController]
+
+    @property
+    def rtol(self):
+        return self.controller.rtol
+
+    @property
+    def atol(self):
+        return self.controller.atol
+
+    @property
+    def norm(self):
+        return self.controller.norm
+
+    @abstractmethod
+    def seen(self, t0: Any, t1: Any, y0: Any, y1: Any, error: Any) -> tuple[Any, Any, Any]:
+        """State before, state after and error, for a step of the clock from `t0` to `t1`."""
+
+    @abstractmethod
+    def with_controller(self, controller: Any) -> Any:
+        """This controller around another."""
+
+    def wrap(self, direction):
+        return self.with_controller(self.controller.wrap(direction))
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        return self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+        y0, y1, error = self.seen(t0, t1, y0, y1_candidate, y_error)
+        return self.controller.adapt_step_size(t0, t1, y0, y1, args, error, error_order, controller_state)
+
+
+class NoiseController(_AbstractWrappedController):
+    """Errors of u in units of the noise of their level, sin(theta), which is all that the path still has to resolve.
+
+    A step is accepted where |error| <= atol sin(theta) + rtol |u|, in the controller's norm. An error fixed in units of
+    u would say nothing of data that are narrower.
+    """
+
+    controller: diffrax.AbstractAdaptiveStepSizeController
+    equation: AbstractEquation
+
+    def __init__(self, controller: diffrax.AbstractAdaptiveStepSizeController, equation: AbstractEquation):
+        self.controller, self.equation = controller, equation
+
+    def with_controller(self, controller):
+        return NoiseController(controller, self.equation)
+
+    def seen(self, t0, t1, y0, y1, error):
+        noise = jnp.minimum(*(sin_of(self.equation.level(t)) for t in (t0, t1)))
+        return y0 / noise, y1 / noise, error / noise
+
+
+class NatsController(_AbstractWrappedController):
+    """Errors of a log-density that is carried along the probability flow, (u, estimates), in nats.
+
+    An error e of u changes log p by score . e, to first order, and that of the divergence's integral by itself. A step
+    is accepted where both together are at most
+
+        atol max(1, D / 1000) + 3 eps |log p|        in nats,
+
+    and where the error of u is at most atol + rtol |u| in the controller's norm. eps is the precision of u. The score
+    is -(u + velocity / tan(theta)) in the middle of the step, with the velocity by the difference of its ends.
+    `combine` makes the log-density's change of the estimates; the clock is `sign` times `clock_of` of the level.
+    """
+
+    controller: diffrax.AbstractAdaptiveStepSizeController
+    combine: Callable[[Array], Scalar]
+    sign: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        controller: diffrax.AbstractAdaptiveStepSizeController,
+        combine: Callable[[Array], Scalar],
+        sign: int,
+    ):
+        self.controller, self.combine, self.sign = controller, combine, sign
+
+    def with_controller(self, controller):
+        return NatsController(controller, self.combine, self.sign)
+
+    def seen(self, t0, t1, y0, y1, error):
+        (u0, _), (u1, estimates1), (error_u, error_estimates) = y0, y1, error
+        level0, level1 = level_at(self.sign * t0), level_at(self.sign * t1)
+        middle, level = 0.5 * (u0 + u1), 0.5 * (level0 + level1)
+        score = -(middle + jnp.exp(-level) * (u1 - u0) / angle_between(level0, level1))
+        by_path, by_trace = jnp.vdot(score, error_u), self.combine(error_estimates)
+        # Errors of entries that cancel by chance are not taken for small.
+        nats = jnp.maximum(jnp.abs(by_path + by_trace), jnp.sqrt(jnp.sum((score * error_u) ** 2)))
+        size = 0.5 * jnp.abs(jnp.vdot(score, middle)) + jnp.abs(self.combine(estimates1))
+        allowed = self.atol * max(1, u0.size / 1000) + 3 * jnp.finfo(u0.dtype).eps * size
+        by_u = self.norm(error_u / (self.atol + self.rtol * jnp.maximum(jnp.abs(u0), jnp.abs(u1))))
+        # One number, which the controller divides by atol again.
+        zero = jnp.zeros_like(nats)
+        return zero, zero, self.atol * jnp.maximum(by_u, nats / allowed)
