@@ -162,8 +162,8 @@ def sample_stage(run: Path, config: Config) -> None:
     by_ode = draw(sde, model, config, flow)
 
     # Paths are followed in u = x / rho, the same for every process, at equal steps of theta.
-    ts = sde.time(jnp.linspace(sde.theta(sde.t1), sde.theta(sde.t0), config.sample.frames))
-    saveat = diffrax.SaveAt(ts=jnp.clip(ts, sde.t0, sde.t1), fn=lambda t, x, args: x / sde.rho(t))
+    ts = ThetaGrid().times(sde, config.sample.frames - 1)
+    saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: x / sde.rho(t))
     print("paths", flush=True)
     if model.shape == (2,):
         cloud = first_examples(config.data, config.sample.n)

@@ -89,7 +89,7 @@ def build_sampler(config: Config) -> sgm.solve.AbstractMethod:
     if chosen.method in ("Ancestral", "PredictorCorrector"):
         options["variance"] = build_variance(config)
     sampler = call("sample", getattr(sgm.solve, chosen.method), options)
-    sampler.stepping.times(config.sde.build())
+    sampler.stepping.levels(config.sde.build())
     return sampler
 
 

@@ -270,7 +270,7 @@ class EvaluateConfig:
     """Of probing, along height and width; channels are kept apart."""
     chunk: int | None = None
     """Products with the Jacobian that are taken at a time, over the whole batch: it sets the memory."""
-    tolerance: float = 1e-5
+    tolerance: float = 1e-4
     """Of the adaptive solve, where no accuracy is asked for."""
     accuracy: float | None = None
     """In nats; then tolerances and probes are chosen for each example."""

@@ -27,7 +27,7 @@ STD = 0.5
 
 def strip(sde, model, x, seen, method):
     """The digits, what is seen of them, five frames of a path of `method(seen)` and its end, one digit a row."""
-    ts = sde.time(jnp.linspace(sde.theta(sde.t1), sde.theta(sde.t0), 6)).clip(sde.t0, sde.t1)
+    ts = ThetaGrid().times(sde, 5)
 
     def path(seen, key):
         return sgm.sample(sde, model, key, method=method(seen), saveat=diffrax.SaveAt(ts=ts))

@@ -4,25 +4,43 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from sgm.likelihood.trace import AbstractTrace, Estimates
+from sgm.likelihood.trace import AbstractTrace
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
-from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, level_at
+from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
 from sgm.solve.controllers import NatsController
-from sgm.types import Example
+from sgm.types import Example, Scalar
 
 MAX_STEPS = 4096
 FIRST_STEP = 0.3  # of the noise level: less than the scale on which the flow of any data can change
 
 
-class FlowAndDivergence(eqx.Module):
-    """(u, estimates) -> (velocity, estimates of its divergence), on the clock of `sgm.sde.level`, or on minus it.
+class Reference(eqx.Module):
+    """N(0, std^2 I), whose own flow u = q z with a constant z, q^2 = cos^2 std^2 + sin^2, is known.
 
-    From noise to data the clock is minus it, so that it increases.
+    A solve for z has to find only by what the data differ from it: rounding and steps are not spent on what is known.
+    """
+
+    std: Scalar
+
+    def scale(self, level: Scalar) -> Scalar:
+        """q."""
+        return jnp.sqrt((cos_of(level) * self.std) ** 2 + sin_of(level) ** 2)
+
+    def slope(self, level: Scalar) -> Scalar:
+        """d log(q) / d theta, its flow's velocity over u."""
+        return cos_of(level) * sin_of(level) * (1 - self.std) * (1 + self.std) / self.scale(level) ** 2
+
+
+class FlowAndDivergence(eqx.Module):
+    """(z, estimates) -> (velocity of z, estimates of its divergence), u = q z, with q of a `Reference`.
+
+    The clock is that of `sgm.sde.level`; from noise to data minus it, so that it increases.
     """
 
     model: AbstractModel
@@ -35,12 +53,17 @@ class FlowAndDivergence(eqx.Module):
         """Of the clock."""
         return -1 if self.to_data else 1
 
-    def __call__(self, clock, state, drawn):
-        u, _ = state
+    def __call__(self, clock, state, args):
+        (z, _), (drawn, reference) = state, args
         level = level_at(self.sign * clock)
+        scale, slope = reference.scale(level), reference.slope(level)
+
+        def velocity(z):
+            return self.model.predict(level, scale * z, self.cond).velocity / scale - slope * z
+
+        value, products = self.trace.along(velocity, z, drawn)
         rate = self.sign * angle_rate(level)
-        velocity, products = self.trace.along(lambda u: self.model.predict(level, u, self.cond).velocity, u, drawn)
-        return rate * velocity, rate * self.trace.estimates(products)
+        return rate * value, rate * self.trace.estimates(products)
 
     def solve(
         self,
@@ -50,10 +73,10 @@ class FlowAndDivergence(eqx.Module):
         solver: diffrax.AbstractERK,
         controller: diffrax.AbstractAdaptiveStepSizeController,
         adjoint: diffrax.AbstractAdjoint,
-    ) -> tuple[Example, Estimates, diffrax.Solution]:
-        """u at the other end, the trace's estimates of the divergence's integral, and Diffrax's solution.
+    ) -> tuple[Example, tuple[Scalar, Scalar, Scalar], diffrax.Solution]:
+        """u at the other end, log p at the start less log p at the end, its standard error and degrees of freedom.
 
-        The integral is over the clock, so that it has the sign of log p at the end less log p at the start, reversed.
+        Also Diffrax's solution.
         """
         # In the precision of u: Diffrax would promote the state to that of the times.
         low, high = (jnp.asarray(sde.level(t), u.dtype) for t in (sde.t0, sde.t1))
@@ -61,6 +84,7 @@ class FlowAndDivergence(eqx.Module):
         first, last, towards = (high, low, -1) if self.to_data else (low, high, 1)
         start, end = self.sign * clock_of(first), self.sign * clock_of(last)
         drawn = self.trace.draw(key, u)
+        reference = Reference(jnp.ones((), u.dtype)) if self.to_data else self._reference(first, u, drawn)
         no_change = jnp.zeros_like(self.trace.estimates(jnp.zeros(self.trace.products(u.shape), u.dtype)))
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(self),
@@ -68,16 +92,30 @@ class FlowAndDivergence(eqx.Module):
             start,
             end,
             self.sign * clock_of(first + towards * FIRST_STEP) - start,
-            (u, no_change),
-            args=drawn,
-            stepsize_controller=NatsController(controller, self._total, self.sign),
+            (u / reference.scale(first), no_change),
+            args=(drawn, reference),
+            stepsize_controller=NatsController(controller, self._total, reference.scale, self.sign),
             adjoint=adjoint,
             max_steps=MAX_STEPS,
             throw=False,
         )
         assert solution.ys is not None  # Both ends are saved by default.
-        us, estimates = solution.ys
-        return us[-1], estimates[-1], solution
+        zs, estimates = solution.ys
+        change, stderr, dof = self.trace.combine(estimates[-1])
+        stretch = u.size * jnp.log(reference.scale(last) / reference.scale(first))
+        return reference.scale(last) * zs[-1], (stretch + change, stderr, dof), solution
+
+    def _reference(self, level, u, drawn):
+        """That whose flow diverges at `u` as the model's does; the result does not depend on it."""
+
+        def velocity(u):
+            return self.model.predict(level, u, self.cond).velocity
+
+        _, products = self.trace.along(velocity, jax.lax.stop_gradient(u), drawn)
+        slope = jax.lax.stop_gradient(self._total(self.trace.estimates(products))) / u.size
+        cos, sin = cos_of(level), sin_of(level)
+        square = (cos * sin - slope * sin**2) / jnp.maximum(cos * sin + slope * cos**2, 1e-8 * cos * sin)
+        return Reference(jnp.sqrt(jnp.clip(square, 0, 1e8)))
 
     def _total(self, estimates):
         return self.trace.combine(estimates)[0]

@@ -92,7 +92,8 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     - `cond`: one condition for all examples, or one each.
     - `trace`: how the divergence is found: `Exact()`, `Hutchinson(count)`, `Probing(strides)`.
     - `solver`: an explicit Runge-Kutta method of Diffrax; each example has steps of its own.
-    - `controller`: its adaptive step size controller, by default `diffrax.PIDController(rtol=1e-5, atol=1e-5)`.
+    - `controller`: its adaptive step size controller, by default `diffrax.PIDController(rtol=1e-4, atol=1e-4)`;
+      `atol` is also the error of a step in nats, times D / 1000 where that is larger (see `sgm.solve.controllers`).
     - `accuracy`: of the solver and the probes together, as a standard error in nats; then tolerances, and the number of
       probes, are chosen for each example (see `to_accuracy`).
       Values are looked at to choose, so that neither `jax.jit` nor `jax.grad` can go through.
@@ -162,8 +163,7 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
 
 def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
     scale0, scale1 = (jnp.asarray(sde.rho(t), x.dtype) for t in (sde.t0, sde.t1))
-    u1, estimates, solution = flow.solve(sde, x / scale0, key, solver, controller, adjoint)
-    change, stderr, dof = flow.trace.combine(estimates)
+    u1, (change, stderr, dof), solution = flow.solve(sde, x / scale0, key, solver, controller, adjoint)
     latent = scale1 * u1
     value = prior.log_prob(latent) + x.size * (jnp.log(scale1) - jnp.log(scale0)) + change
     finished = solution.result == diffrax.RESULTS.successful
@@ -172,6 +172,6 @@ def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
         stderr=jnp.where(finished, stderr, jnp.nan),
         dof=dof,
         latent=latent,
-        nfe=evaluations(solver, solution.stats["num_steps"]),
+        nfe=evaluations(solver, solution.stats["num_steps"]) + 1,  # One finds the reference.
         result=solution.result,
     )

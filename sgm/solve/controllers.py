@@ -75,44 +75,49 @@ class NoiseController(_AbstractWrappedController):
 
 
 class NatsController(_AbstractWrappedController):
-    """Errors of a log-density that is carried along the probability flow, (u, estimates), in nats.
+    """Errors of a log-density that is carried along the probability flow, (z, estimates) with u = scale z, in nats.
 
     An error e of u changes log p by score . e, to first order, and that of the divergence's integral by itself. A step
     is accepted where both together are at most
 
         atol max(1, D / 1000) + 3 eps |log p|        in nats,
 
-    and where the error of u is at most atol + rtol |u| in the controller's norm. eps is the precision of u. The score
+    and where the error of z is at most atol + rtol |z| in the controller's norm. eps is the precision of u. The score
     is -(u + velocity / tan(theta)) in the middle of the step, with the velocity by the difference of its ends.
-    `combine` makes the log-density's change of the estimates; the clock is `sign` times `clock_of` of the level.
+    `combine` makes the log-density's change of the estimates, `scale` is that of a level; the clock is `sign` times `clock_of` of the level.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController
     combine: Callable[[Array], Scalar]
+    scale: Callable[[Scalar], Scalar]
     sign: int = eqx.field(static=True)
 
     def __init__(
         self,
         controller: diffrax.AbstractAdaptiveStepSizeController,
         combine: Callable[[Array], Scalar],
+        scale: Callable[[Scalar], Scalar],
         sign: int,
     ):
-        self.controller, self.combine, self.sign = controller, combine, sign
+        self.controller, self.combine, self.scale, self.sign = controller, combine, scale, sign
 
     def with_controller(self, controller):
-        return NatsController(controller, self.combine, self.sign)
+        return NatsController(controller, self.combine, self.scale, self.sign)
 
     def seen(self, t0, t1, y0, y1, error):
-        (u0, _), (u1, estimates1), (error_u, error_estimates) = y0, y1, error
+        (z0, estimates0), (z1, estimates1), (error_z, error_estimates) = y0, y1, error
         level0, level1 = level_at(self.sign * t0), level_at(self.sign * t1)
+        scale1 = self.scale(level1)
+        u0, u1, error_u = self.scale(level0) * z0, scale1 * z1, scale1 * error_z
         middle, level = 0.5 * (u0 + u1), 0.5 * (level0 + level1)
         score = -(middle + jnp.exp(-level) * (u1 - u0) / angle_between(level0, level1))
         by_path, by_trace = jnp.vdot(score, error_u), self.combine(error_estimates)
         # Errors of entries that cancel by chance are not taken for small.
         nats = jnp.maximum(jnp.abs(by_path + by_trace), jnp.sqrt(jnp.sum((score * error_u) ** 2)))
-        size = 0.5 * jnp.abs(jnp.vdot(score, middle)) + jnp.abs(self.combine(estimates1))
-        allowed = self.atol * max(1, u0.size / 1000) + 3 * jnp.finfo(u0.dtype).eps * size
-        by_u = self.norm(error_u / (self.atol + self.rtol * jnp.maximum(jnp.abs(u0), jnp.abs(u1))))
+        # What single precision leaves of an error estimate is a share of what the step changes.
+        change = jnp.abs(jnp.vdot(score, scale1 * (z1 - z0))) + jnp.abs(self.combine(estimates1 - estimates0))
+        allowed = self.atol * max(1, u0.size / 1000) + 3 * jnp.finfo(u0.dtype).eps * change
+        by_z = self.norm(error_z / (self.atol + self.rtol * jnp.maximum(jnp.abs(z0), jnp.abs(z1))))
         # One number, which the controller divides by atol again.
         zero = jnp.zeros_like(nats)
-        return zero, zero, self.atol * jnp.maximum(by_u, nats / allowed)
+        return zero, zero, self.atol * jnp.maximum(by_z, nats / allowed)
