@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import importlib.util
 import json
 import math
@@ -54,6 +55,8 @@ def main(arguments: list[str]) -> int:
         config = options(rest, default)
         run = Path(config.run)
         config = prepare(run, config, default, rest)
+        if (manner := plot.manner(config.data.shape)) is not None:
+            print(f"pictures of examples: {manner}", flush=True)
         for stage in config.stages:
             print(f"== {stage}: {run}", flush=True)
             STAGES[stage](run, config)
@@ -70,8 +73,10 @@ def experiment(arguments: list[str]) -> tuple[Config, list[str]]:
     known, rest = parser.parse_known_args(arguments)
     names = sorted(path.stem for path in CONFIGS.glob("*.py"))
     if known.config not in names:
+        close = difflib.get_close_matches(known.config, names)
+        guess = f"did you mean {' or '.join(close)}? There are" if close else "there are"
         raise ConfigError(
-            f"--config {known.config}: there is no configs/{known.config}.py; there are {', '.join(names)}."
+            f"--config {known.config}: there is no configs/{known.config}.py; {guess} {', '.join(names)}."
         )
     spec = importlib.util.spec_from_file_location(known.config, CONFIGS / f"{known.config}.py")
     assert spec is not None and spec.loader is not None
@@ -118,7 +123,7 @@ def train_stage(run: Path, config: Config) -> None:
     data, recipe = config.data, build_recipe(config, config.sde.build())
     if data.size(config.evaluate.split) == 0:
         raise ConfigError(f"data: the split {config.evaluate.split!r} is empty; add examples to it.")
-    picture(run / "data.png", first_examples(data, 1024 if data.shape == (2,) else 64), "data", data)
+    picture(run / "data.png", first_examples(data, 1024 if len(data.shape) == 1 else 64), "data", data)
 
     def make(step):
         x, fields = data.batch(step, config.train.batch_size, config.seed)
@@ -162,19 +167,23 @@ def sample_stage(run: Path, config: Config) -> None:
     by_ode = draw(sde, model, config, flow)
 
     # Paths are followed in u = x / rho, the same for every process, at equal steps of theta.
-    ts = ThetaGrid().times(sde, config.sample.frames - 1)
+    ts = ThetaGrid().times(sde, max(1, config.sample.frames - 1))
     saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: x / sde.rho(t))
-    print("paths", flush=True)
-    if model.shape == (2,):
-        cloud = first_examples(config.data, config.sample.n)
-        plot.save(plot.points({"data": cloud, name: by_method, "probability flow": by_ode}), run / "samples.png")
-        paths = draw(sde, model, config, flow, n=200, saveat=saveat)
-        plot.save(plot.trajectories(paths), run / "trajectories.png")
+    if len(model.shape) == 1:
+        panels = {"data": first_examples(config.data, config.sample.n), name: by_method, "probability flow": by_ode}
+        plot.save(plot.examples(panels), run / "samples.png")
     else:
         picture(run / "samples.png", by_method, name, config.data)
         picture(run / "samples_flow.png", by_ode, "probability flow", config.data)
+    if model.shape == (2,):
+        print("paths", flush=True)
+        paths = draw(sde, model, config, flow, n=200, saveat=saveat)
+        plot.save(plot.trajectories(paths), run / "trajectories.png")
+    elif len(model.shape) in (2, 3):
+        print("paths", flush=True)
         frames = draw(sde, model, config, method, n=min(6, config.sample.n), saveat=saveat)
-        plot.save(plot.film_strip(frames, "from noise to data"), run / "film_strip.png")
+        strip = plot.film_strip if len(model.shape) == 3 else plot.signal_strip
+        plot.save(strip(frames, "from noise to data"), run / "film_strip.png")
     if isinstance(config.data, GaussianFieldMap):
         print("posteriors", flush=True)
         plot.save(posteriors(sde, model, config, config.data, method), run / "posteriors.png")
@@ -226,7 +235,7 @@ def evaluate_stage(run: Path, config: Config) -> None:
         report["gaussian"] = gaussian_bits_per_dim(data, chosen.split, n, key_for(config, "reference"))
         report["uniform"] = uniform_bits_per_dim(data.levels)
     plot.save(plot.histogram(values, quantity), run / "evaluation_histogram.png")
-    if len(data.shape) == 3:
+    if len(data.shape) in (2, 3):
         order = np.argsort(np.where(np.isfinite(result.log_prob), result.log_prob, np.inf))[: n - report["unfinished"]]
         rows = [int(row) for row in (*order[:8], *order[8:][-8:])]
         x = as_seen(data, np.concatenate([data.rows(chosen.split, row, row + 1)[0] for row in rows]))
@@ -340,13 +349,14 @@ def as_seen(data, x: np.ndarray) -> jax.Array:
 
 
 def picture(path: Path, x: jax.Array, title: str, data) -> None:
-    """Save points as a cloud, and images as a grid; fields, of real numbers, are scaled to the range of the data."""
-    if data.shape == (2,):
-        figure = plot.points({title: x})
-    else:
-        reach = 1.0 if data.levels else float(jnp.quantile(jnp.abs(first_examples(data, 64)), 0.99))
-        figure = plot.image_grid(x / reach, title)
-    plot.save(figure, path)
+    """Save a picture of examples, if there is one of their shape (see `plot.manner`, which `main` prints).
+
+    Images of real numbers, as fields, are scaled to the range of the data.
+    """
+    if len(data.shape) == 3 and data.levels is None:
+        x = x / float(jnp.quantile(jnp.abs(first_examples(data, 64)), 0.99))
+    if len(data.shape) in (1, 2, 3):
+        plot.save(plot.examples({title: x}), path)
 
 
 STAGES = {"train": train_stage, "sample": sample_stage, "evaluate": evaluate_stage}

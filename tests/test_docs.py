@@ -1,5 +1,6 @@
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -18,8 +19,35 @@ def test_examples_run(page):
     exec(compile("\n".join(blocks(page)), str(page), "exec"), {})
 
 
+def anchors(page):
+    """The fragments that lead to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    missing = [link for link in links if not (page.parent / link).exists()]
+def test_links_and_pictures_lead_somewhere(page):
+    links = re.findall(r"\]\(([^):]+)\)", page.read_text())
+    missing = []
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        # A site is built of the folder docs alone, so its pages must not lead out of it.
+        inside = page.parent == ROOT or target.is_relative_to(ROOT / "docs")
+        if not (inside and target.exists() and (not anchor or anchor in anchors(target))):
+            missing.append(link)
     assert not missing
+
+
+def test_the_site_has_every_page():
+    nav = re.findall(r"^  - (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    assert sorted(nav) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_every_dependency_is_listed_with_its_reason():
+    section = (ROOT / "README.md").read_text().split("## Dependencies\n")[1].split("\n## ")[0]
+    plain, bullets = section.split(" Besides these:")
+    names = re.split(r",\s+|\sand\s", re.sub(r"\s+\([^)]*\)", "", plain).strip().rstrip("."))
+    names += re.findall(r"^- (\S+?)[, ]", bullets, flags=re.MULTILINE)
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert sorted(names) == sorted(re.split(r"[^\w-]", name)[0] for name in required)

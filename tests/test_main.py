@@ -195,6 +195,58 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert "entropy of the data -2.3939" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("shape", "stages", "manner", "pictures"),
+    [
+        ((5,), "train sample", "a corner plot of the columns; paths are left out", {"data", "samples"}),
+        (
+            (12, 2),
+            "train sample evaluate",
+            "lines, a colour for each of the channels",
+            {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"},
+        ),
+        ((4, 6, 5), "train", "the channels side by side, in grey", {"data", "samples_step_0000003"}),
+        ((2, 2, 2, 1), "train sample evaluate", "none, for examples of shape (2, 2, 2, 1)", set()),
+    ],
+)
+def test_data_of_any_shape_are_drawn_or_left_out(tmp_path, capsys, monkeypatch, shape, stages, manner, pictures):
+    def take(self, split, index):
+        return np.random.default_rng(0).normal(size=(len(index), *shape)).astype(np.float32), {}
+
+    monkeypatch.setattr(Digits, "shape", property(lambda self: shape))
+    monkeypatch.setattr(Digits, "levels", None)
+    monkeypatch.setattr(Digits, "take", take)
+    monkeypatch.setattr(Digits, "size", lambda self, split: 16)
+    assert command(tmp_path, "--network.width", "16", "--network.depth", "1", "--stages", *stages.split()) == 0
+    assert f"pictures of examples: {manner}" in capsys.readouterr().out
+    drawn = {path.stem for path in tmp_path.glob("*.png")}
+    assert pictures <= drawn and all(is_picture(tmp_path / f"{name}.png") for name in drawn)
+    if not pictures:
+        assert not drawn & {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"}
+
+
+def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    noise = np.random.default_rng(0).integers(0, 256, (12, 9, 14, 4), np.uint8)
+    for place, pixels in enumerate(noise):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        PIL.Image.fromarray(pixels).save(tmp_path / "images" / f"{place}.png")
+    small = ("--network.width", "4", "--network.multipliers", "1", "--network.blocks", "1")
+    small += ("--data.levels", "65536", "--stages", "train", "evaluate")
+    options = ("--data.path", str(tmp_path / "images"), "--data.resolution", "8", "12", "--data.channels", "4")
+    run = tmp_path / "run"
+    assert (
+        command(run, "--config", "flowers", *options, "--data.levels", "65536", *small, "--stages", "train", "evaluate")
+        == 0
+    )
+    assert "pictures of examples: RGB and alpha, on white" in capsys.readouterr().out
+    for name in ("data", "samples_step_0000003", "evaluation_extremes"):
+        assert is_picture(run / f"{name}.png"), name
+    report = json.loads((run / "evaluation.json").read_text())
+    assert report["uniform"] == 16 and np.isfinite(report["bits_per_dim"][0])
+    assert read_config(run).data.shape == (8, 12, 4)
+
+
 def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
     assert command(folder, "--config", "sohl_swiss_roll", "--sde.steps", "20", *network) == 0
@@ -259,6 +311,10 @@ def rows(x, fields):
     ("arguments", "message"),
     [
         (("--config", "nothing"), "main.py: --config nothing: there is no configs/nothing.py; there are checkerboard,"),
+        (
+            ("--config", "flowres"),
+            "there is no configs/flowres.py; did you mean flowers or flowers_classes? There are checkerboard, cifar10,",
+        ),
         (("--sde.process", "VE", "--sde.beta-max", "3"), "main.py: sde: VE has no option 'schedule'; it has sigma_min"),
         (("--train.condition-dropout", "0.1"), "but the data have no condition to drop; pass 0, or give the data one"),
         (
@@ -312,7 +368,7 @@ def test_load_names_what_is_missing(tmp_path):
 CONFIG = Config(data=Digits(), network=MLPConfig())
 
 
-@pytest.mark.parametrize("data", [Digits(label=True), Checkerboard(), Images("hub/name", resolution=8, classes=3)])
+@pytest.mark.parametrize("data", [Digits(label=True), Checkerboard(), Images("hub/name", resolution=(8, 4), classes=3)])
 def test_configurations_survive_the_disk(tmp_path, data):
     config = Config(data=data, network=MLPConfig(8), sde=SDEConfig("VE", sigma_max=50.0), stages=("train",))
     write_config(tmp_path, config)

@@ -5,7 +5,7 @@
 
 Six test digits each, one a row: the digit, what is seen of it, the path from noise, and its end, as in the figures of
 Sohl-Dickstein et al. 2015. The upper half is known, or noise of standard deviation 0.5 is added, at data in [-1, 1].
-Drawn in figs/digits_inpainting.png and figs/digits_denoising.png.
+Drawn in docs/figs/digits_inpainting.png and docs/figs/digits_denoising.png.
 """
 
 import sys
@@ -20,7 +20,7 @@ import sgm
 from sgm import plot
 from sgm.config import read_config
 from sgm.likelihood import dequantise
-from sgm.solve import Inpainting, MatchedDenoising, PosteriorAncestral
+from sgm.solve import Inpainting, MatchedDenoising, PosteriorAncestral, ThetaGrid
 
 STD = 0.5
 
@@ -52,4 +52,4 @@ def main(run: str, figures: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(__file__).parents[2] / "figs")
+    main(sys.argv[1], Path(__file__).parents[1] / "figs")

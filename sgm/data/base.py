@@ -43,7 +43,10 @@ class AbstractDataset(abc.ABC):
     @property
     @abc.abstractmethod
     def levels(self) -> int | None:
-        """Number of grey levels: x is uint8 in 0 ... levels - 1. None: x is float32."""
+        """Number of grey levels: x is uint8 in 0 ... levels - 1, or uint16 where they are more than 256.
+
+        None: x is float32.
+        """
 
     @property
     @abc.abstractmethod

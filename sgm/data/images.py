@@ -2,15 +2,13 @@
 
 import dataclasses
 import functools
-import io
 import pathlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import datasets
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
+import PIL.ImageColor
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub import HfApi
@@ -18,55 +16,89 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, R
 from huggingface_hub.utils import httpx
 
 from sgm.data.base import AbstractFiniteDataset, DataUnavailable, Record, check_split
+from sgm.data.pixels import UnsuitableImage, read_pixels
 
 # A DatasetDict; under that name its base class, dict[str, "Dataset"], defeats run-time type checks.
 Splits = Mapping[Any, datasets.Dataset]
 
-_MODES = {1: "L", 3: "RGB"}
 _FOLDER_REMEDY = "give a folder of parquet or image files with --data.path FOLDER"
 _HUB_TIMEOUT = 10.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Images(AbstractFiniteDataset):
-    """Square images of 256 levels and their classes, prepared once and kept on disk by `datasets`.
+    """Images and their classes from the HuggingFace hub or a folder, prepared once and kept on disk by `datasets`.
 
-    `name` is a data set of the HuggingFace hub, such as "nelorth/oxford-flowers". `path`, if given, is read instead: a
-    folder of parquet files (train*.parquet, test*.parquet) or of image files (train/CLASS/*.png), in any layout that
-    `datasets.load_dataset` understands; it knows a changed file by its modification time.
+    Images are turned upright by their EXIF orientation, cropped to the centre of the wanted aspect and resized with an
+    antialiasing Lanczos filter. Of an animation, the first frame is read. "test" is the stored split test, else
+    validation, else a fixed random tenth of train, which "train" then lacks.
 
-    Images are turned upright by their EXIF orientation, converted to grey (`channels` 1) or RGB (3), cropped to the
-    central square and resized to `resolution` pixels a side with an antialiasing Lanczos filter. With `flip`, training
-    images are mirrored left to right, each with probability 1/2. With `classes`, their number, the class is the
-    condition "label": the first column of class labels, or else the column named label, whose sorted distinct values
-    are the classes.
+    Arguments:
 
-    "test" is the stored split test, else validation, else a fixed random tenth of train, which "train" then lacks.
+    - `name`: a data set of the HuggingFace hub, such as "nelorth/oxford-flowers".
+    - `path`: a folder that is read instead, of parquet files (train*.parquet, test*.parquet) or of image files
+      (train/CLASS/*.png), in any layout that `datasets.load_dataset` understands. A changed file is known by its
+      modification time.
+    - `resolution`: height and width in pixels, or one number for both.
+    - `channels`: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). Files are converted; those without alpha
+      are opaque.
+    - `flip`: mirror training images left to right, each with probability 1/2.
+    - `classes`: the number of classes. The class is then the condition "label": the first column of class labels, or
+      else the column named label, whose sorted distinct values are the classes.
+    - `levels`: 256, or 65536 for files of 16 bits a channel: PNG, or any grey format that Pillow reads as such. Files
+      of 8 bits then have their levels times 257. With 256, files of more bits are refused, since they would be cut.
+    - `background`: the colour on which transparent pixels are laid, such as "white" or "#8080ff" (see
+      `PIL.ImageColor`). Where alpha is kept, with 2 or 4 channels, it is the colour of fully transparent pixels alone.
 
-    Raises ValueError for a setting out of range, an unreadable image or a missing label; DataUnavailable for data that
-    are not to be had.
+    Raises ValueError for a setting out of range, an image that is unreadable or of another depth, or a missing label;
+    DataUnavailable for data that are not to be had.
+
+    Example:
+
+        data = Images(None, "photographs", resolution=(48, 64))
+        x, condition = data.rows("train", 0, 16)  # uint8 (16, 48, 64, 3), and {}
     """
 
     name: str | None
     path: str | None = None
-    resolution: int = 64
+    resolution: int | tuple[int, int] = 64
+    """Height and width in pixels, or one number for both."""
     channels: int = 3
+    """1 is grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
     flip: bool = False
     classes: int | None = None
-
-    levels: ClassVar[int | None] = 256
+    levels: Literal[256, 65536] = 256
+    """65536 reads files of 16 bits a channel; 256 refuses them."""
+    background: str = "white"
+    """The colour under transparent pixels, such as white or #8080ff."""
 
     def __post_init__(self):
         if self.name is None and self.path is None:
             raise ValueError("neither name nor path is given: name a data set of the HuggingFace hub or a local folder")
-        if self.resolution < 1:
-            raise ValueError(f"resolution is {self.resolution}: images need at least 1 pixel a side")
-        if self.channels not in _MODES:
-            raise ValueError(f"channels is {self.channels}: images have 1 channel (grey) or 3 (RGB)")
+        sides = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(
+                f"resolution is {self.resolution}: images need at least 1 pixel a side; give one number or two, "
+                "height and width"
+            )
+        if self.channels not in (1, 2, 3, 4):
+            raise ValueError(
+                f"channels is {self.channels}: images have 1 channel (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and "
+                "alpha)"
+            )
+        if self.levels not in (256, 65536):
+            raise ValueError(f"levels is {self.levels}: images have 256, of 8 bits, or 65536, of 16")
+        try:
+            opaque = len(PIL.ImageColor.getrgb(self.background)) == 3
+        except ValueError:
+            opaque = False
+        if not opaque:
+            raise ValueError(f"background is {self.background!r}: name an opaque colour, such as white or #8080ff")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.resolution, self.resolution, self.channels
+        height, width = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
+        return height, width, self.channels
 
     @property
     def conditions(self) -> Mapping[str, Any]:
@@ -77,7 +109,8 @@ class Images(AbstractFiniteDataset):
 
     def take(self, split: str, index: np.ndarray) -> Record:
         rows = self._examples(split)[index]
-        x = np.frombuffer(b"".join(rows["pixels"]), np.uint8).reshape(-1, *self.shape)
+        dtype = np.uint8 if self.levels == 256 else np.uint16
+        x = np.frombuffer(b"".join(rows["pixels"]), dtype).reshape(-1, *self.shape)
         return x, {"label": np.asarray(rows["label"], np.int32)} if self.classes else {}
 
     @property
@@ -158,8 +191,9 @@ class Images(AbstractFiniteDataset):
             _Preparation(
                 where=f"split {split!r} of {self._source}",
                 image_column=self._image_column,
-                resolution=self.resolution,
-                channels=self.channels,
+                shape=self.shape,
+                levels=self.levels,
+                background=self.background,
                 label_column=self._label_column if self.classes else None,
                 class_index=self._class_index if self.classes else {},
             ),
@@ -180,21 +214,23 @@ class _Preparation:
 
     where: str
     image_column: str
-    resolution: int
-    channels: int
+    shape: tuple[int, ...]
+    levels: int
+    background: str
     label_column: str | None
     class_index: dict[Any, int]
-    version: int = 1
+    version: int = 2
 
     def __call__(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        encoded = row[self.image_column] or {"bytes": None, "path": None}
+        stored = row[self.image_column] or {"bytes": None, "path": None}
+        file = f" ({stored['path']})" if stored["path"] else ""
+        image = f"image {number}{file} of {self.where}"
         try:
-            prepared: dict[str, Any] = {"pixels": self._pixels(encoded)}
+            prepared: dict[str, Any] = {"pixels": self._pixels(stored)}
+        except UnsuitableImage as error:
+            raise ValueError(f"{image}: {error}") from None
         except Exception as error:  # decoders of broken files raise almost anything
-            file = f" ({encoded['path']})" if encoded["path"] else ""
-            raise ValueError(
-                f"image {number}{file} of {self.where} cannot be read ({error}): replace it or leave it out"
-            ) from None
+            raise ValueError(f"{image} cannot be read ({error}): replace it or leave it out") from None
         if self.label_column is not None:
             label = row[self.label_column]
             if label not in self.class_index:
@@ -204,15 +240,14 @@ class _Preparation:
             prepared["label"] = self.class_index[label]
         return prepared
 
-    def _pixels(self, encoded: dict[str, Any]) -> bytes:
-        if encoded["bytes"] is None and encoded["path"] is None:
-            raise ValueError("it is missing")
-        source = encoded["path"] if encoded["bytes"] is None else io.BytesIO(encoded["bytes"])
-        with PIL.Image.open(source) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would clip them to 255
-                raise ValueError(f"its mode {image.mode} has more than 8 bits a channel")
-            upright = PIL.ImageOps.exif_transpose(image).convert(_MODES[self.channels])
-        return PIL.ImageOps.fit(upright, (self.resolution, self.resolution), PIL.Image.Resampling.LANCZOS).tobytes()
+    def _pixels(self, stored: dict[str, Any]) -> bytes:
+        encoded = stored["bytes"]
+        if encoded is None:
+            if stored["path"] is None:
+                raise ValueError("it is missing")
+            encoded = pathlib.Path(stored["path"]).read_bytes()
+        height, width, channels = self.shape
+        return read_pixels(encoded, (height, width), channels, self.levels, self.background).tobytes()
 
 
 def _holdout(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -224,6 +259,8 @@ def _holdout(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _load_folder(path: str) -> Splits:
     folder = pathlib.Path(path).expanduser().resolve()
+    if folder.is_file():
+        raise DataUnavailable(f"{folder} is a file, not the folder {folder.parent} that holds it: {_FOLDER_REMEDY}")
     if not folder.is_dir():
         raise DataUnavailable(f"there is no folder {folder}: {_FOLDER_REMEDY}")
     try:

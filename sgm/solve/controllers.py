@@ -84,7 +84,8 @@ class NatsController(_AbstractWrappedController):
 
     and where the error of z is at most atol + rtol |z| in the controller's norm. eps is the precision of u. The score
     is -(u + velocity / tan(theta)) in the middle of the step, with the velocity by the difference of its ends.
-    `combine` makes the log-density's change of the estimates, `scale` is that of a level; the clock is `sign` times `clock_of` of the level.
+    `combine` makes the log-density's change of the estimates, `scale` is that of a level; the clock is `sign` times
+    `clock_of` of the level.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController

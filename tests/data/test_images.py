@@ -204,7 +204,10 @@ def test_loaded_data_are_no_part_of_equality(folder):
     ("settings", "message"),
     [
         ({"resolution": 0}, "resolution is 0: images need at least 1 pixel a side"),
-        ({"channels": 2}, r"channels is 2: images have 1 channel \(grey\) or 3 \(RGB\)"),
+        ({"resolution": (8, 0)}, r"resolution is \(8, 0\): .*; give one number or two, height and width"),
+        ({"channels": 5}, r"channels is 5: images have 1 channel \(grey\), 2 \(grey and alpha\), 3 \(RGB\) or 4"),
+        ({"background": "blanc"}, "background is 'blanc': name an opaque colour, such as white"),
+        ({"background": "#ffffff80"}, "background is '#ffffff80': name an opaque colour, such as white"),
         ({"name": None}, "neither name nor path is given: name a data set of the HuggingFace hub or a local folder"),
     ],
 )
@@ -243,6 +246,13 @@ def test_missing_empty_and_useless_folders(folder):
     assert f"the folder {folder} cannot be read (" in unavailable(Images(None, str(folder)))
 
 
+@pytest.mark.parametrize("name", ["train.parquet", "0.png"])
+def test_a_file_is_no_folder(folder, name):
+    (folder / name).write_bytes(b"")
+    message = unavailable(Images(None, str(folder / name)))
+    assert message.startswith(f"{folder / name} is a file, not the folder {folder} that holds it: ")
+
+
 def test_a_folder_without_training_images(folder):
     write_parquet(folder / "test.parquet", numbered(3))
     assert f"the folder {folder} has no split 'train', only ['test']: " in unavailable(Images(None, str(folder)))
@@ -267,14 +277,13 @@ def test_a_row_without_a_class(folder):
     assert Images(None, str(folder), resolution=4).size("test") == 1
 
 
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "missing", "deep"])
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "missing"])
 def test_an_unreadable_image_is_named(folder, damage):
     good = encode(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)))
     bad, reason = {
         "garbage": (b"no picture", "cannot identify image file"),
         "truncated": (good[: len(good) // 2], "truncated"),
         "missing": (None, "it is missing"),
-        "deep": (encode(PIL.Image.fromarray(np.full((4, 4), 40_000, np.uint16))), "more than 8 bits a channel"),
     }[damage]
     rows = {"image": [{"bytes": good, "path": None}, {"bytes": bad, "path": None}]}
     features = datasets.Features({"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
@@ -282,6 +291,35 @@ def test_an_unreadable_image_is_named(folder, damage):
     table.to_parquet(folder / "train.parquet")
     with pytest.raises(ValueError, match=rf"image 1 of split 'train' of .*{reason}.*: replace it or leave it out"):
         Images(None, str(folder), resolution=4).size("train")
+
+
+def test_images_of_sixteen_bits_are_levels_of_their_own_or_refused(folder):
+    deep = np.asarray([[300, 40_001], [5, 65_535]], np.uint16)
+    PIL.Image.fromarray(deep).save(folder / "0.png")
+    data = Images(None, str(folder), resolution=2, channels=1, levels=65536)
+    x, _ = data.rows("train", 0, 1)
+    assert x.dtype == np.uint16 and data.levels == 65536
+    np.testing.assert_array_equal(x[0, :, :, 0], deep)
+    message = rf"image 0 \({folder / '0.png'}\) of split 'train' of .*: it has 16 bits a channel, but levels is 256"
+    with pytest.raises(ValueError, match=message):
+        Images(None, str(folder), resolution=2, channels=1).size("train")
+
+
+def test_each_background_is_prepared_by_itself(folder):
+    PIL.Image.new("RGBA", (4, 4), (1, 2, 3, 0)).save(folder / "0.png")
+    for background, level in (("white", 255), ("black", 0)):
+        data = Images(None, str(folder), resolution=4, background=background)
+        np.testing.assert_array_equal(data.rows("train", 0, 1)[0], np.full((1, 4, 4, 3), level))
+
+
+def test_rectangles_are_mirrored_left_to_right(folder):
+    pattern = np.arange(4 * 8, dtype=np.uint8).reshape(4, 8)
+    write_parquet(folder / "train.parquet", [PIL.Image.fromarray(pattern)] * 2)
+    data = Images(None, str(folder), resolution=(2, 8), channels=2, flip=True)
+    assert data.shape == (2, 8, 2)
+    x, _ = data.batch(0, 64, seed=0)
+    seen = {tuple(image[0, :, 0].tolist()) for image in x}
+    assert seen == {tuple(pattern[1].tolist()), tuple(pattern[1, ::-1].tolist())}
 
 
 def test_an_unreadable_file_is_named(folder):

@@ -1,0 +1,121 @@
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgm import plot
+
+
+def drawn(figure):
+    """The pixels of a figure's one image."""
+    return figure.axes[0].images[0].get_array().data
+
+
+def constant(channels, n=1, height=3, width=4):
+    """Images each of whose channels has one level in [-1, 1]."""
+    return np.broadcast_to(np.asarray(channels, np.float32), (n, height, width, len(channels)))
+
+
+def test_grey_and_colour_are_drawn_as_they_are():
+    np.testing.assert_array_equal(drawn(plot.image_grid(constant([0.5])))[:3, :4], np.full((3, 4), 0.75))
+    np.testing.assert_array_equal(drawn(plot.image_grid(constant([-1, 0, 1])))[0, 0], [0, 0.5, 1])
+
+
+def test_alpha_is_laid_on_white():
+    np.testing.assert_allclose(drawn(plot.image_grid(constant([-1, 0, 1, -0.5])))[0, 0], [0.75, 0.875, 1])
+
+
+@pytest.mark.parametrize("channels", [2, 5, 20])
+def test_other_channels_stand_side_by_side(channels):
+    levels = np.linspace(-1, 1, channels, dtype=np.float32)
+    shown = min(channels, 8)
+    pixels = drawn(plot.image_grid(constant(levels)))
+    assert pixels.shape == (3 + 3, 5 * shown + 2)
+    by_channel = pixels[:3, : 5 * shown].reshape(3, shown, 5)
+    np.testing.assert_allclose(by_channel[0, :, 0], (levels[:shown] + 1) / 2, atol=1e-6)
+    assert np.all(by_channel[..., :4] == by_channel[:1, :, :1]) and np.all(by_channel[..., 4] == 1)
+    strip = drawn(plot.film_strip(jnp.tile(constant(levels)[:, None], (1, 3, 1, 1, 1))))
+    np.testing.assert_array_equal(strip, np.tile(pixels, (1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("n", "height", "width", "cells"), [(64, 8, 8, (8, 8)), (64, 1, 48, (32, 2)), (1, 9, 2, (1, 1))]
+)
+def test_grids_are_about_square(n, height, width, cells):
+    pixels = drawn(plot.image_grid(constant([0], n, height, width)))
+    assert pixels.shape[:2] == (cells[0] * (height + 1), cells[1] * (width + 1))
+
+
+def test_signals_are_lines_in_their_cells():
+    signals = np.random.default_rng(0).normal(size=(5, 16, 2)).astype(np.float32)
+    lines = plot.signal_grid(signals).axes[0].lines
+    assert len(lines) == 2 * 6  # a grid of 3 rows and 2 columns for each channel
+    x, y = lines[6 + 3].get_data()  # channel 1 of signal 3: row 1, column 1
+    assert x.min() > 1 and x.max() < 2
+    np.testing.assert_allclose(y, 0.45 * signals[3, :, 1] / np.abs(signals).max() - 1, rtol=1e-5)
+    assert np.isnan(lines[5].get_ydata()).all()
+    assert len(plot.signal_strip(np.zeros((2, 3, 16, 1), np.float32)).axes[0].lines) == 6
+
+
+@pytest.mark.parametrize("columns", [1, 5, 11])
+def test_tables_are_corner_plots(columns):
+    table = np.random.default_rng(0).normal(size=(100, columns)).astype(np.float32)
+    figure = plot.corner({"data": table, "samples": 2 * table})
+    shown = min(columns, 8)
+    assert len(figure.axes) == shown**2
+    for row, column in np.ndindex(shown, shown):
+        axis = figure.axes[row * shown + column]
+        clouds = [np.asarray(cloud.get_offsets()) for cloud in axis.collections]
+        if row > column:
+            np.testing.assert_array_equal(clouds[0], table[:, [column, row]])
+            np.testing.assert_array_equal(clouds[1], 2 * table[:, [column, row]])
+        else:
+            assert not clouds and axis.axison == (row == column)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["data", "samples"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2,), None),
+        ((8, 8, 1), None),
+        ((8, 6, 3), None),
+        ((5,), "a corner plot of the columns; paths are left out"),
+        ((12,), "a corner plot of the first 8 of 12 columns; paths are left out"),
+        ((64, 2), "lines, a colour for each of the channels"),
+        ((8, 8, 2), "the channels side by side, in grey"),
+        ((8, 8, 9), "the first 8 of 9 channels side by side, in grey"),
+        ((8, 8, 4), "RGB and alpha, on white"),
+        (
+            (4, 4, 4, 1),
+            "none, for examples of shape (4, 4, 4, 1): tables, signals (length, channels) and images are drawn",
+        ),
+    ],
+)
+def test_the_manner_is_said_where_it_does_not_go_without_saying(shape, words):
+    assert plot.manner(shape) == words
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    if len(shape) < 4:
+        assert plot.examples({"data": x}).axes
+    else:
+        with pytest.raises(ValueError, match=r"examples: the panels have shapes \(4, 4, 4, 4, 1\); pass tables"):
+            plot.examples({"data": x})
+
+
+@pytest.mark.parametrize(
+    ("call", "shape", "message"),
+    [
+        ("image_grid", (8, 8, 1), "(n, height, width, channels): x[None] of one image alone"),
+        ("film_strip", (5, 8, 8, 1), "(n, times, height, width, channels): x[None] of one film alone"),
+        ("signal_grid", (9, 1), "(n, length, channels): x[None] of one signal alone"),
+        ("signal_strip", (3, 9, 1), "(n, times, length, channels): x[None] of one film alone"),
+        ("points", (2,), "(n, 2): x[None] of one point alone"),
+        ("points", (4, 3), "(n, 2): x[None] of one point alone"),
+        ("corner", (5,), "(n, columns): x[None] of one row alone"),
+    ],
+)
+def test_one_example_alone_is_refused_with_the_remedy(call, shape, message):
+    x = np.zeros(shape, np.float32)
+    with pytest.raises(ValueError, match=re.escape(f" has shape {shape}; pass a batch {message}")):
+        getattr(plot, call)({"data": x} if call in ("points", "corner") else x)
