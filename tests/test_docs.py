@@ -32,8 +32,8 @@ def test_links_and_pictures_lead_somewhere(page):
     for link in links:
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        # A site is built of the folder docs alone, so its pages must not lead out of it.
-        inside = page.parent == ROOT or target.is_relative_to(ROOT / "docs")
+        # A site is built of the folders docs and figs alone, so its pages must not lead out of them.
+        inside = page.parent == ROOT or any(target.is_relative_to(ROOT / folder) for folder in ("docs", "figs"))
         if not (inside and target.exists() and (not anchor or anchor in anchors(target))):
             missing.append(link)
     assert not missing

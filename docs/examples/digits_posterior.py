@@ -5,7 +5,7 @@
 
 Six test digits each, one a row: the digit, what is seen of it, the path from noise, and its end, as in the figures of
 Sohl-Dickstein et al. 2015. The upper half is known, or noise of standard deviation 0.5 is added, at data in [-1, 1].
-Drawn in docs/figs/digits_inpainting.png and docs/figs/digits_denoising.png.
+Drawn in figs/digits_inpainting.png and figs/digits_denoising.png.
 """
 
 import sys

@@ -5,7 +5,7 @@
 
 A diffusion model of fields given their parameters is trained on simulations. BlackJAX then samples the parameters of
 one field, from the likelihood `sgm.log_prob` and the uniform prior. The exact posterior is known: the script prints
-both, and draws them in docs/figs/infer_field.png. After 3 minutes of training and 2 of sampling on two cores it printed
+both, and draws them in figs/infer_field.png. After 3 minutes of training and 2 of sampling on two cores it printed
 
                truth  exact          NUTS           shift / std  ratio of std  effective samples
     amplitude  0.90   1.017 ± 0.201  0.987 ± 0.171  -0.15        0.85          208
@@ -158,7 +158,7 @@ def draw(data: GaussianField, x: Array, grid: Array, mass: Array, samples: Array
     return figure
 
 
-def main(steps: int = 8000, samples: int = 500, figure: Path = Path("docs/figs/infer_field.png")) -> Array:
+def main(steps: int = 8000, samples: int = 500, figure: Path = Path("figs/infer_field.png")) -> Array:
     """Train, sample the posterior, print how it compares with the exact one, and draw both.
 
     Args:
