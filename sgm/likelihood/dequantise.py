@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray
 
 from sgm.checks import check_at_least, is_traced
+from sgm.types import Number
 
 
-def check_levels(call: str, levels, count: int, low: float, high: float) -> None:
+def check_levels(call: str, levels, count: int, low: Number, high: Number) -> None:
     """Raise unless concrete levels are integers from 0 to count - 1; traced ones pass."""
     check_at_least(call, "count", count)
-    if not low < high:
+    if not is_traced((low, high)) and not low < high:
         raise ValueError(f"{call}: low = {low}, high = {high}; pass low < high.")
     if not is_traced(levels) and np.size(levels):
         levels = np.asarray(levels)
@@ -29,7 +30,7 @@ def check_levels(call: str, levels, count: int, low: float, high: float) -> None
 
 
 def dequantise(
-    levels: Integer[ArrayLike, "..."], count: int, key: PRNGKeyArray, low: float = -1.0, high: float = 1.0
+    levels: Integer[ArrayLike, "..."], count: int, key: PRNGKeyArray, low: Number = -1.0, high: Number = 1.0
 ) -> Float[Array, "..."]:
     """x = low + (high - low) (level + noise) / count with noise ~ U[0, 1): uniform within each level's bin.
 
@@ -41,7 +42,7 @@ def dequantise(
     return low + (high - low) / count * (levels.astype(noise.dtype) + noise)
 
 
-def quantise(x: Float[ArrayLike, "..."], count: int, low: float = -1.0, high: float = 1.0) -> Integer[Array, "..."]:
+def quantise(x: Float[ArrayLike, "..."], count: int, low: Number = -1.0, high: Number = 1.0) -> Integer[Array, "..."]:
     """The level, 0 to count - 1, in whose bin `x` lies; values outside [low, high) go to the nearest level."""
     check_at_least("quantise", "count", count)
     position = (jnp.asarray(x) - low) * (count / (high - low))
@@ -53,8 +54,8 @@ def bits_per_dim(
     dim: int,
     *,
     levels: int | None = 256,
-    low: float = -1.0,
-    high: float = 1.0,
+    low: Number = -1.0,
+    high: Number = 1.0,
 ) -> Float[Array, "*batch"]:
     """-(log p(x) / dim + log bin) / log 2 with bin = (high - low) / levels, for `log_prob` in nats.
 
@@ -67,7 +68,7 @@ def bits_per_dim(
     nats = jnp.asarray(log_prob) / dim
     if levels is not None:
         check_at_least("bits_per_dim", "levels", levels)
-        if not low < high:
+        if not is_traced((low, high)) and not low < high:
             raise ValueError(f"bits_per_dim: low = {low}, high = {high}; pass low < high.")
-        nats = nats + math.log((high - low) / levels)
+        nats = nats + jnp.log(jnp.asarray((high - low) / levels))
     return -nats / math.log(2)

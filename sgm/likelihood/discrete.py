@@ -21,6 +21,7 @@ from sgm.likelihood.log_prob import LogProb, log_prob
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
+from sgm.types import Number
 
 
 class AbstractDequantisation(eqx.Module):
@@ -28,13 +29,13 @@ class AbstractDequantisation(eqx.Module):
 
     @abstractmethod
     def draw(
-        self, sde: AbstractSDE, levels: Integer[Array, "..."], count: int, key: PRNGKeyArray, low: float, high: float
+        self, sde: AbstractSDE, levels: Integer[Array, "..."], count: int, key: PRNGKeyArray, low: Number, high: Number
     ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """x at t0 and log q(x | level), entry by entry."""
 
     @abstractmethod
     def training(
-        self, levels: Integer[Array, "..."], count: int, key: PRNGKeyArray, low: float = -1.0, high: float = 1.0
+        self, levels: Integer[Array, "..."], count: int, key: PRNGKeyArray, low: Number = -1.0, high: Number = 1.0
     ) -> Float[Array, "..."]:
         """Clean data x0 for a model whose density at t0 is to be evaluated so."""
 
@@ -44,7 +45,7 @@ class UniformDequantisation(AbstractDequantisation):
 
     def draw(self, sde, levels, count, key, low, high):
         x = dequantise(levels, count, key, low, high)
-        return x, jnp.full_like(x, -np.log((high - low) / count))
+        return x, jnp.full_like(x, -jnp.log(jnp.asarray((high - low) / count)))
 
     def training(self, levels, count, key, low=-1.0, high=1.0):
         return dequantise(levels, count, key, low, high)
@@ -101,8 +102,8 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     key: PRNGKeyArray,
     *,
     count: int = 256,
-    low: float = -1.0,
-    high: float = 1.0,
+    low: Number = -1.0,
+    high: Number = 1.0,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     samples: int = 1,
     cond: Condition | None = None,

@@ -85,6 +85,9 @@ class AbstractMethod(eqx.Module):
             ends = jnp.stack([jnp.minimum(sde.level(sde.t1), LARGEST_LEVEL), sde.level(sde.t0)])
             levels, (start, end) = ends, equation.clock(ends)
             start, end = (jnp.asarray(end, x1.dtype) for end in (start, end))
+            if isinstance(equation, AbstractStochasticEquation):
+                # A Brownian path cannot be differentiated by its ends; the clock's do not depend on the process.
+                start, end = jax.lax.stop_gradient((start, end))
             # Adaptive steps need the digits that TF32 matrix products would take.
             first_step, max_steps, precision = FIRST_STEP * (end - start), MAX_ADAPTIVE_STEPS, "highest"
             controller = self._controller(equation, saveat, start, end)
