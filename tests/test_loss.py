@@ -25,7 +25,7 @@ TIMES = {"t": UniformTime(), "log-SNR": UniformLogSNR(), "normal": NormalLogSNR(
 def exact_loss(sde, weighting):
     """For Gaussian data the noise has posterior variance cos^2 STD^2 / (cos^2 STD^2 + sin^2), integrated over t."""
     ratio = np.geomspace(np.tan(float(sde.theta(sde.t0))), np.tan(float(sde.theta(sde.t1))), 20_001)
-    t = np.clip(np.asarray(sde.time(np.arctan(ratio))), sde.t0, sde.t1)
+    t = np.clip(np.asarray(sde.time(np.log(ratio))), sde.t0, sde.t1)
     variance = STD**2 / (STD**2 + ratio**2)
     log_ratio = np.log(ratio)
     if weighting == "uniform":
