@@ -10,7 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from sgm.checks import check_at_least, check_finite, is_traced, trace_floats
 from sgm.model.base import AbstractModel, check_pure_noise
@@ -37,7 +37,7 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-) -> PyTree[Float[Array, "..."]]:
+) -> PyTree[Float[Array, "..."] | Int[Array, "..."]]:
     """One example of shape `model.shape`, or `n` of them: x ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
 
     - `cond`: one condition for all examples, or one each (a leading axis of length `n` on every part).

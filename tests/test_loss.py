@@ -25,7 +25,7 @@ TIMES = {"t": UniformTime(), "log-SNR": UniformLogSNR(), "normal": NormalLogSNR(
 def exact_loss(sde, weighting):
     """For Gaussian data the noise has posterior variance cos^2 STD^2 / (cos^2 STD^2 + sin^2), integrated over t."""
     ratio = np.geomspace(np.tan(float(sde.theta(sde.t0))), np.tan(float(sde.theta(sde.t1))), 20_001)
-    t = np.clip(np.asarray(sde.time(np.arctan(ratio))), sde.t0, sde.t1)
+    t = np.clip(np.asarray(sde.time(np.log(ratio))), sde.t0, sde.t1)
     variance = STD**2 / (STD**2 + ratio**2)
     log_ratio = np.log(ratio)
     if weighting == "uniform":
@@ -96,10 +96,10 @@ def test_times_of_a_batch_are_stratified():
     class LevelOnly(sgm.model.AbstractModel):
         shape: tuple[int, ...] = (1,)
 
-        def predict(self, theta, u, cond=None, key=None):
+        def predict(self, level, u, cond=None, key=None):
             # Exact but for an error that depends on the level alone.
-            exact = model.predict(theta, u)
-            return jax.tree.map(lambda part: jnp.full_like(part, 1e3 * jnp.sin(theta)), exact)
+            exact = model.predict(level, u)
+            return jax.tree.map(lambda part: jnp.full_like(part, 1e3 * sgm.sde.sin_of(level)), exact)
 
     x = jnp.zeros((64, 1))
     values = jax.vmap(lambda key: sgm.score_matching_loss(sgm.VP(), LevelOnly(), x, key))(jr.split(jr.key(0), 200))
@@ -121,9 +121,9 @@ def test_dropout_conditions_and_single_examples_pass_through():
     class Recorder(sgm.model.AbstractModel):
         shape: tuple[int, ...] = (4,)
 
-        def predict(self, theta, u, cond=None, key=None):
+        def predict(self, level, u, cond=None, key=None):
             seen.append((cond.label, key))
-            return MODEL.predict(theta, u)
+            return MODEL.predict(level, u)
 
     cond = sgm.Condition(label=jnp.arange(3))
     assert sgm.score_matching_loss(sgm.VP(), Recorder(), jnp.ones((3, 4)), jr.key(0), cond=cond).shape == ()

@@ -13,7 +13,7 @@ from sgm.likelihood import DiscretisedGaussian, Flat
 from sgm.loss import ChainSteps, LikelihoodWeighting, UniformWeighting
 from sgm.model import Clipped, FixedLarge, Gaussian, Interpolated
 from sgm.objective import Absolute, Bound, Hybrid, Squared
-from sgm.sde import DiscreteChain, linear_betas
+from sgm.sde import DiscreteChain, cos_of, linear_betas, sin_of
 
 CHAIN = DiscreteChain(linear_betas(30, 1e-3, 0.3))
 ON_CHAIN = {"weighting": UniformWeighting(), "times": ChainSteps()}
@@ -59,13 +59,13 @@ def test_absolute_errors_are_those_of_the_noise():
 
 
 def test_the_hybrid_trains_the_mean_by_squares_and_the_variance_by_the_bound():
-    theta, x0, noise = CHAIN.theta(jnp.asarray(7.0)), jnp.asarray([0.3, -0.2]), jnp.asarray([1.0, 0.4])
-    estimate = gaussian(2).predict(theta, jnp.cos(theta) * x0 + jnp.sin(theta) * noise)
+    level, x0, noise = CHAIN.level(jnp.asarray(7.0)), jnp.asarray([0.3, -0.2]), jnp.asarray([1.0, 0.4])
+    estimate = gaussian(2).predict(level, cos_of(level) * x0 + sin_of(level) * noise)
     estimate = dataclasses.replace(estimate, log_variance=jnp.asarray([0.1, -0.3]))
     bound = Bound(CHAIN, Interpolated())
 
     def gradient(objective):
-        return jax.grad(lambda estimate: objective.error(theta, x0, noise, estimate))(estimate)
+        return jax.grad(lambda estimate: objective.error(level, x0, noise, estimate))(estimate)
 
     hybrid, squared, by_bound = (gradient(objective) for objective in (Hybrid(bound), Squared(), bound))
     np.testing.assert_allclose(hybrid.log_variance, 1e-3 * by_bound.log_variance, rtol=1e-6)
@@ -78,8 +78,8 @@ def test_every_level_has_a_finite_gradient():
     estimate = gaussian(2).predict(jnp.asarray(0.3), jnp.ones(2))
     objective = Bound(CHAIN, FixedLarge())
     for k in (1.0, 2.0, 30.0):
-        theta = CHAIN.theta(jnp.asarray(k))
-        gradient = jax.grad(lambda estimate: objective.error(theta, jnp.ones(2), jnp.ones(2), estimate))(estimate)  # noqa: B023
+        level = CHAIN.level(jnp.asarray(k))
+        gradient = jax.grad(lambda estimate: objective.error(level, jnp.ones(2), jnp.ones(2), estimate))(estimate)  # noqa: B023
         assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
 
 

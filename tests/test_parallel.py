@@ -70,8 +70,8 @@ flow = sgm.ProbabilityFlow(diffrax.Heun(), sgm.solve.FixedSteps(20, sgm.solve.Th
 class Broken(sgm.model.AbstractModel):
     shape: tuple[int, ...] = (2,)
 
-    def predict(self, theta, u, cond=None, key=None):
-        return jax.tree.map(lambda part: part * jnp.nan, model.predict(theta, u))
+    def predict(self, level, u, cond=None, key=None):
+        return jax.tree.map(lambda part: part * jnp.nan, model.predict(level, u))
 
 def message(call):
     try:

@@ -42,7 +42,7 @@ class TestSchedule:
 
     def test_time_inverts_the_noise_level(self, schedule):
         sde = sgm.VP(schedule, t0=0.0)
-        np.testing.assert_allclose(sde.time(sde.theta(self.t)), self.t, atol=2e-5)
+        np.testing.assert_allclose(sde.time(sde.level(self.t)), self.t, atol=2e-5)
 
     def test_the_inverse_has_the_derivatives_of_a_root(self, schedule, float64):
         schedule = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), schedule)

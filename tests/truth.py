@@ -60,13 +60,13 @@ def shared_range(process, low=2e-3, high=90.0):
     """The process between two noise levels that all share."""
     sde = PROCESSES[process]
     options = {"schedule": sde.schedule} if process.endswith("cosine") else {}
-    t0, t1 = (float(sde.time(np.arctan(ratio))) for ratio in (low, high))
+    t0, t1 = (float(sde.time(np.log(ratio))) for ratio in (low, high))
     return type(sde)(**options, t0=t0, t1=t1)
 
 
 def even_chain(steps):
     """Steps of one length in log-SNR, from sigma/alpha = 1e-2."""
-    sde = sgm.VP(t0=float(sgm.VP().time(jnp.arctan(1e-2))))
+    sde = sgm.VP(t0=float(sgm.VP().time(math.log(1e-2))))
     return DiscreteChain.at_times(sde, np.asarray(LogSNRGrid().times(sde, steps - 1))[::-1])
 
 
@@ -104,8 +104,8 @@ class Shifted(AbstractModel):
     std: float
     shape: tuple[int, ...] = (2,)
 
-    def predict(self, theta, u, cond=None, key=None):
-        return Gaussian(cond.params, self.std**2 * jnp.eye(2)).predict(theta, u)
+    def predict(self, level, u, cond=None, key=None):
+        return Gaussian(cond.params, self.std**2 * jnp.eye(2)).predict(level, u)
 
 
 def slopes(function, at, direction, step=1e-5):

@@ -97,7 +97,7 @@ def on_clock(
 
 def frames(
     saveat: diffrax.SaveAt, equation: AbstractEquation, solution: Any, x1: Float[Array, "*shape"], from_pure_noise: bool
-) -> PyTree[Float[Array, "frames ..."]]:
+) -> PyTree[Float[Array, "..."]]:
     """What a solve with `on_clock(saveat)` has saved, in x; frames that an adaptive one leaves over are nan."""
     subs = _subs(saveat)
     structure = jax.tree.structure(saveat.subs, is_leaf=_is_sub)

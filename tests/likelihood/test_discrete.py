@@ -17,7 +17,7 @@ LEVELS = jnp.asarray([[4, 2], [5, 3], [3, 1], [6, 2]])
 
 def process(sigma):
     """VP from the time at which sigma/alpha is this to its usual end."""
-    return sgm.VP(t0=float(sgm.VP().time(jnp.arctan(sigma))))
+    return sgm.VP(t0=float(sgm.VP().time(np.log(sigma))))
 
 
 def truth(sde):

@@ -65,9 +65,9 @@ def test_evaluations_are_counted(solver):
     class Counting(sgm.model.AbstractModel):
         shape: tuple[int, ...] = (2,)
 
-        def predict(self, theta, u, cond=None, key=None):
-            jax.debug.callback(lambda theta: calls.append(float(theta)), theta)
-            return mixture(2).predict(theta, u)
+        def predict(self, level, u, cond=None, key=None):
+            jax.debug.callback(lambda level: calls.append(float(level)), level)
+            return mixture(2).predict(level, u)
 
     controller = diffrax.PIDController(rtol=1e-4, atol=1e-4)
     options = {"trace": sgm.Exact(), "controller": controller, "solver": solver, "full": True}
@@ -144,8 +144,8 @@ def test_an_unfinished_solve_is_flagged():
     class Stiff(sgm.model.AbstractModel):
         shape: tuple[int, ...] = (2,)
 
-        def predict(self, theta, u, cond=None, key=None):
-            return jax.tree.map(lambda part: jnp.where(u > 5, jnp.nan, part), gaussian(2).predict(theta, u))
+        def predict(self, level, u, cond=None, key=None):
+            return jax.tree.map(lambda part: jnp.where(u > 5, jnp.nan, part), gaussian(2).predict(level, u))
 
     result = sgm.log_prob(sgm.VP(), Stiff(), jnp.asarray([[0.1, 0.2], [9.0, 9.0]]), trace=sgm.Exact(), full=True)
     assert bool(jnp.isfinite(result.value[0]) & jnp.isnan(result.value[1]))

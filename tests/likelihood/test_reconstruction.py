@@ -31,7 +31,7 @@ def test_with_it_log_prob_bounds_the_density_of_the_data(process, model):
 
 def test_the_gap_is_that_of_two_gaussians():
     """For N(0, w^2) data the posterior has variance (1 / w^2 + 1 / s^2)^-1, and p(x0 | x) takes s^2 for it."""
-    sde = sgm.VP(t0=float(sgm.VP().time(jnp.arctan(0.1))))
+    sde = sgm.VP(t0=float(sgm.VP().time(np.log(0.1))))
     width, noise = 0.3, 0.1
     model = sgm.model.Gaussian(jnp.zeros(1), jnp.eye(1) * width**2)
     clean, noisy, term = parts(sde, model, 40_000)

@@ -90,7 +90,8 @@ def test_a_network_has_a_second_output():
 
 def test_clipping_keeps_the_estimate_one_of_a_path():
     model, theta, u = gaussian(2), jnp.asarray(0.9), jnp.asarray([2.0, -0.1])
-    plain, clipped = (m.predict(theta, u) for m in (model, sgm.model.Clipped(model, low=-0.5, high=0.5)))
+    level = jnp.log(jnp.tan(theta))
+    plain, clipped = (m.predict(level, u) for m in (model, sgm.model.Clipped(model, low=-0.5, high=0.5)))
     inside = np.abs(plain.denoised) <= 0.5
     assert inside.any() != inside.all()
     np.testing.assert_array_equal(clipped.denoised, jnp.clip(plain.denoised, -0.5, 0.5))

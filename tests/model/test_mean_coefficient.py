@@ -26,7 +26,7 @@ def reverse_mean(chain, s, t):
     """The mean of the reverse transition between two levels, at x = X and the output C."""
     dtype = jnp.result_type(float)
     s, t, x, c = (jnp.asarray(value, dtype) for value in (s, t, X, C))
-    estimate = MeanCoefficient(chain).estimate(lambda u: c, jnp.arctan(jnp.exp(t)), x)
+    estimate = MeanCoefficient(chain).estimate(lambda u: c, t, x)
     return posterior_mean(s, t, x, estimate.denoised)
 
 
@@ -69,16 +69,14 @@ def test_noise_and_x0_by_their_formulas(name):
     cos, sin = np.sqrt(kept), np.sqrt(1 - kept)
     prediction = MeanCoefficient(DiscreteChain(betas))
     u, c = (jnp.asarray(value, jnp.float32) for value in (X, C))
-    estimate = jax.vmap(lambda theta: prediction.estimate(lambda u: c, theta, u))(
-        jnp.asarray(np.arctan2(sin, cos), jnp.float32)
-    )
+    levels = jnp.asarray(np.log(sin / cos), jnp.float32)
+    estimate = jax.vmap(lambda level: prediction.estimate(lambda u: c, level, u))(levels)
     noise = sin[:, None] * (X - ratio[:, None] * C)
     for found, expected in (
         (estimate.noise, noise),
         (estimate.denoised, (X - sin[:, None] * noise) / cos[:, None]),
         (estimate.velocity, -(sin / cos * ratio)[:, None] * C),
     ):
-        # Where theta is near pi/2, single precision has lost digits of its tangent.
         error = np.abs(found - expected) / (1 + np.abs(expected))
         assert np.all(error < 2e-7 / np.minimum(cos, 0.1)[:, None])
 
@@ -96,32 +94,32 @@ def test_the_right_coefficient_gives_the_exact_estimate(float64, name):
         gain = np.sqrt(1 - beta) * variances[0] / variances[1]
         reverse = np.sqrt(before) * mean + gain * (X - np.sqrt(kept) * mean)
         coefficient = jnp.asarray((reverse - np.sqrt(1 - beta) * X) / np.sqrt(beta))
-        theta = jnp.asarray(np.arctan2(np.sqrt(1 - kept), np.sqrt(kept)))
-        found = prediction.estimate(lambda u, c=coefficient: c, theta, jnp.asarray(X))
-        exact = model.predict(theta, jnp.asarray(X))
+        level = jnp.asarray(0.5 * np.log((1 - kept) / kept))
+        found = prediction.estimate(lambda u, c=coefficient: c, level, jnp.asarray(X))
+        exact = model.predict(level, jnp.asarray(X))
         for field in ("denoised", "noise", "velocity"):
             np.testing.assert_allclose(getattr(found, field), getattr(exact, field), rtol=1e-6, atol=1e-8)
 
 
 def test_no_coefficient_is_isotropic_gaussian_data():
-    theta, u = jnp.asarray(0.9), jnp.asarray(X, jnp.float32)
-    found = MeanCoefficient(DiscreteChain(BETAS["2015"])).estimate(jnp.zeros_like, theta, u)
-    exact = Gaussian(jnp.zeros(2), jnp.eye(2)).predict(theta, u)
+    level, u = jnp.asarray(0.2), jnp.asarray(X, jnp.float32)
+    found = MeanCoefficient(DiscreteChain(BETAS["2015"])).estimate(jnp.zeros_like, level, u)
+    exact = Gaussian(jnp.zeros(2), jnp.eye(2)).predict(level, u)
     for field in ("denoised", "noise", "velocity"):
         np.testing.assert_allclose(getattr(found, field), getattr(exact, field), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("theta", [1e-4, 1.5707])
-def test_levels_beyond_the_chain_are_finite(theta):
+@pytest.mark.parametrize("level", [-9.0, 9.0])
+def test_levels_beyond_the_chain_are_finite(level):
     prediction = MeanCoefficient(DiscreteChain(BETAS["2015"]))
     u = jnp.ones(2)
 
-    def velocity(theta):
-        return prediction.estimate(lambda u: u, theta, u).velocity
+    def velocity(level):
+        return prediction.estimate(lambda u: u, level, u).velocity
 
-    value, slope = jax.jvp(velocity, (jnp.asarray(theta),), (jnp.ones(()),))
+    value, slope = jax.jvp(velocity, (jnp.asarray(level),), (jnp.ones(()),))
     first, last = (np.sqrt((1 - beta) / beta) for beta in BETAS["2015"][[0, -1]])
-    np.testing.assert_allclose(value, -np.tan(np.float32(theta)) * (first if theta < 1 else last), rtol=1e-3)
+    np.testing.assert_allclose(value, -np.exp(level) * (first if level < 0 else last), rtol=1e-3)
     assert bool(jnp.all(jnp.isfinite(slope)))
 
 
@@ -152,7 +150,7 @@ class TestModelOf2015:
         model = eqx.tree_at(lambda model: model.network.outlet.bias, self.model(), bias)
         k, u = 11, jr.normal(jr.key(1), self.shape)
         s, t = (jnp.asarray(level, jnp.float32) for level in levels_of(BETAS["2015"])[[k - 1, k]])
-        estimate = model.predict(self.chain.theta(k), u)
+        estimate = model.predict(self.chain.level(k), u)
         beta = BETAS["2015"][k - 1]
         np.testing.assert_allclose(
             posterior_mean(s, t, u, estimate.denoised), np.sqrt(1 - beta) * u + np.sqrt(beta) * 0.5, atol=2e-5
@@ -167,12 +165,12 @@ class TestModelOf2015:
 
     def test_gradients_are_finite_in_a_jitted_batch(self):
         u = jr.normal(jr.key(3), (4, *self.shape))
-        theta = jax.vmap(self.chain.theta)(jnp.asarray([1.0, 2.5, 20.0, 40.0]))
+        levels = self.chain.level(jnp.asarray([1.0, 2.5, 20.0, 40.0]))
 
         @eqx.filter_jit
         @eqx.filter_grad
         def gradient(model):
-            estimate = jax.vmap(model.predict)(theta, u)
+            estimate = jax.vmap(model.predict)(levels, u)
             return jnp.sum(estimate.noise**2) + jnp.sum((estimate.log_variance - 1) ** 2)
 
         found = gradient(self.model())

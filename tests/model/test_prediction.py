@@ -10,10 +10,10 @@ import sgm
 from sgm.model import Denoised, Gaussian, Karras, Noise, Score, Velocity
 
 PREDICTIONS = {
-    "Noise": (Noise(), lambda estimate, theta: estimate.noise),
-    "Denoised": (Denoised(), lambda estimate, theta: estimate.denoised),
-    "Velocity": (Velocity(), lambda estimate, theta: estimate.velocity),
-    "Score": (Score(), lambda estimate, theta: -estimate.noise / jnp.sin(theta)),
+    "Noise": (Noise(), lambda estimate, sin: estimate.noise),
+    "Denoised": (Denoised(), lambda estimate, sin: estimate.denoised),
+    "Velocity": (Velocity(), lambda estimate, sin: estimate.velocity),
+    "Score": (Score(), lambda estimate, sin: -estimate.noise / sin),
 }
 
 
@@ -21,18 +21,18 @@ PREDICTIONS = {
 @pytest.mark.parametrize("theta", [1e-3, 0.5, 1.56])
 def test_the_right_output_gives_the_exact_estimate(float64, name, theta):
     prediction, target = PREDICTIONS[name]
-    theta, u = jnp.asarray(theta), jnp.asarray([0.7, -1.3])
-    exact = gaussian(2).predict(theta, u)
-    estimate = prediction.estimate(lambda inputs: target(exact, theta), theta, u)
+    level, u = jnp.log(jnp.tan(theta)), jnp.asarray([0.7, -1.3])
+    exact = gaussian(2).predict(level, u)
+    estimate = prediction.estimate(lambda inputs: target(exact, np.sin(theta)), level, u)
     for field in ("denoised", "noise", "velocity"):
         np.testing.assert_allclose(getattr(estimate, field), getattr(exact, field), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("theta", [1e-3, 0.5, 1.56])
 def test_karras_with_a_zero_network_is_the_gaussian_of_its_width(theta):
-    theta, u = jnp.asarray(theta), jnp.asarray([0.7, -1.3])
-    exact = Gaussian(jnp.zeros(2), 0.25 * jnp.eye(2)).predict(theta, u)
-    estimate = Karras(0.5).estimate(jnp.zeros_like, theta, u)
+    level, u = jnp.log(jnp.tan(theta)), jnp.asarray([0.7, -1.3])
+    exact = Gaussian(jnp.zeros(2), 0.25 * jnp.eye(2)).predict(level, u)
+    estimate = Karras(0.5).estimate(jnp.zeros_like, level, u)
     for field in ("denoised", "noise", "velocity"):
         np.testing.assert_allclose(getattr(estimate, field), getattr(exact, field), rtol=2e-5, atol=1e-6)
 
@@ -48,7 +48,7 @@ def test_karras_has_the_coefficients_of_the_paper(float64, theta):
         inputs.append(value)
         return jnp.asarray(output)
 
-    estimate = Karras(sigma_data).estimate(network, jnp.asarray(theta), jnp.asarray(u))
+    estimate = Karras(sigma_data).estimate(network, jnp.log(jnp.tan(theta)), jnp.asarray(u))
     np.testing.assert_allclose(inputs[0], x / root)
     expected = sigma_data**2 / root**2 * x + sigma * sigma_data / root * output
     np.testing.assert_allclose(estimate.denoised, expected)
@@ -64,7 +64,7 @@ def test_a_score_model_calls_its_network_with_the_level():
         return jnp.zeros_like(u)
 
     model = sgm.ScoreModel(network, Noise(), shape=(2,))
-    model.predict(jnp.arctan(jnp.asarray(2.0)), jnp.ones(2), sgm.Condition(label=jnp.asarray(3)), jr.key(0))
+    model.predict(jnp.asarray(np.log(2), jnp.float32), jnp.ones(2), sgm.Condition(label=jnp.asarray(3)), jr.key(0))
     level, cond, key = seen[0]
     assert level == pytest.approx(np.log(2), rel=1e-6)
     assert int(cond.label) == 3 and key is not None
@@ -74,10 +74,10 @@ def test_the_same_network_scores_every_process():
     network = sgm.nn.MLP((2,), width=8, depth=1, key=jr.key(0))
     network = jax.tree.map(lambda leaf: leaf + 0.1 if eqx.is_inexact_array(leaf) else leaf, network)
     model = sgm.ScoreModel(network, Velocity(), shape=(2,))
-    u, theta = jnp.asarray([0.3, -0.5]), 0.8
+    u, level = jnp.asarray([0.3, -0.5]), 0.03
     scores = []
     for sde in PROCESSES.values():
-        t = sde.time(theta)
+        t = sde.time(level)
         scores.append(sde.rho(t) * model.score(sde, t, sde.rho(t) * u))
     np.testing.assert_allclose(scores, np.tile(scores[0], (len(scores), 1)), rtol=2e-4)
 

@@ -32,8 +32,8 @@ def test_a_new_network_returns_zero(name):
     "prediction", [Noise(), Denoised(), Velocity(), Score(), Karras(0.5)], ids=lambda p: type(p).__name__
 )
 def test_a_new_model_has_its_predictions_neutral_estimate(name, prediction):
-    theta, cos, sin = jnp.asarray(0.7), jnp.cos(0.7), jnp.sin(0.7)
-    estimate = sgm.ScoreModel(NETWORKS[name](), prediction, shape=SHAPE).predict(theta, U)
+    level, cos, sin = jnp.log(jnp.tan(0.7)), jnp.cos(0.7), jnp.sin(0.7)
+    estimate = sgm.ScoreModel(NETWORKS[name](), prediction, shape=SHAPE).predict(level, U)
     neutral = {  # E[x0 | u] where the output is 0
         "Noise": U / cos,
         "Score": U / cos,
@@ -62,7 +62,7 @@ def test_a_second_output_is_one_of_the_same_shape(name):
     first, second = jnp.split(output, 2, axis=-1)
     assert largest_change(first, second) > 1e-2
     model = sgm.ScoreModel(network, sgm.model.WithVariance(Karras(0.5)), shape=SHAPE)
-    assert model.predict(jnp.arctan(jnp.exp(LEVEL)), U).log_variance.shape == SHAPE
+    assert model.predict(LEVEL, U).log_variance.shape == SHAPE
     with pytest.raises(ValueError, match=f"{name}: outputs = 0; pass outputs >= 1"):
         NETWORKS[name](outputs=0)
 

@@ -1,8 +1,8 @@
 """The conventions of the scheduler tests of huggingface/diffusers, on processes and samplers of sgm.
 
 Their time t of a chain is k = t + 1 here, and t = -1 is the data. In sigma space their state is x = u / cos(theta), at
-sigma = tan(theta). Source: tests/schedulers/test_schedulers.py at commit f88cece64723cee8d458c3d4214588fe034f787a, and
-src/diffusers/schedulers of release 0.42.1.
+sigma = tan(theta), the exponential of the level. Source: tests/schedulers/test_schedulers.py at commit
+f88cece64723cee8d458c3d4214588fe034f787a, and src/diffusers/schedulers of release 0.42.1.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 
 from sgm.model import AbstractModel, AbstractPrediction, Clipped, Noise
 from sgm.model.base import Example, Scalar
-from sgm.model.kernel import cos_of
-from sgm.sde import AbstractSDE, DiscreteChain
+from sgm.sde import AbstractSDE, DiscreteChain, cos_of
 from sgm.solve import AbstractGrid, AbstractSampler
 
 SHAPE = (4, 3, 8, 8)
@@ -33,15 +32,15 @@ NOISE = _deterministic(np.arange(768)[::-1])
 
 
 class Dummy(AbstractModel):
-    """Their dummy model x t / (t + 1) of a whole batch, at the t that `time` finds for theta."""
+    """Their dummy model x t / (t + 1) of a whole batch, at the t that `time` finds for the level."""
 
     time: Callable[[Scalar], Scalar]
     prediction: AbstractPrediction = Noise()
     shape: tuple[int, ...] = eqx.field(static=True, default=SHAPE, init=False)
 
-    def predict(self, theta, u, cond=None, key=None):
-        t = self.time(theta)
-        return self.prediction.estimate(lambda x: x * t / (t + 1), theta, u)
+    def predict(self, level, u, cond=None, key=None):
+        t = self.time(level)
+        return self.prediction.estimate(lambda x: x * t / (t + 1), level, u)
 
 
 def clipped(model: AbstractModel) -> AbstractModel:
@@ -54,13 +53,13 @@ class Unscaled(AbstractPrediction):
 
     of: AbstractPrediction
 
-    def estimate(self, network, theta, u):
-        return self.of.estimate(lambda _: network(u / jnp.cos(theta)), theta, u)
+    def estimate(self, network, level, u):
+        return self.of.estimate(lambda _: network(u / cos_of(level)), level, u)
 
 
 def on(chain: DiscreteChain) -> Callable[[Scalar], Scalar]:
-    """theta -> their integer t."""
-    return lambda theta: jnp.round(chain.time(theta)) - 1
+    """level -> their integer t."""
+    return lambda level: jnp.round(chain.time(level)) - 1
 
 
 def between(chain: DiscreteChain, t0: float, t1: float) -> DiscreteChain:
@@ -71,19 +70,21 @@ def between(chain: DiscreteChain, t0: float, t1: float) -> DiscreteChain:
 class Linspace(AbstractGrid):
     """Their `timestep_spacing="linspace"` of integers; UniformGrid on times that its steps divide is "leading"."""
 
-    def times(self, sde, steps):
-        return jnp.asarray(1 + np.rint(np.linspace(sde.t1 - 1, sde.t0 - 1, steps + 1)), jnp.result_type(float))
+    def levels(self, sde, steps):
+        k = 1 + np.rint(np.linspace(sde.t1 - 1, sde.t0 - 1, steps + 1))
+        return sde.level(jnp.asarray(k, jnp.result_type(float)))
 
 
 def solve(sampler: AbstractSampler, sde: AbstractSDE, model: AbstractModel, x1: Float[np.ndarray | Array, "..."]):
     """x at t0, by the sampler's own solve from `x1` at t1."""
     saveat, adjoint, progress = diffrax.SaveAt(t0=True), diffrax.RecursiveCheckpointAdjoint(), diffrax.NoProgressMeter()
-    return sampler.solve(sampler.equation(sde, model, None), jnp.asarray(x1), jr.key(0), saveat, adjoint, progress)[-1]
+    equation = sampler.equation(sde, model, None)
+    return sampler.solve(equation, jnp.asarray(x1), jr.key(0), saveat, adjoint, progress)[0][-1]
 
 
 def levels(chain: DiscreteChain, t: Float[np.ndarray, " times"]) -> Float[Array, " times"]:
     """log tan(theta) at their times: -inf at t = -1."""
-    return -0.5 * chain.log_snr(jnp.asarray(t + 1.0))
+    return chain.level(jnp.asarray(t + 1.0))
 
 
 def walk(
@@ -107,12 +108,11 @@ def walk(
         (u, memory), (t, s, noise) = carry, each
 
         def predict(level, u):
-            theta = jnp.arctan(jnp.exp(level))
-            estimate = model.predict(theta, u)
+            estimate = model.predict(level, u)
             if unscaled is None:
                 return estimate
             is_first = level > (t + s) / 2
-            return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), unscaled.predict(theta, u), estimate)
+            return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), unscaled.predict(level, u), estimate)
 
         u = u if unscaled is None else cos_of(t) * u
         return sampler.advance(predict, t, s, u, noise, memory), None

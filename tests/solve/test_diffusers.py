@@ -24,8 +24,7 @@ from solve.diffusers import (
 )
 
 from sgm.model import Estimate, FixedSmall, Interpolated, Karras, Noise, Velocity
-from sgm.model.kernel import cos_of
-from sgm.sde import VE, DiscreteChain, cosine_betas, linear_betas
+from sgm.sde import VE, DiscreteChain, cos_of, cosine_betas, linear_betas
 from sgm.solve import DDIM, Ancestral, DPMSolverPP, EDMHeun, KarrasGrid, LogSNRGrid, UniformGrid
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -162,23 +161,22 @@ def test_edm_multistep_dpm_solver():
     assert total(x) == pytest.approx(8.1661, abs=1e-3)
 
 
-def edm_time(theta):
-    return jnp.log(jnp.tan(theta)) / 4
+def edm_time(level):
+    return level / 4
 
 
-# In sigma space their chain has 1100 steps: sigma at each t, then ten sigmas from the highest down, and t of theta.
+# In sigma space their chain has 1100 steps: sigma at each t, then ten sigmas from the highest down, and t of the level.
 TABLE, TIMES = np.sqrt(1 / np.cumprod(1 - linear_betas(1100)) - 1), np.arange(1100.0)
 
 
 def linspace():
     sigmas = np.interp(np.linspace(1099, 0, 10), TIMES, TABLE)
-    return sigmas, lambda theta: jnp.interp(jnp.tan(theta), TABLE, TIMES)
+    return sigmas, lambda level: jnp.interp(jnp.exp(level), TABLE, TIMES)
 
 
 def karras():
     ve = VE(TABLE[0], TABLE[-1])
-    sigmas = ve.sigma(KarrasGrid().times(ve, 9))
-    return sigmas, lambda theta: jnp.interp(jnp.log(jnp.tan(theta)), np.log(TABLE), TIMES)
+    return jnp.exp(KarrasGrid().levels(ve, 9)), lambda level: jnp.interp(level, np.log(TABLE), TIMES)
 
 
 def in_sigma_space(sampler, times, prediction, noise=None):

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from truth import PROCESSES
 
+import sgm
+from sgm.sde import Cosine
 from sgm.solve import FixedSteps, KarrasGrid, LogSNRGrid, QuadraticGrid, ThetaGrid, UniformGrid
 
 # What each grid spaces evenly.
@@ -26,6 +28,25 @@ def test_grids_fall_evenly_from_one_end_to_the_other(process, grid, steps):
     assert bool(jnp.all(jnp.diff(t) < 0))
     gaps = np.diff(np.asarray(EVEN[grid](sde, np.asarray(t)), np.float64))
     np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.02 if steps < 1000 else 0.1)
+
+
+@pytest.mark.parametrize("grid", EVEN)
+def test_levels_fall_strictly_over_ten_decades(grid):
+    sde = sgm.VE(1e-3, 1e7)
+    levels = grid().levels(sde, 4000)
+    assert (levels[0], levels[-1]) == (sde.level(sde.t1), sde.level(sde.t0))
+    assert bool(jnp.all(jnp.diff(levels) < 0))
+
+
+@pytest.mark.parametrize("grid", EVEN)
+@pytest.mark.parametrize("sde", [sgm.Rectified(t1=1.0), sgm.VP(Cosine(ratio_max=np.inf))], ids=["Rectified", "Cosine"])
+def test_the_first_step_from_pure_noise_is_to_a_finite_level(grid, sde):
+    for steps in (2, 100):
+        levels, times = (np.asarray(part(sde, steps)) for part in (grid().levels, grid().times))
+        assert levels[0] == np.inf and times[0] == sde.t1
+        assert np.isfinite(levels[1:]).all() and np.all(np.diff(levels[1:]) < 0) and np.all(np.diff(times) < 0)
+        assert levels[1] < np.log(1e4)
+    assert grid().levels(sde, 1).tolist() == [np.inf, float(sde.level(sde.t0))]
 
 
 def test_steps_must_be_positive():

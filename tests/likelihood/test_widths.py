@@ -1,0 +1,110 @@
+"""log_prob of Gaussians of any width is exact to its stated error at the default options, whatever the process.
+
+Examples are normal and independent in their entries, so that the model, its trace and its density cost nothing; the
+prior is the exact one, by the density of the latent in float64.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sgm
+from sgm.likelihood import AbstractTrace
+from sgm.model import AbstractModel, Estimate
+from sgm.sde import Cosine, DiscreteChain, cos_of, linear_betas, sin_of
+
+PROCESSES = {
+    "VP": sgm.VP(),
+    "SubVP": sgm.SubVP(),
+    "VE": sgm.VE(),
+    "Rectified": sgm.Rectified(),
+    "chain": DiscreteChain(linear_betas(1000)),
+    "pure noise": sgm.VP(Cosine(ratio_max=np.inf)),
+}
+WIDTHS = (1e-4, 1e-3, 2.3e-3, 1e-2, 0.1, 0.5, 1.0, 10.0)
+DEVIATIONS = (0, 1, 3, 6)
+
+
+def scales(dim):
+    """Standard deviations of the entries, (cases, dim): of one width, and mixed."""
+    share = np.linspace(0, 1, dim)
+    mixed = [
+        np.geomspace(1e-4, 10, dim),
+        np.where(share < 0.5, 1e-3, 1.0),
+        np.where(share == 0, 1e-4, 1.0),
+        np.where(share == 0, 10.0, 1e-3),
+        np.exp(np.random.default_rng(1).uniform(np.log(1e-3), 0, dim)),
+    ]
+    return np.stack([np.full(dim, width) for width in WIDTHS] + mixed).astype(np.float32)
+
+
+class Independent(AbstractModel):
+    """N(0, diag(cond.params^2))."""
+
+    shape: tuple[int, ...]
+
+    def predict(self, level, u, cond=None, key=None):
+        cos, sin, variance = cos_of(level), sin_of(level), cond.params**2
+        residual = u / (cos**2 * variance + sin**2)
+        return Estimate(cos * variance * residual, sin * residual, cos * sin * (1 - variance) * residual)
+
+
+class Sum(AbstractTrace):
+    """The trace of a diagonal Jacobian, exactly, by one product."""
+
+    chunk: int | None = None
+
+    def check(self, key, shape):
+        pass
+
+    def products(self, shape):
+        return 1
+
+    def draw(self, key, x):
+        return None
+
+    def probe(self, drawn, index, x):
+        return jnp.ones_like(x)
+
+    def estimates(self, products):
+        return products
+
+    def combine(self, estimates):
+        return estimates[0], jnp.zeros_like(estimates[0]), jnp.full_like(estimates[0], jnp.inf)
+
+
+class Nothing:
+    """A density of one, for another to be put in its place."""
+
+    def log_prob(self, x):
+        return jnp.zeros((), x.dtype)
+
+
+def normal(x, variance):
+    """Its logarithm and the quadratic part of that, in float64."""
+    quadratic = 0.5 * np.sum(x**2 / variance, axis=-1)
+    return -quadratic - 0.5 * np.sum(np.log(2 * np.pi * variance), axis=-1), quadratic
+
+
+def errors(sde, dim):
+    """Of log_prob, (deviations, cases), and the quadratic part of log p."""
+    std = np.tile(scales(dim), (len(DEVIATIONS), 1, 1))
+    at_start, at_end = (
+        float(sde.alpha(t)) ** 2 * np.float64(std) ** 2 + float(sde.sigma(t)) ** 2 for t in (sde.t0, sde.t1)
+    )
+    deviations = np.random.default_rng(0).standard_normal(std.shape[1:]) * np.reshape(DEVIATIONS, (-1, 1, 1))
+    x = np.asarray(np.sqrt(at_start) * deviations, np.float32)
+    cond, model = sgm.Condition(params=std), Independent((dim,))
+    result = sgm.log_prob(sde, model, x, cond=cond, trace=Sum(), prior=Nothing(), full=True)
+    truth, quadratic = normal(np.float64(x), at_start)
+    value = np.float64(result.value) + normal(np.float64(result.latent), at_end)[0]
+    return np.abs(value - truth), quadratic, np.asarray(result.nfe)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("dim", [2, 64, 3072])
+def test_errors_are_those_of_rounding(process, dim):
+    error, quadratic, _ = errors(PROCESSES[process], dim)
+    allowed = max(1e-3, 1e-6 * dim)
+    assert np.all(error <= np.maximum(allowed, 2e-6 * quadratic))
+    assert np.all(error[:2] <= allowed)  # up to one deviation
