@@ -40,7 +40,6 @@ from sgm.data import AbstractGaussianField, AbstractToy, Coins, DataUnavailable,
 from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
 from sgm.likelihood import dequantise
 from sgm.model.condition import condition_from
-from sgm.nn import trainable
 from sgm.solve import FixedSteps, ThetaGrid
 from sgm.train import TrainingDiverged, gradient_rms, train
 
@@ -129,7 +128,7 @@ def train_stage(run: Path, config: Config) -> None:
         x = draw(sde, state.average, config, method, n=min(16, config.sample.n))
         step = f"step {int(state.step)}"
         picture(run / f"samples_step_{int(state.step):07d}.png", x, step, data)
-        weights = eqx.filter(state.model, trainable(state.model))
+        weights = eqx.filter(state.model, eqx.is_inexact_array)
         plot.save(plot.arrays(weights, f"parameters, {step}"), run / "parameters.png")
         plot.save(plot.arrays(gradient_rms(state), f"gradients, {step}"), run / "gradients.png")
         plot.save(plot.process(sde), run / "process.png")

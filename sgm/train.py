@@ -23,7 +23,6 @@ from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.loss import AbstractTimeSampling, AbstractWeighting, check_loss, perturb, weighted_errors
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
-from sgm.nn import trainable
 from sgm.objective import AbstractObjective, Squared
 from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
@@ -89,7 +88,7 @@ class Recipe(eqx.Module):
             model=model,
             average=average,
             process_opt_state=self.process_optimiser.init(process) if has_learned_part(self.sde) else None,
-            opt_state=self.optimiser.init(eqx.filter(model, trainable(model))),
+            opt_state=self.optimiser.init(eqx.filter(model, eqx.is_inexact_array)),
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -111,8 +110,8 @@ def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainSta
     """One step of gradient descent. The buffers of `state` are given up."""
     recipe, batch = fixed
     loss, gradients, process_gradients = loss_and_gradients(recipe, batch, state)
-    weights, rest = eqx.partition(state.model, trainable(state.model))
-    averages, average_rest = eqx.partition(state.average, trainable(state.average))
+    weights, rest = eqx.partition(state.model, eqx.is_inexact_array)
+    averages, average_rest = eqx.partition(state.average, eqx.is_inexact_array)
     weights, opt_state = _descend(recipe.optimiser, gradients, state.opt_state, weights)
     metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     process, process_opt_state = state.process, state.process_opt_state
@@ -132,7 +131,7 @@ def _descend(optimiser, gradients, opt_state, parameters):
 
 
 def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple[Float[Array, ""], PyTree, PyTree]:
-    """The loss of a batch at a step, its gradients by the model's trainable leaves, and those that train the process.
+    """The loss of a batch at a step, its gradients by the model's real arrays, and those that train the process.
 
     Where the process is trained the loss has the terms of its ends: it is the bound, in nats a dimension.
     """
@@ -160,7 +159,7 @@ def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple
 
 def _errors_and_gradients(recipe, model, perturbed):
     """The errors of perturbed examples, and the gradients of their mean by weights and by levels."""
-    weights, rest = eqx.partition(model, trainable(model))
+    weights, rest = eqx.partition(model, eqx.is_inexact_array)
 
     def of_part(part):
         def mean_error(weights, levels):

@@ -190,8 +190,8 @@ class TestConditions:
         save_checkpoint(tmp_path, 3, state)
         restored = restore_checkpoint(tmp_path, 3, fixed.start(self.start()))
         for part in (state.model, state.average, restored.average):
-            np.testing.assert_array_equal(part.network.embedding.standardisation.mean, self.data.statistics()[0])
-            np.testing.assert_array_equal(part.network.embedding.standardisation.std, self.data.statistics()[1])
+            np.testing.assert_array_equal(part.network.embedding.standardisation.mean.value, self.data.statistics()[0])
+            np.testing.assert_array_equal(part.network.embedding.standardisation.std.value, self.data.statistics()[1])
         first, last = (part.network.embedding.params.kernel for part in (self.start(), state.model))
         assert not np.array_equal(first, last)
 
