@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib.util
+import itertools
 import json
 import math
 import shutil
@@ -25,11 +26,13 @@ from tqdm import tqdm
 import sgm
 from sgm import plot
 from sgm.build import (
+    begin_from,
     build_dequantisation,
     build_recipe,
     build_sampler,
     build_trace,
     build_variance,
+    check_readable,
     initial_state,
     key_for,
     restore_state,
@@ -41,7 +44,6 @@ from sgm.data import AbstractGaussianField, AbstractToy, Coins, DataUnavailable,
 from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
 from sgm.likelihood import dequantise
 from sgm.model.condition import condition_from
-from sgm.nn import trainable
 from sgm.solve import FixedSteps, ThetaGrid
 from sgm.train import TrainingDiverged, gradient_rms, train
 
@@ -106,13 +108,15 @@ def prepare(run: Path, config: Config, default: Config, arguments: list[str]) ->
                 config = options(arguments, saved)
                 conflicts = differences(config, saved)
         if conflicts:
+            names = sorted(name.removesuffix("_") for name in conflicts)
             raise ConfigError(
-                f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; "
+                f"{run} was begun with another configuration, in {', '.join(names)}; "
                 "give the same --config and options to go on, or another folder with --run."
             )
     if "sample" in config.stages:
         build_sampler(config)
     if "train" in config.stages:
+        check_readable(config)
         run.mkdir(parents=True, exist_ok=True)
         write_config(run, config)
     return config
@@ -129,21 +133,27 @@ def train_stage(run: Path, config: Config) -> None:
         x, fields = data.batch(step, config.train.batch_size, config.seed)
         return x, condition_from(fields)
 
+    previews = itertools.count()
+
     def preview(state):
+        if next(previews) == 0:
+            tqdm.write("preview: compiling")
         sde, method = trained_process(config, state), sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
         x = draw(sde, state.average, config, method, n=min(16, config.sample.n))
         step = f"step {int(state.step)}"
         picture(run / f"samples_step_{int(state.step):07d}.png", x, step, data)
-        weights = eqx.filter(state.model, trainable(state.model))
+        weights = eqx.filter(state.model, eqx.is_inexact_array)
         plot.save(plot.arrays(weights, f"parameters, {step}"), run / "parameters.png")
         plot.save(plot.arrays(gradient_rms(state), f"gradients, {step}"), run / "gradients.png")
         plot.save(plot.process(sde), run / "process.png")
         with (run / "metrics.jsonl").open() as file:
             plot.save(plot.objective([json.loads(line) for line in file]), run / "objective.png")
 
+    # A run that has begun goes on from its own checkpoint.
+    begins_from = config.from_ if latest_step(run) is None else None
     train(
         recipe,
-        initial_state(config, data.statistics()),
+        begin_from(Path(begins_from), config) if begins_from else initial_state(config, data.statistics()),
         lambda start, stop: prefetch(make, start, stop),
         config.train.steps,
         run,
@@ -151,7 +161,18 @@ def train_stage(run: Path, config: Config) -> None:
         checkpoint_every=config.train.checkpoint_every,
         sample_every=config.train.sample_every,
         on_sample=preview,
+        held_out=held_out(config),
     )
+
+
+def held_out(config: Config) -> tuple[np.ndarray, sgm.Condition | None] | None:
+    """The first test examples, at most a batch of them and as many for each device; None where there are too few."""
+    n = min(config.train.batch_size, config.data.size("test"))
+    n -= n % jax.local_device_count()
+    if n == 0:
+        return None
+    x, fields = config.data.rows("test", 0, n)
+    return x, condition_from(fields)
 
 
 def sample_stage(run: Path, config: Config) -> None:
@@ -161,9 +182,10 @@ def sample_stage(run: Path, config: Config) -> None:
     method, name = build_sampler(config), config.sample.method
     tolerance = config.sample.tolerance
     flow = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=tolerance, atol=tolerance))
-    print(name, flush=True)
+    # Meters stand still while their solve is compiled.
+    print(f"{name}: compiling", flush=True)
     by_method = draw(sde, model, config, method)
-    print("probability flow", flush=True)
+    print("probability flow: compiling", flush=True)
     by_ode = draw(sde, model, config, flow)
 
     # Paths are followed in u = x / rho, the same for every process, at equal steps of theta.
@@ -176,16 +198,16 @@ def sample_stage(run: Path, config: Config) -> None:
         picture(run / "samples.png", by_method, name, config.data)
         picture(run / "samples_flow.png", by_ode, "probability flow", config.data)
     if model.shape == (2,):
-        print("paths", flush=True)
+        print("paths: compiling", flush=True)
         paths = draw(sde, model, config, flow, n=200, saveat=saveat)
         plot.save(plot.trajectories(paths), run / "trajectories.png")
     elif len(model.shape) in (2, 3):
-        print("paths", flush=True)
+        print("paths: compiling", flush=True)
         frames = draw(sde, model, config, method, n=min(6, config.sample.n), saveat=saveat)
         strip = plot.film_strip if len(model.shape) == 3 else plot.signal_strip
         plot.save(strip(frames, "from noise to data"), run / "film_strip.png")
     if isinstance(config.data, GaussianFieldMap):
-        print("posteriors", flush=True)
+        print("posteriors: compiling", flush=True)
         plot.save(posteriors(sde, model, config, config.data, method), run / "posteriors.png")
 
 

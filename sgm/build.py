@@ -1,5 +1,7 @@
 """What a configuration describes: process, model, data, and how they are trained, sampled and evaluated."""
 
+import dataclasses
+import json
 import math
 import zlib
 from pathlib import Path
@@ -17,9 +19,10 @@ import sgm.objective
 import sgm.sde
 import sgm.solve
 from sgm.checkpoint import CheckpointError, latest_step, restore_checkpoint
-from sgm.config import Config, ConfigError, Data, call, has_config, read_config
+from sgm.config import Config, ConfigError, Data, call, from_json, has_config, is_known, read_config, to_json
 from sgm.nn.conditioning import Conditioning, with_statistics
 from sgm.train import Recipe, TrainState, adam
+from sgm.train_schedule import has_learned_part
 
 
 def key_for(config: Config, purpose: str) -> PRNGKeyArray:
@@ -160,3 +163,77 @@ def initial_state(config: Config, statistics: tuple[np.ndarray, np.ndarray] | No
     """The training state before the first step, whose network standardises its parameters by these statistics."""
     sde, model, _ = build(config)
     return build_recipe(config, sde).start(model if statistics is None else with_statistics(model, *statistics))
+
+
+def begin_from(run: Path, config: Config) -> TrainState:
+    """Build the training state before the first step of a run that goes on from another one.
+
+    Arguments:
+        run: the folder of the other run.
+        config: what the new run is trained with.
+
+    Returns:
+        The averaged weights of the other run, with the statistics of its parameters and its trained schedule, if both
+        runs train one; the optimiser and the step are at their start.
+
+    Raises:
+        ConfigError: where the two runs have other networks, naming the options.
+        CheckpointError: where the folder has no run, or no checkpoint.
+    """
+    if not has_config(run):
+        raise CheckpointError(f"--from {run}: there is no run (config.json is missing); pass the folder of a run.")
+    saved = read_config(run)
+    theirs, ours = (_network_settings(each) for each in (saved, config))
+    names = [name for name in sorted(theirs | ours) if theirs.get(name) != ours.get(name)]
+    if names:
+        lines = (f"{name} ({theirs.get(name)}, not {ours.get(name)})" for name in names)
+        raise ConfigError(
+            f"--from {run}: that run has another network, in {', '.join(lines)}; pass the options that it was trained "
+            "with, or leave --from out."
+        )
+    state = restore_state(run, dataclasses.replace(saved, network=config.network))
+    sde = config.sde.build()
+    if has_learned_part(sde) and state.process_opt_state is not None:
+        sde = eqx.combine(state.process, sde)
+    return build_recipe(config, sde).start(state.average)
+
+
+def _network_settings(config):
+    """All that the weights of a network depend on, by the names of the options."""
+    free = ("type", "dropout", "remat", "precision")
+    settings = {f"network.{name}": value for name, value in to_json(config.network).items() if name not in free}
+    settings |= {"network": type(config.network).__name__.removesuffix("Config"), "prediction": config.prediction}
+    settings |= {"data.shape": config.data.shape, "data.conditions": dict(config.data.conditions)}
+    settings["train.condition_dropout > 0"] = config.train.condition_dropout > 0
+    if config.prediction == "Karras":
+        settings["sigma_data"] = config.sigma_data
+    if config.prediction == "MeanCoefficient":
+        settings["sde"] = to_json(config.sde)
+    settings["variance"] = config.variance if getattr(sgm.model, config.variance).learned else "fixed"
+    return settings
+
+
+def check_readable(value: Any, name: str = "") -> None:
+    """Check that a configuration, or the option `name` of one, comes back from the disk as it is.
+
+    Raises:
+        ConfigError: where it does not, so that a run could be trained but not loaded.
+    """
+    kind = type(value)
+    if is_known(kind):
+        for field in dataclasses.fields(value):
+            check_readable(getattr(value, field.name), f"{name}.{field.name}".lstrip("."))
+        return
+    try:
+        same = from_json(json.loads(json.dumps(to_json(value)))) == value
+    except (TypeError, ConfigError):
+        same = False
+    if same:
+        return
+    lost = "cannot be read back from config.json, so that the run could not be resumed, sampled, evaluated or loaded"
+    if kind.__module__ in ("builtins", "numpy"):
+        raise ConfigError(f"{name} = {value!r}: it {lost}; pass a number, a string or a tuple of them.")
+    raise ConfigError(
+        f"{name}: the class {kind.__qualname__} {lost}; add it to the classes of sgm/config.py, or train by the "
+        "library, with sgm.train.train and load_run."
+    )

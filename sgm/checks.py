@@ -1,5 +1,6 @@
 """Checks of arguments where they enter; each message names the call, the value and the remedy."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -34,6 +35,31 @@ def check_finite(call: str, tree, name: str = "x") -> None:
                 f"{call}: {len(bad)} of the {leaf.size} entries of {part} are not finite, the first "
                 f"{part}{list(where)} = {leaf[where]}; leave those examples out, or mend them."
             )
+
+
+def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
+    """Warn if examples are far from unit scale, to which noise levels, weightings and networks are fitted.
+
+    It warns where the root mean square of all entries is above 10, and where their mean is above 1 in size and more
+    than 10 standard deviations from 0 (of 100 entries or more, since few may lie close together). Traced arrays pass.
+
+    Arguments:
+        call: the name of the call that was given the examples.
+        x: the examples as a model sees them, of any shape.
+        stacklevel: whose line the warning names; 3 is the caller of the function that calls this one.
+    """
+    if is_traced(x):
+        return
+    entries = np.asarray(x, np.float64)
+    mean, std = float(np.mean(entries)), float(np.std(entries))
+    size = (mean**2 + std**2) ** 0.5
+    if size > 10 or (entries.size >= 100 and abs(mean) > max(10 * std, 1)):
+        warnings.warn(
+            f"{call}: x has the root mean square {size:.3g} (mean {mean:.3g}, standard deviation {std:.3g}), but noise "
+            "levels, weightings and networks are fitted to data of about unit scale; pass (x - mean) / std of each "
+            "column or channel, and grey levels dequantised to [-1, 1).",
+            stacklevel=stacklevel,
+        )
 
 
 def check_precision(call: str, x) -> None:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from jaxtyping import PRNGKeyArray
 
 import sgm.data
@@ -306,6 +307,8 @@ class Config:
     stages: tuple[Literal["train", "sample", "evaluate"], ...] = ("train", "sample", "evaluate")
     run: str = "runs/unnamed"
     """The folder of the run; on the command line runs/NAME by default."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """The folder of another run, whose averaged weights and trained schedule this one begins with."""
     seed: int = 0
 
 
@@ -375,6 +378,11 @@ def from_json(value: Any) -> Any:
 
 _SECTIONS = (Config, SDEConfig, TrainConfig, SampleConfig, EvaluateConfig)
 _CLASSES = {cls.__name__: cls for cls in (*_SECTIONS, *Network.__args__, *Data.__args__)}
+
+
+def is_known(kind: type) -> bool:
+    """Whether a class can be named in a configuration on disk."""
+    return _CLASSES.get(kind.__name__) is kind
 
 
 def call(where: str, function: Callable, options: dict[str, Any]) -> Any:

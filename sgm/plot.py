@@ -176,15 +176,24 @@ def corner(panels: Mapping[str, Batch]) -> Figure:
 
 
 def objective(metrics: list[dict[str, float]]) -> Figure:
-    """The loss and the gradient's norm of every step, and their running means over a hundredth of the run."""
+    """Draw the loss and the gradient's norm of every step, their running means over a hundredth of the run, and the
+    held-out loss where it was logged.
+
+    Arguments:
+        metrics: the lines of a run's `metrics.jsonl`, one a step.
+    """
     figure, axes = _axes(2, (11, 3.5))
     window = max(1, len(metrics) // 100)
     steps = np.asarray([line["step"] for line in metrics])
+    held_out = np.asarray([(line["step"], line["held_out_loss"]) for line in metrics if "held_out_loss" in line])
     for axis, name in zip(axes, ("loss", "gradient_norm"), strict=True):
         values = np.asarray([line[name] for line in metrics])
         mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
         axis.plot(steps, values, color="0.8", linewidth=0.5, label="each step")
         axis.plot(steps[window - 1 :], mean, label=f"mean of {window}")
+        if name == "loss" and len(held_out):
+            axis.plot(*held_out.T, marker=".", label="held out, averaged weights")
+            values = np.concatenate([values, held_out[:, 1]])
         axis.set(xlabel="step", ylabel=name.replace("_", " "), yscale="log" if np.all(values > 0) else "linear")
         axis.legend(frameon=False)
     return figure

@@ -17,17 +17,20 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
-from sgm.checkpoint import checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
-from sgm.checks import check_at_least
+from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
+from sgm.checks import check_at_least, warn_of_scale
+from sgm.fingerprint import check_same_run, describe, fingerprint, structure_of, write_fingerprint
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.loss import AbstractTimeSampling, AbstractWeighting, check_loss, perturb, weighted_errors
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
-from sgm.nn import trainable
 from sgm.objective import AbstractObjective, Squared
 from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
 from sgm.train_schedule import check_trains_schedule, end_terms, has_learned_part, learned_part, schedule_gradients
+
+# A number that no step has, so that what is held out shares no randomness with training.
+_NO_STEP = 2**32 - 1
 
 Batch = tuple[Shaped[Array | np.ndarray, "batch *shape"], Condition | None]
 
@@ -89,7 +92,7 @@ class Recipe(eqx.Module):
             model=model,
             average=average,
             process_opt_state=self.process_optimiser.init(process) if has_learned_part(self.sde) else None,
-            opt_state=self.optimiser.init(eqx.filter(model, trainable(model))),
+            opt_state=self.optimiser.init(eqx.filter(model, eqx.is_inexact_array)),
             step=jnp.zeros((), jnp.int32),
         )
 
@@ -111,8 +114,8 @@ def train_step(fixed: tuple[Recipe, Batch], state: TrainState) -> tuple[TrainSta
     """One step of gradient descent. The buffers of `state` are given up."""
     recipe, batch = fixed
     loss, gradients, process_gradients = loss_and_gradients(recipe, batch, state)
-    weights, rest = eqx.partition(state.model, trainable(state.model))
-    averages, average_rest = eqx.partition(state.average, trainable(state.average))
+    weights, rest = eqx.partition(state.model, eqx.is_inexact_array)
+    averages, average_rest = eqx.partition(state.average, eqx.is_inexact_array)
     weights, opt_state = _descend(recipe.optimiser, gradients, state.opt_state, weights)
     metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     process, process_opt_state = state.process, state.process_opt_state
@@ -132,25 +135,13 @@ def _descend(optimiser, gradients, opt_state, parameters):
 
 
 def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple[Float[Array, ""], PyTree, PyTree]:
-    """The loss of a batch at a step, its gradients by the model's trainable leaves, and those that train the process.
+    """The loss of a batch at a step, its gradients by the model's real arrays, and those that train the process.
 
     Where the process is trained the loss has the terms of its ends: it is the bound, in nats a dimension.
     """
-    x, cond = batch
     sde = eqx.combine(state.process, recipe.sde)
-    key_data, key_loss = jr.split(jr.fold_in(recipe.key, state.step))
-    if recipe.levels is not None:
-        x = recipe.dequantisation.training(jnp.asarray(x), recipe.levels, key_data)
-    perturbed = perturb(
-        sde,
-        state.model,
-        jnp.asarray(x),
-        key_loss,
-        cond=cond,
-        weighting=recipe.weighting,
-        times=recipe.times,
-        condition_dropout=recipe.condition_dropout,
-    )
+    key = jr.fold_in(recipe.key, state.step)
+    perturbed = _perturbed(recipe, sde, state.model, batch, key, recipe.condition_dropout)
     errors, gradients, by_levels = _errors_and_gradients(recipe, state.model, perturbed)
     if not has_learned_part(sde):
         return jnp.mean(errors), gradients, None
@@ -158,9 +149,32 @@ def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple
     return loss, gradients, schedule_gradients(sde, perturbed.t, perturbed.x0, errors, by_levels)
 
 
+@eqx.filter_jit
+def held_out_loss(recipe: Recipe, state: TrainState, batch: Batch) -> Float[Array, ""]:
+    """The loss of the averaged weights on a batch, with no dropout and the same randomness at every step."""
+    sde = eqx.combine(state.process, recipe.sde)
+    perturbed = _perturbed(recipe, sde, state.average, batch, jr.fold_in(recipe.key, _NO_STEP), 0.0)
+    without_dropout = eqx.tree_at(lambda perturbed: perturbed.key, perturbed, None)
+    errors = weighted_errors(state.average, without_dropout, recipe.objective)
+    return jnp.mean(errors + end_terms(sde, perturbed.x0) if has_learned_part(sde) else errors)
+
+
+def _perturbed(recipe, sde, model, batch, key, condition_dropout):
+    key_data, key_loss = jr.split(key)
+    x, cond = batch
+    how = {"weighting": recipe.weighting, "times": recipe.times, "condition_dropout": condition_dropout}
+    return perturb(sde, model, _as_seen(recipe, x, key_data), key_loss, cond=cond, **how)
+
+
+def _as_seen(recipe, x, key):
+    """Examples as the model sees them."""
+    x = jnp.asarray(x)
+    return x if recipe.levels is None else recipe.dequantisation.training(x, recipe.levels, key)
+
+
 def _errors_and_gradients(recipe, model, perturbed):
     """The errors of perturbed examples, and the gradients of their mean by weights and by levels."""
-    weights, rest = eqx.partition(model, trainable(model))
+    weights, rest = eqx.partition(model, eqx.is_inexact_array)
 
     def of_part(part):
         def mean_error(weights, levels):
@@ -199,35 +213,76 @@ def train(
     checkpoint_every: int = 1000,
     sample_every: int = 1000,
     on_sample: Callable[[TrainState], None] = lambda state: None,
+    held_out: Batch | None = None,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """Train up to `steps` from `state`, whose buffers are given up, or from the last checkpoint in the folder `run`.
+    """Train a model, from `state` or from the last checkpoint in the folder `run`.
 
-    `batches(start, stop)` yields the batches of those steps. Each step's metrics become a line of `run/metrics.jsonl`.
-    The state goes to `run/checkpoints` every `checkpoint_every` steps and at the end; every `sample_every` steps
-    `on_sample` is called. Each batch is split over the devices of `mesh`, by default all of this machine's.
-    Raises `TrainingDiverged` at the first loss or gradient that is not finite.
+    Arguments:
+        recipe: how the model is trained.
+        state: where a new run begins, as `recipe.start(model)`. Its buffers are given up.
+        batches: `batches(start, stop)` yields the batches of those steps, the same ones at every call.
+        steps: the number of steps of the whole run.
+        run: the folder of the run. Each step's metrics become a line of `metrics.jsonl`, the state goes to
+            `checkpoints`, and what the run was begun with to `fingerprint.json`.
+        log_every, checkpoint_every, sample_every: after how many steps metrics and states are written and `on_sample`
+            is called; all of it is done at the end as well.
+        on_sample: is given the state, as to draw samples of it.
+        held_out: examples that are not trained on. With every checkpoint the loss of the averaged weights on them is
+            logged as `held_out_loss`.
+        mesh: devices over which each batch is split, by default all of this machine's.
+
+    Returns:
+        The last state.
+
+    Raises:
+        RunMismatch: where `run` has a checkpoint and was begun with another recipe, another structure of the model or
+            other batches. Optimisers are told apart by their updates at many step counts.
+        TrainingDiverged: at the first loss or gradient that is not finite.
+        ValueError: for a batch or held-out examples that the devices cannot share evenly.
     """
     mesh = local_mesh() if mesh is None else mesh
+    first = next(batches(0, 1), None)
+    if first is None:
+        raise ValueError("train: batches(0, 1) yields nothing; let it yield the batch of the first step at every call.")
+    warn_of_scale("train", _as_seen(recipe, first[0], recipe.key))
+    if held_out is not None and len(held_out[0]) % mesh.size:
+        raise ValueError(
+            f"train: {mesh.size} devices cannot share {len(held_out[0])} held-out examples evenly; pass a multiple."
+        )
+    held_out = None if held_out is None else shard(held_out, mesh)
     run.mkdir(parents=True, exist_ok=True)
+    begun_with = fingerprint(recipe, state.model, first)
     saved = latest_step(run)
-    if saved is not None:
+    if saved is None:
+        write_fingerprint(run, begun_with)
+    else:
+        check_same_run("train", run, begun_with)
         state = restore_checkpoint(run, saved, state)
     state = replicate(state, mesh)
     start = saved or 0
+    if start >= steps:
+        print(f"train: nothing to train, since {start} of {steps} steps are done in {run}", flush=True)
+        return state
     metrics_file = run / "metrics.jsonl"
     _truncate(metrics_file, start)
-    pending = []
+    pending, shown = [], {}
     with tqdm(desc="train", total=steps, initial=start, unit="step") as bar:
         for step, batch in enumerate(batches(start, steps), start + 1):
             check_batch(len(batch[0]), recipe.accumulate, mesh.size)
+            if step == start + 1:
+                bar.set_postfix_str("compiling")
             state, metrics = train_step((recipe, shard(batch, mesh)), state)
-            pending.append(metrics)
+            if step == start + 1:
+                bar.set_postfix_str("")
             ends = step == steps
             saves, shows = (ends or step % every == 0 for every in (checkpoint_every, sample_every))
+            if saves and held_out is not None:
+                metrics["held_out_loss"] = held_out_loss(recipe, state, held_out)
+            pending.append(metrics)
             if saves or shows or step % log_every == 0:
-                loss = _log(metrics_file, step, jax.device_get(pending), run)
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                shown |= _log(metrics_file, step, jax.device_get(pending), run)
+                bar.set_postfix(shown, refresh=False)
                 bar.update(len(pending))
                 pending = []
             if shows:
@@ -237,12 +292,35 @@ def train(
     return state
 
 
+def load_run(run: Path, recipe: Recipe, model: AbstractModel) -> TrainState:
+    """Load the newest state of a run of `train`.
+
+    Arguments:
+        run: the folder of the run.
+        recipe: the run's recipe, or one whose optimiser keeps the same arrays.
+        model: a model of the same structure as the run's. Its weights do not matter.
+
+    Returns:
+        The state. `state.average` is the model with averaged weights, `state.model` that with the raw ones, and
+        `equinox.combine(state.process, recipe.sde)` the process, where that is trained.
+
+    Raises:
+        CheckpointError: where there is no checkpoint, or it is damaged or of another optimiser.
+        RunMismatch: where the run's model has another structure or another setting, naming it.
+    """
+    step = latest_step(run)
+    if step is None:
+        raise CheckpointError(f"load_run: there is no checkpoint in {run}; pass the folder of a run of `train`.")
+    check_same_run("load_run", run, {"model": describe(model, structure_of)})
+    return restore_checkpoint(run, step, eqx.filter_eval_shape(recipe.start, model))
+
+
 def check_batch(batch_size: int, accumulate: int, devices: int) -> None:
     """Raise unless the devices share every part of a batch evenly."""
     if batch_size % (accumulate * devices):
         raise ValueError(
             f"train: a batch of {batch_size} cannot be split into accumulate = {accumulate} parts for {devices} "
-            "devices each; pass a multiple of their product as train.batch_size."
+            "devices each; pass batches of a multiple of their product."
         )
 
 
@@ -255,7 +333,7 @@ def _truncate(metrics_file, step):
 
 
 def _log(metrics_file, step, pending, run):
-    """Write the metrics of the steps up to `step`; their mean loss."""
+    """Write the metrics of the steps up to `step`, and return in words their mean loss and the last held-out loss."""
     first = step - len(pending) + 1
     with metrics_file.open("a") as file:
         for number, metrics in enumerate(pending, first):
@@ -263,7 +341,10 @@ def _log(metrics_file, step, pending, run):
             if not all(math.isfinite(value) for value in values.values()):
                 raise TrainingDiverged(_diverged(number, values, run))
             file.write(json.dumps({"step": number, **values}) + "\n")
-    return float(np.mean([metrics["loss"] for metrics in pending]))
+    shown = {"loss": np.mean([metrics["loss"] for metrics in pending])}
+    if "held_out_loss" in pending[-1]:
+        shown["held_out"] = pending[-1]["held_out_loss"]
+    return {name: f"{value:.4f}" for name, value in shown.items()}
 
 
 def _diverged(step, values, run):
@@ -272,5 +353,5 @@ def _diverged(step, values, run):
     said = " and the ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
     return (
         f"train: at step {step} the {said}; {good}; "
-        "lower train.learning-rate or train.clip, or look for bad values in the data; then begin in another folder."
+        "lower the learning rate or the clip, or look for bad values in the data; then begin in another folder."
     )

@@ -300,7 +300,7 @@ def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path, caps
     _, model = sgm.load(tmp_path / name)
     assert model.conditioning.null
     if name == "grf":
-        np.testing.assert_array_equal(model.network.embedding.standardisation.mean, data.statistics()[0])
+        np.testing.assert_array_equal(model.network.embedding.standardisation.mean.value, data.statistics()[0])
 
 
 def rows(x, fields):

@@ -199,7 +199,10 @@ def test_a_second_call_does_not_trace_again():
     [
         ({"n": 0}, "sample: n = 0; pass n >= 1"),
         ({"saveat": diffrax.SaveAt(dense=True)}, "sample: saveat asks for dense output or internal states"),
-        ({"saveat": diffrax.SaveAt(t1=True)}, "sample: saveat asks for t1=True, which is pure noise here, .* SaveAt.t0=True"),
+        (
+            {"saveat": diffrax.SaveAt(t1=True)},
+            "sample: saveat asks for t1=True, which is pure noise here, .* SaveAt.t0=True",
+        ),
         ({"saveat": diffrax.SaveAt(ts=jnp.asarray([1.0, jnp.nan]))}, r"sample: saveat: t = nan lies outside"),
         (
             {"saveat": diffrax.SaveAt(ts=jnp.asarray([0.1, 0.5]))},

@@ -1,4 +1,7 @@
+import dataclasses
 import json
+import types
+import warnings
 
 import equinox as eqx
 import jax
@@ -16,7 +19,7 @@ from sgm.loss import LikelihoodWeighting, UniformLogSNR, UniformTime, perturb
 from sgm.model.condition import condition_from
 from sgm.nn import Conditioning, with_statistics
 from sgm.sde import LearnedLogSNR
-from sgm.train import Recipe, TrainingDiverged, adam, loss_and_gradients, train, train_step
+from sgm.train import Recipe, TrainingDiverged, adam, held_out_loss, load_run, loss_and_gradients, train, train_step
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -30,13 +33,17 @@ def recipe(data=Digits(), **options):
     return Recipe(**{**settings, "sde": sgm.VP(), "optimiser": adam(1e-3, 10, STEPS, 1.0), **options})
 
 
-def model(width=16, shape=(8, 8, 1)):
-    network = sgm.nn.MLP(shape, width, 1, dropout=0.1, key=jr.key(0))
+def model(width=16, shape=(8, 8, 1), dropout=0.1):
+    network = sgm.nn.MLP(shape, width, 1, dropout=dropout, key=jr.key(0))
     return sgm.ScoreModel(network, sgm.model.Karras(0.7), shape=shape)
 
 
 def batches(start, stop, data=Digits()):
     return prefetch(lambda step: (jax.device_put(data.batch(step, 32, 3)[0]), None), start, stop)
+
+
+def held_out(data=Digits(), n=16):
+    return data.rows("test", 0, n)[0], None
 
 
 def run_to(steps, folder, fixed=None, **options):
@@ -57,7 +64,7 @@ def lines(folder):
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
-    whole = run_to(STEPS, tmp_path / "whole")
+    whole = run_to(STEPS, tmp_path / "whole", checkpoint_every=20, held_out=held_out())
 
     class Killed(Exception):
         pass
@@ -70,9 +77,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
 
     fixed = recipe()
     with pytest.raises(Killed):
-        train(fixed, fixed.start(model()), kill, STEPS, tmp_path / "killed", log_every=1, checkpoint_every=20)
+        options = {"log_every": 1, "checkpoint_every": 20, "held_out": held_out()}
+        train(fixed, fixed.start(model()), kill, STEPS, tmp_path / "killed", **options)
     assert latest_step(tmp_path / "killed") == 20 and len(lines(tmp_path / "killed")) == 25
-    resumed = run_to(STEPS, tmp_path / "killed", checkpoint_every=20)
+    resumed = run_to(STEPS, tmp_path / "killed", checkpoint_every=20, held_out=held_out())
     first, second = arrays(whole), arrays(resumed)
     assert first.keys() == second.keys()
     for name in first:
@@ -169,6 +177,75 @@ def test_a_batch_that_cannot_be_shared_raises(tmp_path):
         run_to(1, tmp_path, recipe(accumulate=5))
 
 
+def test_the_held_out_loss_is_logged_with_every_checkpoint_and_changes_nothing(tmp_path):
+    fixed = recipe()
+    plain = run_to(25, tmp_path / "plain")
+    state = run_to(25, tmp_path / "watched", held_out=held_out())
+    for first, second in zip(jax.tree.leaves(plain.model), jax.tree.leaves(state.model), strict=True):
+        np.testing.assert_array_equal(first, second)
+    watched = lines(tmp_path / "watched")
+    assert [line["step"] for line in watched if "held_out_loss" in line] == [10, 20, 25]
+    assert not any("held_out_loss" in line for line in lines(tmp_path / "plain"))
+    unwatched = [{name: line[name] for name in line if name != "held_out_loss"} for line in watched]
+    assert unwatched == lines(tmp_path / "plain")
+    # Neither dropout nor the step has a part in it.
+    without_dropout = jax.tree.unflatten(jax.tree.structure(model(dropout=0.0)), jax.tree.leaves(state.average))
+    for change in ({}, {"step": 0 * state.step}, {"average": without_dropout}):
+        again = float(held_out_loss(fixed, dataclasses.replace(state, **change), held_out()))
+        assert again == watched[-1]["held_out_loss"]
+    assert float(held_out_loss(fixed, dataclasses.replace(state, average=state.model), held_out())) != again
+
+
+def test_the_held_out_loss_of_a_trained_schedule_is_the_bound():
+    options = {"sde": sgm.VP(LearnedLogSNR()), "times": UniformTime()}
+    fixed = recipe(Checkerboard(), **options)
+    state = fixed.start(sgm.ScoreModel(sgm.nn.MLP((2,), 8, 1, key=jr.key(0)), shape=(2,)))
+    batch = jnp.asarray(Checkerboard().rows("test", 0, 4000)[0]), None
+    as_in_training, _, _ = loss_and_gradients(fixed, batch, state)
+    assert float(held_out_loss(fixed, state, batch)) == pytest.approx(float(as_in_training), rel=0.05)
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_held_out_examples_that_cannot_be_shared_raise(tmp_path):
+    message = "train: 2 devices cannot share 15 held-out examples evenly; pass a multiple"
+    with pytest.raises(ValueError, match=message):
+        run_to(1, tmp_path, held_out=held_out(n=15), mesh=types.SimpleNamespace(size=2))
+
+
+def test_the_bar_says_that_the_first_step_is_compiled(tmp_path, capsys):
+    run_to(10, tmp_path, held_out=held_out())
+    begun = capsys.readouterr().err
+    assert begun.count("compiling") == 1 and begun.index("compiling") < begun.index("loss=")
+    assert "held_out=" in begun
+    run_to(10, tmp_path)
+    assert "compiling" not in capsys.readouterr().err
+
+
+def test_data_far_from_unit_scale_are_named(tmp_path):
+    def large(start, stop):
+        return ((1e6 * x, cond) for x, cond in batches(start, stop, Checkerboard()))
+
+    fixed = recipe(Checkerboard())
+    with pytest.warns(UserWarning, match=r"train: x has the root mean square 2\.\d+e\+06 .*; pass \(x - mean\) / std"):
+        train(fixed, fixed.start(model(16, (2,))), large, 1, tmp_path)
+
+
+def test_grey_levels_are_judged_as_the_model_sees_them(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run_to(1, tmp_path)  # 0 to 16, of which the model sees -1 to 1
+
+
+def test_a_run_begins_from_the_averages_of_another(tmp_path):
+    first = run_to(10, tmp_path / "first")
+    fixed = recipe(optimiser=adam(1e-4, 1, 5, 1.0))
+    loaded = load_run(tmp_path / "first", recipe(), model())
+    start = fixed.start(loaded.average)
+    assert int(start.step) == 0
+    np.testing.assert_array_equal(start.model.network.inlet.kernel, first.average.network.inlet.kernel)
+    assert int(train(fixed, start, batches, 5, tmp_path / "second").step) == 5
+
+
 class TestConditions:
     data = GaussianField(resolution=4)
     shape = (4, 4, 1)
@@ -190,8 +267,8 @@ class TestConditions:
         save_checkpoint(tmp_path, 3, state)
         restored = restore_checkpoint(tmp_path, 3, fixed.start(self.start()))
         for part in (state.model, state.average, restored.average):
-            np.testing.assert_array_equal(part.network.embedding.standardisation.mean, self.data.statistics()[0])
-            np.testing.assert_array_equal(part.network.embedding.standardisation.std, self.data.statistics()[1])
+            np.testing.assert_array_equal(part.network.embedding.standardisation.mean.value, self.data.statistics()[0])
+            np.testing.assert_array_equal(part.network.embedding.standardisation.std.value, self.data.statistics()[1])
         first, last = (part.network.embedding.params.kernel for part in (self.start(), state.model))
         assert not np.array_equal(first, last)
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Num, PRNGKeyArray, PyTree
 
+from sgm.nn.frozen import Frozen
 from sgm.nn.layers import Features, Image, Linear
 
 _FREQUENCIES = 16
@@ -87,13 +88,20 @@ class Conditioning:
 
 
 class Standardisation(eqx.Module):
-    """(x - mean) / std, of statistics that are saved with a model and never trained."""
+    """(x - mean) / std, of statistics that are saved with a model and never trained.
 
-    mean: Features
-    std: Features
+    Arguments:
+        mean, std: float32 or float64, of shape (features,), in the units of x.
+    """
+
+    mean: Frozen
+    std: Frozen
+
+    def __init__(self, mean: ArrayLike, std: ArrayLike):
+        self.mean, self.std = Frozen(mean), Frozen(std)
 
     def __call__(self, x: Num[Array, " features"]) -> Features:
-        mean, std = jax.lax.stop_gradient((self.mean, self.std))
+        mean, std = self.mean.value, self.std.value
         return (x.astype(mean.dtype) - mean) / std
 
 
@@ -153,7 +161,7 @@ class Embedding(eqx.Module):
             return jnp.zeros(()) if self.null is None else self.null
         condition = jnp.zeros(())
         if self.params is not None and self.standardisation is not None:
-            params = self.standardisation(cond.params)
+            params = self.standardisation(cond.params).astype(self.params.kernel.dtype)
             # Zero where dropped, so that a parameter that is missing, and nan, does no harm to gradients.
             condition = condition + self.params(_where_dropped(cond, jnp.zeros_like(params), params))
         if self.labels is not None:
@@ -177,33 +185,37 @@ def sinusoids(level: Float[Array, ""]) -> Features:
 
 
 def with_statistics(model: PyTree, mean: ArrayLike, std: ArrayLike) -> PyTree:
-    """A network, or a model of one, with the statistics of its parameters in place.
+    """Put the statistics of its parameters into a network, a model of one, or a vmapped ensemble of them.
 
-    Raises ValueError for statistics of another size, a `std` that is not positive, or a network without parameters.
+    Arguments:
+        model: the network, or any pytree that holds networks of so many parameters.
+        mean, std: of shape (params,), in the units of `cond.params`.
+
+    Returns:
+        `model` with these statistics, which no optimiser can reach.
+
+    Raises:
+        ValueError: for statistics of another size, a `std` that is not positive, or a network without parameters.
     """
-    found = [node for node in jax.tree.leaves(model, is_leaf=_is_fixed) if _is_fixed(node)]
+    found = [node for node in jax.tree.leaves(model, is_leaf=_is_standardisation) if _is_standardisation(node)]
     if not found:
         raise ValueError("with_statistics: the network has no parameters; build it with Conditioning(params=...).")
-    (size,), shapes = found[0].mean.shape, (np.shape(mean), np.shape(std))
+    size, shapes = found[0].mean.value.shape[-1], (np.shape(mean), np.shape(std))
     if shapes != ((size,), (size,)):
         raise ValueError(f"with_statistics: mean and std have shapes {shapes}, but the network has {size} parameters.")
     if not np.all(np.isfinite(mean)) or not np.all((np.asarray(std) > 0) & np.isfinite(std)):
         raise ValueError(f"with_statistics: mean = {mean}, std = {std}; pass finite ones, and std > 0.")
 
     def replace(node):
-        if not _is_fixed(node):
+        if not _is_standardisation(node):
             return node
-        return Standardisation(jnp.array(mean, node.mean.dtype), jnp.array(std, node.std.dtype))
+        like = node.mean.value  # of an ensemble, with a leading axis
+        return Standardisation(*(jnp.broadcast_to(jnp.asarray(part, like.dtype), like.shape) for part in (mean, std)))
 
-    return jax.tree.map(replace, model, is_leaf=_is_fixed)
-
-
-def trainable(model: PyTree) -> PyTree:
-    """Which leaves of a model are trained, as a filter for `eqx.partition`: its real arrays but for statistics."""
-    return jax.tree.map(lambda node: not _is_fixed(node) and eqx.is_inexact_array(node), model, is_leaf=_is_fixed)
+    return jax.tree.map(replace, model, is_leaf=_is_standardisation)
 
 
-def _is_fixed(node):
+def _is_standardisation(node):
     return isinstance(node, Standardisation)
 
 

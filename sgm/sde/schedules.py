@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Float64
 
 from sgm.checks import is_traced
 from sgm.types import Number, OfTime, Time
@@ -101,18 +101,21 @@ class Cosine(AbstractSchedule):
 
 
 class PiecewiseConstant(AbstractSchedule):
-    """A rate that is constant on each of N equal steps of [0, end]: `increments` are its integrals over them.
+    """A rate that is constant on each of N equal steps of [0, end].
 
     At the end of a step the rate is that of the step before, as a chain has it.
+
+    Arguments:
+        increments: the rate's integrals over the steps, float64. They are kept as Python numbers outside the pytree's
+            leaves, so that they keep their digits, and no optimiser finds them.
+        end: where the last step ends.
     """
 
-    increments: Float[np.ndarray | Array, " steps"]
-    integrals: Float[np.ndarray | Array, " steps+1"]
+    increments: tuple[float, ...] = eqx.field(static=True)
     end: float
 
     def __init__(self, increments: Float64[np.ndarray, " steps"], end: float = 1.0):
-        self.increments = increments
-        self.integrals = np.concatenate([[0.0], np.cumsum(increments)])
+        self.increments = tuple(increments.tolist())
         self.end = end
 
     @property
@@ -139,4 +142,6 @@ class PiecewiseConstant(AbstractSchedule):
         return (step.astype(integral.dtype) + share) * (self.end / self.steps)
 
     def _tables(self):
-        return tuple(jnp.asarray(table, jnp.result_type(float)) for table in (self.increments, self.integrals))
+        increments = np.asarray(self.increments)
+        integrals = np.concatenate([[0.0], np.cumsum(increments)])
+        return tuple(jnp.asarray(table, jnp.result_type(float)) for table in (increments, integrals))
