@@ -3,7 +3,16 @@
 from sgm import data, likelihood, loss, model, nn, plot, sde, solve
 from sgm.build import load
 from sgm.elbo import bits_over_gaussian, elbo
-from sgm.likelihood import Exact, Hutchinson, LogProb, Probing, bits_per_dim, log_prob, prior_mismatch
+from sgm.likelihood import (
+    Exact,
+    Hutchinson,
+    LogProb,
+    Probing,
+    bits_per_dim,
+    log_prob,
+    prior_mismatch,
+    sample_and_log_prob,
+)
 from sgm.loss import score_matching_loss
 from sgm.model import Condition, ScoreModel
 from sgm.sample import sample
@@ -56,6 +65,7 @@ __all__ = [
     "plot",
     "prior_mismatch",
     "sample",
+    "sample_and_log_prob",
     "score_matching_loss",
     "sde",
     "solve",

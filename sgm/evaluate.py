@@ -37,14 +37,14 @@ class Evaluation(NamedTuple):
     """Per example: log p in nats, nan where the solve did not finish, its standard error, and the evaluations.
 
     - `log_prob`: the log-density of real data; of data with levels, the bound on the log-probability of the levels.
-    - `accurate`: whether the solve finished, and reached the `accuracy` if one was asked for.
+    - `converged`: whether the solve finished, and reached the `accuracy` if one was asked for.
     - `seconds`: wall time of the batches, without those that were found on disk.
     """
 
     log_prob: np.ndarray
     stderr: np.ndarray
     nfe: np.ndarray
-    accurate: np.ndarray
+    converged: np.ndarray
     seconds: float
 
 
@@ -88,8 +88,8 @@ def evaluate(
             result = discrete_log_prob(sde, model, x, batch_key, cond=cond, **how, **options)
             nfe = jnp.sum(result.draws.nfe, axis=0)
         new = slice(start - first, None)
-        accurate = jnp.isfinite(result.value) if result.accurate is None else result.accurate
-        columns = {"log_prob": result.value, "stderr": result.stderr, "nfe": nfe, "accurate": accurate}
+        converged = jnp.isfinite(result.value) if result.converged is None else result.converged
+        columns = {"log_prob": result.value, "stderr": result.stderr, "nfe": nfe, "converged": converged}
         return {name: np.asarray(values)[new] for name, values in columns.items()}
 
     parts, seconds = [], 0.0

@@ -46,7 +46,8 @@ def sample(
       `(n, 8, *shape)`; `SaveAt(t0=True)` for x at t0; its `fn(t, x, args)` is given the process's time and x.
       Frames come in the order of the solve, from t1 to t0; `SaveAt(steps=True)` fills up with inf what an adaptive
       solve leaves over.
-    - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
+    - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`;
+      `diffrax.BacksolveAdjoint()` with `ProbabilityFlow` of an adaptive controller alone.
     - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`; with it and no `mesh`, one device
       draws all examples.
     - `mesh`: devices over which they are spread, by default all of this process's; not inside `jax.jit` or `jax.grad`.
@@ -68,6 +69,7 @@ def sample(
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     check_finite("sample", cond, "cond")
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     levels = method.levels(sde, saveat)
     sde, model, method = trace_floats((sde, model, method))

@@ -21,6 +21,7 @@ from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restor
 from sgm.checks import check_at_least, warn_of_scale
 from sgm.fingerprint import check_same_run, describe, fingerprint, structure_of, write_fingerprint
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
+from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.loss import AbstractTimeSampling, AbstractWeighting, check_loss, perturb, weighted_errors
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
@@ -245,7 +246,9 @@ def train(
     first = next(batches(0, 1), None)
     if first is None:
         raise ValueError("train: batches(0, 1) yields nothing; let it yield the batch of the first step at every call.")
-    warn_of_scale("train", _as_seen(recipe, first[0], recipe.key))
+    seen = _as_seen(recipe, first[0], recipe.key)
+    warn_of_scale("train", seen)
+    warn_of_mismatch("train", recipe.sde, seen)
     if held_out is not None and len(held_out[0]) % mesh.size:
         raise ValueError(
             f"train: {mesh.size} devices cannot share {len(held_out[0])} held-out examples evenly; pass a multiple."

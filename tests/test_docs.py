@@ -15,6 +15,7 @@ def blocks(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+@pytest.mark.usefixtures("standard_promotion")  # The pages train by optax.
 def test_examples_run(page):
     exec(compile("\n".join(blocks(page)), str(page), "exec"), {})
 

@@ -26,7 +26,7 @@ def test_a_ragged_last_batch_has_each_example_once(tmp_path):
 
 def test_what_misses_the_accuracy_is_told():
     result = run(trace=sgm.Exact(), accuracy=1e-9)
-    assert np.all(np.isfinite(result.log_prob)) and not result.accurate.all()
+    assert np.all(np.isfinite(result.log_prob)) and not result.converged.all()
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
 def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
     run(folder=tmp_path)
     for path in tmp_path.glob("*.parquet"):
-        assert set(read_columns(path)) == {"log_prob", "stderr", "nfe", "accurate"}
+        assert set(read_columns(path)) == {"log_prob", "stderr", "nfe", "converged"}
         path.unlink()
 
     def full_disk(*arguments):

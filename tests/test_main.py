@@ -70,8 +70,8 @@ def test_digits_leave_all_that_is_promised(digits):
 
 def test_each_example_of_an_evaluation_is_stored(digits):
     columns, report = read_columns(digits / "evaluation.parquet"), json.loads((digits / "evaluation.json").read_text())
-    assert set(columns) == {"index", "log_prob", "stderr", "nfe", "accurate", "bits_per_dim"}
-    assert columns["accurate"].all()
+    assert set(columns) == {"index", "log_prob", "stderr", "nfe", "converged", "bits_per_dim"}
+    assert columns["converged"].all()
     np.testing.assert_array_equal(columns["index"], np.arange(5))
     np.testing.assert_allclose(columns["bits_per_dim"], -columns["log_prob"] / 64 / np.log(2), rtol=1e-6)
     assert columns["bits_per_dim"].mean() == pytest.approx(report["bits_per_dim"][0], rel=1e-5)

@@ -157,6 +157,20 @@ def test_every_adjoint_gives_the_same_gradient():
     np.testing.assert_allclose([direct, forward], float(by_default), rtol=1e-5)
 
 
+def test_a_backward_solve_gives_the_gradient_of_the_adaptive_flow_alone():
+    def mean_square(scale, method, adjoint=None):
+        model = Gaussian(MODEL.mean * scale, jnp.eye(2))
+        return jnp.mean(sgm.sample(sgm.VP(), model, jr.key(9), 4, method=method, adjoint=adjoint) ** 2)
+
+    backsolve, adaptive = diffrax.BacksolveAdjoint(), sgm.ProbabilityFlow()
+    expected = jax.grad(mean_square)(1.0, adaptive)
+    np.testing.assert_allclose(jax.grad(mean_square)(1.0, adaptive, backsolve), expected, rtol=2e-3)
+    fixed = sgm.ProbabilityFlow(diffrax.Heun(), sgm.solve.FixedSteps(10, sgm.solve.ThetaGrid()))
+    for method in (fixed, sgm.EulerMaruyama(10), sgm.DDIM(10), sgm.ReverseSDE()):
+        with pytest.raises(ValueError, match=r"sample: BacksolveAdjoint cannot take .* pass diffrax\.Recursive"):
+            sgm.sample(sgm.VP(), MODEL, jr.key(0), 4, method=method, adjoint=backsolve)
+
+
 def test_conditions_are_one_for_all_or_one_each():
     params = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [-1.0, 0.0]])
     method = sgm.EulerMaruyama(100)

@@ -15,6 +15,7 @@ from sgm.likelihood.log_prob import LogProb as LogProb
 from sgm.likelihood.log_prob import log_prob as log_prob
 from sgm.likelihood.prior_mismatch import prior_mismatch as prior_mismatch
 from sgm.likelihood.reconstruction import reconstruction as reconstruction
+from sgm.likelihood.sample_and_log_prob import sample_and_log_prob as sample_and_log_prob
 from sgm.likelihood.trace import AbstractTrace as AbstractTrace
 from sgm.likelihood.trace import Exact as Exact
 from sgm.likelihood.trace import Hutchinson as Hutchinson

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,14 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree, Shaped
 
 from sgm.checks import is_traced
+from sgm.likelihood.flow import Course
 from sgm.likelihood.trace import AbstractTrace, Exact
 
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6)
+# Every other solve is of another method, with other steps, so that two in a row that agree have no error in common.
+OTHER = Course(first_step=0.1, largest_step=1.1, stretch=1.5)
 SAFETY = 2
+FEWEST_ROUNDS = 3  # Of as few probes as the default, before their spread is known.
 MIN_DOF = 8  # A standard error of fewer degrees of freedom is too often too small by chance.
 
 
@@ -34,17 +39,18 @@ def check_accuracy(accuracy: float, controller: Any, arguments: PyTree) -> None:
         )
 
 
-def warn_of_missed(call: str, accurate: Bool[Array, "..."] | None, accuracy: float | None) -> None:
+def warn_of_missed(call: str, converged: Bool[Array, "..."] | None, accuracy: float | None) -> None:
     """Warn if some values are not known to the accuracy that was asked for."""
-    if accurate is not None and (missed := np.count_nonzero(~accurate)):
+    if converged is not None and (missed := np.count_nonzero(~converged)):
         warnings.warn(
-            f"{call}: {missed} of {accurate.size} values are not known to accuracy = {accuracy}; full=True says which.",
+            f"{call}: {missed} of {converged.size} values are not known to accuracy = {accuracy}; see full=True.",
             stacklevel=3,
         )
 
 
 def to_accuracy(
     solve: Callable[..., Any],
+    solver: diffrax.AbstractERK,
     trace: AbstractTrace,
     accuracy: float,
     keys: Shaped[Array, "n *words"] | None,
@@ -53,42 +59,47 @@ def to_accuracy(
 ) -> Any:
     """The `LogProb` of `n` examples of `shape`, each with a standard error of at most `accuracy` nats, where possible.
 
-    1. Each example is solved at smaller and smaller tolerances with the same probes, until two values in a row differ
-       by little. Twice their difference is taken for the error of the solver at the smaller tolerance, and half the
-       accuracy is enough.
+    1. Each example is solved at smaller and smaller tolerances with the same probes, by two methods of different steps
+       in turn, until two values in a row differ by little. Twice their difference, and what rounding leaves, is taken
+       for the error of the solver at the smaller tolerance, and half the accuracy is enough.
     2. Rounds of further probes are averaged until the standard error, taken to be no less than the examples' median, is
-       below the rest of the accuracy, and known with `MIN_DOF` degrees of freedom. Where they would take more products
-       with the Jacobian than the exact trace, that takes their place.
+       below the rest of the accuracy, or half of it where the solver has left less, and known with `MIN_DOF` degrees of
+       freedom. Where they would take more products with the Jacobian than the exact trace, that takes their place.
 
-    Where a solve does not finish, or the smallest tolerance still leaves too large an error, `accurate` is false.
-    `solve(trace, rows, keys, tolerance)` gives the `LogProb` of those rows, each at its tolerance.
+    Where a solve does not finish, or the smallest tolerance still leaves too large an error, `converged` is false.
+    `solve(trace, rows, keys, tolerance, solver, course)` gives the `LogProb` of those rows, each at its tolerance, with
+    the error of rounding as its `solver_error`.
     """
     dim, products = math.prod(shape), trace.products(shape)
-    if products >= dim:
+    if FEWEST_ROUNDS * products >= dim:
         trace = Exact(trace.chunk)
 
-    def run(trace, rows, number, tolerance):
+    other = diffrax.Dopri5() if isinstance(solver, diffrax.Tsit5) else diffrax.Tsit5()
+    ways = (solver, Course()), (other, OTHER)
+    level = np.zeros(n, int)  # Of each example, which tolerance.
+
+    def run(trace, rows, number):
         # Rows are padded to one of a few sizes, each of which is compiled once.
         size = n
         while size >= 4 * len(rows):
             size = math.ceil(size / 4)
         padded = np.pad(rows, (0, size - len(rows)), mode="edge")
         round_keys = None if keys is None else jax.vmap(jr.fold_in, (0, None))(keys[padded], number)
-        result = solve(trace, padded, round_keys, jnp.asarray(tolerance[padded]))
+        tolerance = jnp.asarray(np.asarray(TOLERANCES, np.float32)[level[padded]])
+        result = solve(trace, padded, round_keys, tolerance, *ways[level[rows[0]] % 2])
         return jax.tree.map(lambda leaf: np.array(leaf[: len(rows)]), result)
 
-    tolerance = np.full(n, TOLERANCES[0], np.float32)
     solver_error = np.full(n, np.inf, np.float32)
-    result = run(trace, np.arange(n), 0, tolerance)
-    for smaller in TOLERANCES[1:]:
+    result = run(trace, np.arange(n), 0)
+    for smaller in range(1, len(TOLERANCES)):
         rows = np.flatnonzero(~(solver_error <= accuracy / 2))
         if len(rows):
-            tolerance[rows] = smaller
-            new = run(trace, rows, 0, tolerance)
-            solver_error[rows] = SAFETY * np.abs(new.value - result.value[rows])
+            level[rows] = smaller
+            new = run(trace, rows, 0)
+            solver_error[rows] = SAFETY * np.abs(new.value - result.value[rows]) + new.solver_error
             _put(result, rows, new)
 
-    target = np.sqrt(np.maximum(accuracy**2 - solver_error**2, 0))
+    target = np.sqrt(np.maximum(accuracy**2 - solver_error**2, (accuracy / 2) ** 2))
     finished = np.isfinite(result.stderr)
     rounds, typical = 1, np.median(result.stderr[finished]) if finished.any() else 0.0
     while True:
@@ -99,14 +110,17 @@ def to_accuracy(
             break
         needed = products * rounds * (stderr[rows] / target[rows]) ** 2
         takes_exact = ~(np.maximum(needed, products * (rounds + 1)) <= dim)
-        for part, of_part in ((rows[takes_exact], Exact(trace.chunk)), (rows[~takes_exact], trace)):
-            if len(part):
-                new = run(of_part, part, rounds, tolerance)
+        for chosen, of_part in ((takes_exact, Exact(trace.chunk)), (~takes_exact, trace)):
+            # Those that one method solves are solved together.
+            for part in (rows[chosen & (level[rows] % 2 == way)] for way in range(len(ways))):
+                if len(part) == 0:
+                    continue
+                new = run(of_part, part, rounds)
                 _put(result, part, new if isinstance(of_part, Exact) else _average(result, part, rounds, new))
         rounds += 1
-    accurate = np.hypot(result.stderr, solver_error) <= accuracy
+    converged = np.hypot(result.stderr, solver_error) <= accuracy
     result = jax.tree.map(jnp.asarray, result)
-    return dataclasses.replace(result, solver_error=jnp.asarray(solver_error), accurate=jnp.asarray(accurate))
+    return dataclasses.replace(result, solver_error=jnp.asarray(solver_error), converged=jnp.asarray(converged))
 
 
 def _unsure(result, stderr, target):
@@ -116,7 +130,7 @@ def _unsure(result, stderr, target):
     """
     dof = np.maximum(result.dof, MIN_DOF)
     known = (stderr <= np.sqrt(1 - 2 / dof) * target) & (result.dof >= MIN_DOF)
-    return ~known & np.isfinite(result.value) & (target > 0)
+    return ~known & np.isfinite(result.value)
 
 
 def _average(result, rows, rounds, new):

@@ -77,13 +77,13 @@ class DiscreteLogProb(eqx.Module):
     - `stderr`: its standard error from the trace's probes and, for two draws of x or more, from how p/q varies among
       them, to first order: of few draws of coarse levels it may be half of what it should. Of a single draw that is
       not known: then it is the error of that draw's p/q alone.
-    - `accurate`: whether every draw is known to the `accuracy`; None unless one was asked for.
+    - `converged`: whether every draw is known to the `accuracy`; None unless one was asked for.
     - `draws`: the `LogProb` of each draw of x, along a leading axis.
     """
 
     value: Float[Array, "*batch"]
     stderr: Float[Array, "*batch"]
-    accurate: Bool[Array, "*batch"] | None
+    converged: Bool[Array, "*batch"] | None
     draws: LogProb
 
 
@@ -136,10 +136,10 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     shares = jax.nn.softmax(log_weights, axis=0)
     by_draws = jnp.sum((shares - 1 / samples) ** 2, axis=0) * samples / max(1, samples - 1)
     stderr = jnp.sqrt(jnp.sum((shares * draws.stderr) ** 2, axis=0) + by_draws)
-    accurate = None if draws.accurate is None else jnp.all(draws.accurate, axis=0)
+    converged = None if draws.converged is None else jnp.all(draws.converged, axis=0)
     if not full:
-        warn_of_missed("discrete_log_prob", accurate, options.get("accuracy"))
-    return DiscreteLogProb(value, stderr, accurate, draws) if full else value
+        warn_of_missed("discrete_log_prob", converged, options.get("accuracy"))
+    return DiscreteLogProb(value, stderr, converged, draws) if full else value
 
 
 def _check_levels(levels, count, low, high, shape):

@@ -17,7 +17,20 @@ from sgm.solve.controllers import NatsController
 from sgm.types import Example, Scalar
 
 MAX_STEPS = 4096
-FIRST_STEP = 0.3  # of the noise level: less than the scale on which the flow of any data can change
+
+
+class Course(eqx.Module):
+    """The choices of a solve that its tolerance leaves open. Solves of different courses share no steps.
+
+    Arguments:
+        first_step, largest_step: of the noise level, whose flow changes its course within about one, for any data. A
+            step over several could see nothing of a direction that is wide or narrow.
+        stretch: how many times as wide the reference is as that whose flow diverges as the model's at the start.
+    """
+
+    first_step: float = eqx.field(static=True, default=0.3)
+    largest_step: float = eqx.field(static=True, default=1.65)
+    stretch: float = eqx.field(static=True, default=1.0)
 
 
 class Reference(eqx.Module):
@@ -47,6 +60,7 @@ class FlowAndDivergence(eqx.Module):
     cond: Condition | None
     trace: AbstractTrace
     to_data: bool = eqx.field(static=True)
+    course: Course = Course()
 
     @property
     def sign(self) -> int:
@@ -91,10 +105,12 @@ class FlowAndDivergence(eqx.Module):
             solver,
             start,
             end,
-            self.sign * clock_of(first + towards * FIRST_STEP) - start,
+            self.sign * clock_of(first + towards * self.course.first_step) - start,
             (u / reference.scale(first), no_change),
             args=(drawn, reference),
-            stepsize_controller=NatsController(controller, self._total, reference.scale, self.sign),
+            stepsize_controller=NatsController(
+                controller, self._total, reference.scale, self.sign, self.course.largest_step
+            ),
             adjoint=adjoint,
             max_steps=MAX_STEPS,
             throw=False,
@@ -115,7 +131,7 @@ class FlowAndDivergence(eqx.Module):
         slope = jax.lax.stop_gradient(self._total(self.trace.estimates(products))) / u.size
         cos, sin = cos_of(level), sin_of(level)
         square = (cos * sin - slope * sin**2) / jnp.maximum(cos * sin + slope * cos**2, 1e-8 * cos * sin)
-        return Reference(jnp.sqrt(jnp.clip(square, 0, 1e8)))
+        return Reference(self.course.stretch * jnp.sqrt(jnp.clip(square, 0, 1e8)))
 
     def _total(self, estimates):
         return self.trace.combine(estimates)[0]

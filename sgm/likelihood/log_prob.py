@@ -3,6 +3,7 @@
 log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v from theta(t0) to theta(t1)
 """
 
+import dataclasses
 import math
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
@@ -18,7 +19,8 @@ from scipy import stats
 
 from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
-from sgm.likelihood.flow import FlowAndDivergence, evaluations
+from sgm.likelihood.flow import Course, FlowAndDivergence, evaluations
+from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
@@ -26,6 +28,8 @@ from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 
 TOLERANCE = 1e-4
+# Single precision leaves an error of this many units of the terms' last places (`tests/likelihood/test_widths.py`).
+_ROUNDING = 16
 
 
 @runtime_checkable
@@ -44,9 +48,10 @@ class LogProb(eqx.Module):
     - `latent`: x carried to t1 by the probability flow.
     - `nfe`: evaluations of the velocity and its divergence, of all solves.
     - `result`: `diffrax.RESULTS`, successful or the reason why not.
-    - `solver_error`: an estimate of the solver's error in nats; None unless `accuracy` was asked for.
-    - `accurate`: whether (stderr^2 + solver_error^2)^(1/2) is within the accuracy, which leaves out what the prior at
-      t1 is off by (see `prior_mismatch`); None unless one was asked for.
+    - `solver_error`: an estimate of the error of the solver and of rounding, in nats; None unless `accuracy` was asked
+      for.
+    - `converged`: whether (stderr^2 + solver_error^2)^(1/2) is within the accuracy; None unless one was asked for. It
+      says nothing of what the prior at t1 is off by (see `prior_mismatch`).
     """
 
     value: Float[Array, "*batch"]
@@ -56,7 +61,7 @@ class LogProb(eqx.Module):
     nfe: Int[Array, "*batch"]
     result: diffrax.RESULTS
     solver_error: Float[Array, "*batch"] | None = None
-    accurate: Bool[Array, "*batch"] | None = None
+    converged: Bool[Array, "*batch"] | None = None
 
     def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """The ends of the interval of Student's t around `value`, widened by the solver's error where it is known."""
@@ -116,6 +121,8 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     cond, cond_axis = flat_condition("log_prob", model, cond, batch)
     check_at_least("log_prob", "the number of examples", math.prod(batch))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    if prior is None and batch:
+        warn_of_mismatch("log_prob", sde, x.reshape(-1, *model.shape))
     prior = sde.prior if prior is None else prior
     sde, model = trace_floats((sde, model))
     n = math.prod(batch)
@@ -125,25 +132,25 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
 
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
 
-    def solve(trace, rows, keys, tolerance):
+    def solve(trace, rows, keys, tolerance=None, solver=solver, course=Course()):
         x_rows, cond_rows = jax.tree.map(lambda part: part[rows], (x, each_cond))
         each = x_rows, cond_rows, keys, tolerance
-        return _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh)
+        return _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh, course)
 
     if accuracy is None:
         controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
-        result = solve(trace, slice(None), keys, None)
+        result = solve(trace, slice(None), keys)
     else:
         check_accuracy(accuracy, controller, (sde, model, x, keys, cond))
-        result = to_accuracy(solve, trace, accuracy, keys, n, model.shape)
+        result = to_accuracy(solve, solver, trace, accuracy, keys, n, model.shape)
         if not full:
-            warn_of_missed("log_prob", result.accurate, accuracy)
+            warn_of_missed("log_prob", result.converged, accuracy)
     result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
     return result if full else result.value
 
 
 @eqx.filter_jit
-def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh):
+def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh, course):
     def of_batch(shared, each):
         sde, model, shared_cond, controller, prior = shared
 
@@ -151,8 +158,9 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
             x, cond, key, tolerance = each
             cond = shared_cond if cond is None else cond
             steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            flow = FlowAndDivergence(model, cond, trace, to_data=False)
-            return _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
+            flow = FlowAndDivergence(model, cond, trace, to_data=False, course=course)
+            result = _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
+            return dataclasses.replace(result, solver_error=None) if tolerance is None else result
 
         # Adaptive steps need the digits that TF32 matrix products would take.
         with jax.default_matmul_precision("highest"):
@@ -165,7 +173,8 @@ def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
     scale0, scale1 = (jnp.asarray(sde.rho(t), x.dtype) for t in (sde.t0, sde.t1))
     u1, (change, stderr, dof), solution = flow.solve(sde, x / scale0, key, solver, controller, adjoint)
     latent = scale1 * u1
-    value = prior.log_prob(latent) + x.size * (jnp.log(scale1) - jnp.log(scale0)) + change
+    terms = jnp.stack([prior.log_prob(latent), x.size * (jnp.log(scale1) - jnp.log(scale0)), change])
+    value = jnp.sum(terms)
     finished = solution.result == diffrax.RESULTS.successful
     return LogProb(
         value=jnp.where(finished, value, jnp.nan),
@@ -174,4 +183,5 @@ def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
         latent=latent,
         nfe=evaluations(solver, solution.stats["num_steps"]) + 1,  # One finds the reference.
         result=solution.result,
+        solver_error=_ROUNDING * jnp.finfo(x.dtype).eps * jnp.sum(jnp.abs(terms)),
     )

@@ -1,7 +1,11 @@
+import warnings
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_finite
+from sgm.checks import check_finite, is_traced
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of
 
@@ -20,3 +24,37 @@ def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[
     cos2 = cos_of(sde.level(sde.t1)) ** 2
     dim = entries.shape[1]
     return 0.5 * (cos2 * (jnp.sum(entries**2, axis=1) - dim) - dim * jnp.log1p(-cos2))
+
+
+LARGEST_MISMATCH = 0.05  # nats
+_FEWEST = 8  # Examples, below which nothing can be told of a density.
+
+
+def warn_of_mismatch(call: str, sde: AbstractSDE, x: Any, stacklevel: int = 3) -> None:
+    """Warn if what is left of the data at t1 is far from the prior: KL(p_t1 || prior) above `LARGEST_MISMATCH` nats.
+
+    The divergence is that of independent Gaussians with the mean and variance of each entry. Traced arrays, and fewer
+    than eight examples, pass.
+
+    Arguments:
+        call: the name of the call that was given the examples.
+        sde: the process.
+        x: clean examples along the first axis, as a model sees them.
+        stacklevel: whose line the warning names; 3 is the caller of the function that calls this one.
+    """
+    if is_traced((sde, x)) or len(x) < _FEWEST:
+        return
+    entries = np.asarray(x, np.float64).reshape(len(x), -1)
+    cos2 = float(cos_of(sde.level(sde.t1))) ** 2
+    variance = np.var(entries, axis=0, ddof=1)
+    # Less what few examples add to the square of a mean.
+    square = np.maximum(np.mean(entries, axis=0) ** 2 - variance / len(x), 0)
+    change = cos2 * (variance - 1)
+    mismatch = 0.5 * float(np.sum(cos2 * square + change - np.log1p(change)))
+    if mismatch > LARGEST_MISMATCH:
+        warnings.warn(
+            f"{call}: at t1 of {type(sde).__name__} the data are still about {mismatch:.2g} nats from the prior "
+            "N(0, rho^2), by which samples and log p are off; pass data of mean 0 and about unit scale, or a process "
+            "that ends in more noise, such as sgm.VP(sgm.sde.Cosine(ratio_max=1e4)) or a larger sigma_max.",
+            stacklevel=stacklevel,
+        )

@@ -17,6 +17,8 @@ from sgm.sde.level import angle_between, level_at, sin_of
 from sgm.solve.terms import AbstractEquation
 from sgm.types import Scalar
 
+_ORDER = 5  # Of the embedded error, by which a step that is refused for its length shrinks to that length.
+
 
 class _AbstractWrappedController(diffrax.AbstractAdaptiveStepSizeController):
     """A controller that is shown `seen` in the place of a step's states and error."""
@@ -88,13 +90,14 @@ class NatsController(_AbstractWrappedController):
     and where the error of z is at most atol + rtol |z| in the controller's norm. eps is the precision of u. The score
     is -(u + velocity / tan(theta)) in the middle of the step, with the velocity by the difference of its ends.
     `combine` makes the log-density's change of the estimates, `scale` is that of a level; the clock is `sign` times
-    `clock_of` of the level.
+    `clock_of` of the level. No step is longer than `largest_step` of the level.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController
     combine: Callable[[Array], Scalar]
     scale: Callable[[Scalar], Scalar]
     sign: int = eqx.field(static=True)
+    largest_step: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -102,16 +105,19 @@ class NatsController(_AbstractWrappedController):
         combine: Callable[[Array], Scalar],
         scale: Callable[[Scalar], Scalar],
         sign: int,
+        largest_step: float,
     ):
         self.controller, self.combine, self.scale, self.sign = controller, combine, scale, sign
+        self.largest_step = largest_step
 
     def with_controller(self, controller):
-        return NatsController(controller, self.combine, self.scale, self.sign)
+        return NatsController(controller, self.combine, self.scale, self.sign, self.largest_step)
 
     def seen(self, t0, t1, y0, y1, error):
         if len(y0) != 2:  # The state of an adjoint's own solve.
             return y0, y1, error
-        (z0, estimates0), (z1, estimates1), (error_z, error_estimates) = y0, y1, error
+        # Which step is taken has no derivative.
+        (z0, estimates0), (z1, estimates1), (error_z, error_estimates) = jax.lax.stop_gradient((y0, y1, error))
         level0, level1 = level_at(self.sign * t0), level_at(self.sign * t1)
         scale1 = self.scale(level1)
         u0, u1, error_u = self.scale(level0) * z0, scale1 * z1, scale1 * error_z
@@ -123,7 +129,9 @@ class NatsController(_AbstractWrappedController):
         # What single precision leaves of an error estimate is a share of what the step changes.
         change = jnp.abs(jnp.vdot(score, scale1 * (z1 - z0))) + jnp.abs(self.combine(estimates1 - estimates0))
         allowed = self.atol * max(1, u0.size / 1000) + 3 * jnp.finfo(u0.dtype).eps * change
+        # What is narrower than a step may show in none of its stages.
+        by_length = (jnp.abs(level1 - level0) / self.largest_step) ** _ORDER
         by_z = self.norm(error_z / (self.atol + self.rtol * jnp.maximum(jnp.abs(z0), jnp.abs(z1))))
         # One number, which the controller divides by atol again.
         zero = jnp.zeros_like(nats)
-        return zero, zero, self.atol * jnp.maximum(by_z, nats / allowed)
+        return zero, zero, self.atol * jnp.maximum(jnp.maximum(by_z, by_length), nats / allowed)

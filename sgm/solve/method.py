@@ -41,6 +41,14 @@ class AbstractMethod(eqx.Module):
     def check(self, sde: AbstractSDE) -> None:
         """Raise ValueError for a process that it cannot sample."""
 
+    def check_adjoint(self, adjoint: diffrax.AbstractAdjoint) -> None:
+        """Raise ValueError for a way to differentiate that it cannot take."""
+        if isinstance(adjoint, diffrax.BacksolveAdjoint):
+            raise ValueError(
+                f"sample: BacksolveAdjoint cannot take {type(self).__name__} backwards; pass "
+                "diffrax.RecursiveCheckpointAdjoint(), or method=sgm.ProbabilityFlow() with an adaptive controller."
+            )
+
     def levels(self, sde: AbstractSDE, saveat: diffrax.SaveAt | None = None) -> Float[Array, " levels"] | None:
         """The levels of its fixed steps, with those at which `saveat` looks among them; None if it is adaptive."""
         if not isinstance(self.stepping, FixedSteps):
@@ -113,7 +121,12 @@ class AbstractMethod(eqx.Module):
         assert isinstance(self.stepping, diffrax.AbstractStepSizeController)
         if not isinstance(self.stepping, diffrax.AbstractAdaptiveStepSizeController):
             return self.stepping
-        controller = NoiseController(self.stepping, equation)
+        # Which step is taken has no derivative; nor may it have one, for an adjoint that solves backwards.
+        stepping, frozen = (
+            jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, part)
+            for part in (self.stepping, equation)
+        )
+        controller = NoiseController(stepping, frozen)
         wanted = saved_levels(equation.sde, saveat)
         if not isinstance(equation, AbstractStochasticEquation) or not len(wanted):
             return controller

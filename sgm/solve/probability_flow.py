@@ -6,10 +6,18 @@ from sgm.solve.terms import UniversalFlow
 
 
 class ProbabilityFlow(AbstractMethod):
-    """Any Diffrax ODE solver on the probability flow in (u, theta): adaptive, or on fixed steps."""
+    """Any Diffrax ODE solver on the probability flow of u: adaptive, or on fixed steps.
+
+    An adaptive controller's `atol` is a share of the noise of the level, sin(theta), so that data of any width are
+    drawn as well; its `rtol` is a share of |u|, and is to be far smaller than the data are narrow.
+    """
 
     solver: diffrax.AbstractSolver = diffrax.Tsit5()
-    stepping: diffrax.AbstractStepSizeController | FixedSteps = diffrax.PIDController(rtol=1e-4, atol=1e-4)
+    stepping: diffrax.AbstractStepSizeController | FixedSteps = diffrax.PIDController(rtol=1e-7, atol=3e-3)
 
     def equation(self, sde, model, cond):
         return UniversalFlow(sde, model, cond)
+
+    def check_adjoint(self, adjoint):
+        if isinstance(self.stepping, FixedSteps):
+            super().check_adjoint(adjoint)

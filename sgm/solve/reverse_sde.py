@@ -6,11 +6,15 @@ from sgm.solve.terms import UniversalSDE
 
 
 class ReverseSDE(AbstractMethod):
-    """Any Diffrax SDE solver on the universal reverse SDE, whose noise is additive: adaptive, or on fixed steps."""
+    """Any Diffrax SDE solver on the universal reverse SDE, whose noise is additive: adaptive, or on fixed steps.
+
+    An adaptive controller's `atol` is a share of the noise of the level, sin(theta), so that data of any width are
+    drawn as well; its `rtol` is a share of |u|, and is to be far smaller than the data are narrow.
+    """
 
     solver: diffrax.AbstractSolver = diffrax.ShARK()
     stepping: diffrax.AbstractStepSizeController | FixedSteps = diffrax.PIDController(
-        rtol=3e-2, atol=3e-2, pcoeff=0.1, icoeff=0.3
+        rtol=1e-7, atol=0.1, pcoeff=0.1, icoeff=0.3
     )
 
     def __check_init__(self):

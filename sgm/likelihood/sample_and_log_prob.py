@@ -1,0 +1,142 @@
+"""Draws of the probability flow with their log-densities, by one solve."""
+
+import math
+import operator
+from typing import Literal, SupportsIndex, overload
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.checks import check_at_least, check_finite, trace_floats
+from sgm.likelihood.flow import FlowAndDivergence, evaluations
+from sgm.likelihood.log_prob import TOLERANCE, LogProb
+from sgm.likelihood.trace import AbstractTrace, Hutchinson
+from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.model.condition import Condition, flat_condition
+from sgm.parallel import in_groups, mesh_for, replicate, spread
+from sgm.sde.base import AbstractSDE
+
+
+@overload
+def sample_and_log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[False] = False,
+    mesh: Mesh | None = None,
+) -> tuple[Array, Array]: ...
+@overload
+def sample_and_log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[True],
+    mesh: Mesh | None = None,
+) -> tuple[Array, LogProb]: ...
+def sample_and_log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: bool = False,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, "..."], Float[Array, "..."] | LogProb]:
+    """Draw examples by the probability flow, with log p of each.
+
+    Arguments:
+        sde, model: the process and the model.
+        key: each example has one of its own, as in `sgm.sample`: the same key starts from the same noise.
+        n: how many; None for one example without a batch axis.
+        cond: one condition for all examples, or one each.
+        trace, solver, controller, adjoint: as those of `sgm.log_prob`.
+        full: return a `LogProb` in the place of log p.
+        mesh: devices over which the examples are spread, by default all of this process's.
+
+    Returns:
+        x at t0, of shape (n, *model.shape), which is not denoised; and log p(x at t0) in nats, of shape (n,), nan where
+        the solve did not finish.
+
+    Raises:
+        ValueError: for n < 1, a condition of another batch, or random probes of a shape that they do not fit.
+
+    Example:
+        >>> x, log_p = sgm.sample_and_log_prob(sgm.VP(), model, jax.random.key(0), 64, trace=sgm.Exact())
+    """
+    count = None if n is None else operator.index(n)
+    check_at_least("sample_and_log_prob", "n", 1 if count is None else count)
+    check_pure_noise("sample_and_log_prob", sde, model)
+    trace.check(key, model.shape)
+    batch = () if count is None else (count,)
+    cond, cond_axis = flat_condition("sample_and_log_prob", model, cond, batch)
+    check_finite("sample_and_log_prob", cond, "cond")
+    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
+    sde, model = trace_floats((sde, model))
+    keys = key[None] if count is None else jr.split(key, count)
+    mesh = mesh_for("sample_and_log_prob", (sde, model, keys, cond), mesh)
+    sde, model, keys, cond = replicate((sde, model, keys, cond), mesh)
+    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
+    shared = sde, model, shared_cond, controller
+    x, result = _draw(shared, (keys, each_cond), trace, solver, adjoint, mesh)
+    x, result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), (x, result))
+    return x, (result if full else result.value)
+
+
+@eqx.filter_jit
+def _draw(shared, each, trace, solver, adjoint, mesh):
+    def of_batch(shared, each):
+        sde, model, shared_cond, controller = shared
+
+        def of_one(each):
+            key, cond = each
+            key_prior, key_trace = jr.split(key)
+            flow = FlowAndDivergence(model, shared_cond if cond is None else cond, trace, to_data=True)
+            x1 = sde.prior.sample(key_prior, model.shape)
+            return _draw_one(sde, flow, x1, key_trace, solver, controller, adjoint)
+
+        # Adaptive steps need the digits that TF32 matrix products would take.
+        with jax.default_matmul_precision("highest"):
+            return in_groups(of_one, each, trace.examples(model.shape))
+
+    return spread(of_batch, shared, each, mesh)
+
+
+def _draw_one(sde, flow, x1, key, solver, controller, adjoint):
+    scale0, scale1 = (jnp.asarray(sde.rho(t), x1.dtype) for t in (sde.t0, sde.t1))
+    u0, (change, stderr, dof), solution = flow.solve(sde, x1 / scale1, key, solver, controller, adjoint)
+    value = sde.prior.log_prob(x1) + math.prod(x1.shape) * (jnp.log(scale1) - jnp.log(scale0)) - change
+    finished = solution.result == diffrax.RESULTS.successful
+    result = LogProb(
+        value=jnp.where(finished, value, jnp.nan),
+        stderr=jnp.where(finished, stderr, jnp.nan),
+        dof=dof,
+        latent=x1,
+        nfe=evaluations(solver, solution.stats["num_steps"]),
+        result=solution.result,
+    )
+    return scale0 * u0, result
