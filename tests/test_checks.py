@@ -5,6 +5,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 
 import sgm
@@ -57,3 +58,14 @@ def test_the_warning_is_of_the_line_that_called():
     program = "from sgm.checks import warn_of_scale\ndef entry(x):\n    warn_of_scale('entry', x)\nentry([1e6, -1e6])\n"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "<string>:4: UserWarning: entry: x has the root mean square 1e+06" in result.stderr
+
+
+def test_data_far_from_the_prior_are_told():
+    x = 127 + 60 * np.random.default_rng(0).standard_normal((16, 4), np.float32)
+    model = sgm.model.Gaussian(jnp.zeros(4), jnp.diag(jnp.arange(1.0, 5.0)))
+    with pytest.warns(UserWarning, match=r"log_prob: at t1 of VP the data are still about .* nats from the prior"):
+        sgm.log_prob(sgm.VP(), model, x, trace=sgm.Exact())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sgm.log_prob(sgm.VP(), model, x / 127 - 1, trace=sgm.Exact())
+        sgm.log_prob(sgm.VP(sgm.sde.Cosine(ratio_max=1e6)), model, x, trace=sgm.Exact())

@@ -1,7 +1,5 @@
 """Draws and their log-densities by one solve, beside exact densities and `log_prob` of the same draws."""
 
-import warnings
-
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -57,4 +55,3 @@ def test_the_gradient_goes_through_both():
 def test_no_draws_are_refused():
     with pytest.raises(ValueError, match="sample_and_log_prob: n = 0; pass n >= 1"):
         sgm.sample_and_log_prob(sgm.VP(), gaussian(2), jr.key(0), 0)
-

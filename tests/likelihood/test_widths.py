@@ -1,111 +1,24 @@
-"""log_prob of Gaussians of any width is exact to its stated error at the default options, whatever the process.
+"""log_prob of Gaussians of any width is exact to its stated error at the default options, whatever the process."""
 
-Examples are normal and independent in their entries, so that the model, its trace and its density cost nothing; the
-prior is the exact one, by the density of the latent in float64.
-"""
-
-import jax.numpy as jnp
 import numpy as np
 import pytest
-
-import sgm
-from sgm.likelihood import AbstractTrace
-from sgm.model import AbstractModel, Estimate
-from sgm.sde import Cosine, DiscreteChain, cos_of, linear_betas, sin_of
-
-PROCESSES = {
-    "VP": sgm.VP(),
-    "SubVP": sgm.SubVP(),
-    "VE": sgm.VE(),
-    "Rectified": sgm.Rectified(),
-    "chain": DiscreteChain(linear_betas(1000)),
-    "pure noise": sgm.VP(Cosine(ratio_max=np.inf)),
-}
-WIDTHS = (1e-4, 1e-3, 2.3e-3, 1e-2, 0.1, 0.5, 1.0, 10.0)
-DEVIATIONS = (0, 1, 3, 6)
-
-
-def scales(dim):
-    """Standard deviations of the entries, (cases, dim): of one width, and mixed."""
-    share = np.linspace(0, 1, dim)
-    mixed = [
-        np.geomspace(1e-4, 10, dim),
-        np.where(share < 0.5, 1e-3, 1.0),
-        np.where(share == 0, 1e-4, 1.0),
-        np.where(share == 0, 10.0, 1e-3),
-        np.exp(np.random.default_rng(1).uniform(np.log(1e-3), 0, dim)),
-    ]
-    return np.stack([np.full(dim, width) for width in WIDTHS] + mixed).astype(np.float32)
-
-
-class Independent(AbstractModel):
-    """N(0, diag(cond.params^2))."""
-
-    shape: tuple[int, ...]
-
-    def predict(self, level, u, cond=None, key=None):
-        cos, sin, variance = cos_of(level), sin_of(level), cond.params**2
-        residual = u / (cos**2 * variance + sin**2)
-        return Estimate(cos * variance * residual, sin * residual, cos * sin * (1 - variance) * residual)
-
-
-class Sum(AbstractTrace):
-    """The trace of a diagonal Jacobian, exactly, by one product."""
-
-    chunk: int | None = None
-
-    def check(self, key, shape):
-        pass
-
-    def products(self, shape):
-        return 1
-
-    def draw(self, key, x):
-        return None
-
-    def probe(self, drawn, index, x):
-        return jnp.ones_like(x)
-
-    def estimates(self, products):
-        return products
-
-    def combine(self, estimates):
-        return estimates[0], jnp.zeros_like(estimates[0]), jnp.full_like(estimates[0], jnp.inf)
-
-
-class Nothing:
-    """A density of one, for another to be put in its place."""
-
-    def log_prob(self, x):
-        return jnp.zeros((), x.dtype)
-
-
-def normal(x, variance):
-    """The two parts that its logarithm is less than 0 by, in float64."""
-    return 0.5 * np.sum(x**2 / variance, axis=-1), 0.5 * np.sum(np.log(2 * np.pi * variance), axis=-1)
-
-
-def errors(sde, dim):
-    """Of log_prob, (deviations, cases), and the two parts of log p."""
-    std = np.tile(scales(dim), (len(DEVIATIONS), 1, 1))
-    at_start, at_end = (
-        float(sde.alpha(t)) ** 2 * np.float64(std) ** 2 + float(sde.sigma(t)) ** 2 for t in (sde.t0, sde.t1)
-    )
-    deviations = np.random.default_rng(0).standard_normal(std.shape[1:]) * np.reshape(DEVIATIONS, (-1, 1, 1))
-    x = np.asarray(np.sqrt(at_start) * deviations, np.float32)
-    cond, model = sgm.Condition(params=std), Independent((dim,))
-    result = sgm.log_prob(sde, model, x, cond=cond, trace=Sum(), prior=Nothing(), full=True)
-    quadratic, log_volume = normal(np.float64(x), at_start)
-    value = np.float64(result.value) - sum(normal(np.float64(result.latent), at_end))
-    return np.abs(value + quadratic + log_volume), quadratic, log_volume
+from widths import PROCESSES, certificates, errors
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("dim", [2, 64, 3072])
 def test_errors_are_those_of_rounding(process, dim):
-    error, quadratic, log_volume = errors(PROCESSES[process], dim)
+    error, quadratic, log_volume, _ = errors(PROCESSES[process], dim)
     # Both parts of log p = -quadratic - log_volume are summed in float32, over as many as a hundred steps.
     rounding = 16 * np.finfo(np.float32).eps * (quadratic + np.abs(log_volume))
     assert np.all(error <= max(1e-3, 1e-6 * dim) + rounding)
     if dim < 1000:
         assert np.all(error[:3] <= 1e-3)  # up to three deviations
+
+
+@pytest.mark.parametrize("process", ["VP", "VE"])
+@pytest.mark.parametrize("kind", ["isotropic", "mixed", "one"])
+def test_no_certificate_is_false(process, kind):
+    error, converged, _ = certificates(PROCESSES[process], 8, kind, accuracy=0.01, n=128, seed=0)
+    assert np.all(error[converged] <= 0.01)
+    assert np.mean(converged) > 0.97
