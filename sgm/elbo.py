@@ -5,7 +5,7 @@ log p(x_0) >= E_q[log p(x_0 | x_1)] - sum over k = 2 ... N of KL(q(x_(k-1) | x_k
 """
 
 import math
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import equinox as eqx
 import jax
@@ -46,10 +46,51 @@ class ELBO(eqx.Module):
 
 
 @overload
-def elbo(chain, model, x, key, *, full: Literal[True], **options: Any) -> ELBO: ...
+def elbo(
+    chain: DiscreteChain,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    variance: AbstractVariance = FixedSmall(),
+    reconstruction: AbstractReconstruction = Flat(),
+    steps: int | None = None,
+    draws: int = 2,
+    full: Literal[False] = False,
+    mesh: Mesh | None = None,
+) -> Array: ...
 @overload
-def elbo(chain, model, x, key, *, full: Literal[False] = False, **options: Any) -> Array: ...
-def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
+def elbo(
+    chain: DiscreteChain,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    variance: AbstractVariance = FixedSmall(),
+    reconstruction: AbstractReconstruction = Flat(),
+    steps: int | None = None,
+    draws: int = 2,
+    full: Literal[True],
+    mesh: Mesh | None = None,
+) -> ELBO: ...
+@overload
+def elbo(
+    chain: DiscreteChain,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    variance: AbstractVariance = FixedSmall(),
+    reconstruction: AbstractReconstruction = Flat(),
+    steps: int | None = None,
+    draws: int = 2,
+    full: bool,
+    mesh: Mesh | None = None,
+) -> Array | ELBO: ...
+def elbo(
     chain: DiscreteChain,
     model: AbstractModel,
     x: Float[Array | np.ndarray, "..."],

@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import diffrax
 import equinox as eqx
@@ -24,6 +24,51 @@ from sgm.solve.saving import check_saveat, saves_steps, trimmed
 _GROUP = 2**20  # Entries of the examples that are drawn together, where no batch_size is given.
 
 
+@overload
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Array: ...
+@overload
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: diffrax.SaveAt,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Any: ...
+@overload
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: diffrax.SaveAt | None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Any: ...
 def sample(
     sde: AbstractSDE,
     model: AbstractModel,

@@ -4,7 +4,7 @@ log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v f
 """
 
 import math
-from typing import Any, Literal, Protocol, overload, runtime_checkable
+from typing import Literal, Protocol, overload, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -67,10 +67,57 @@ class LogProb(eqx.Module):
 
 
 @overload
-def log_prob(sde, model, x, key=None, *, full: Literal[True], **options: Any) -> LogProb: ...
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[False] = False,
+    mesh: Mesh | None = None,
+) -> Array: ...
 @overload
-def log_prob(sde, model, x, key=None, *, full: Literal[False] = False, **options: Any) -> Array: ...
-def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[True],
+    mesh: Mesh | None = None,
+) -> LogProb: ...
+@overload
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: bool,
+    mesh: Mesh | None = None,
+) -> Array | LogProb: ...
+def log_prob(
     sde: AbstractSDE,
     model: AbstractModel,
     x: Float[Array | np.ndarray, "..."],
