@@ -12,8 +12,8 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from sgm.checks import check_at_least, check_finite, is_traced, trace_floats
-from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.checks import check_at_least, check_finite, check_instance, is_traced, trace_floats
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -100,6 +100,11 @@ def sample(
     another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
     raises as well.
     """
+    check_process_and_model("sample", sde, model)
+    check_instance("sample", "method", method, AbstractMethod, "sgm.DDIM(steps=50)")
+    check_instance("sample", "saveat", saveat, diffrax.SaveAt | None, "diffrax.SaveAt(t0=True)")
+    check_instance("sample", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
+    check_instance("sample", "progress", progress, diffrax.AbstractProgressMeter | None, "diffrax.TqdmProgressMeter()")
     count = None if n is None else operator.index(n)
     if count is not None:
         check_at_least("sample", "n", count)

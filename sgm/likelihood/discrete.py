@@ -16,12 +16,12 @@ from jax.scipy.stats import norm
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_array, check_at_least, check_instance
 from sgm.likelihood.accuracy import warn_of_missed
 from sgm.likelihood.dequantise import check_levels, dequantise
 from sgm.likelihood.log_prob import Density, LogProb, log_prob
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
@@ -186,7 +186,13 @@ def discrete_log_prob(
 
     Raises ValueError for levels that are no integers from 0 to count - 1.
     """
-    check_at_least("discrete_log_prob", "samples", samples)
+    call = "discrete_log_prob"
+    check_process_and_model(call, sde, model)
+    check_array(call, "levels", levels)
+    check_instance(
+        call, "dequantisation", dequantisation, AbstractDequantisation, "sgm.likelihood.UniformDequantisation()"
+    )
+    check_at_least(call, "samples", samples)
     if key is None:
         raise ValueError("discrete_log_prob: key is None, but dequantisation is random; pass key=jax.random.key(seed).")
     levels = _check_levels(levels, count, low, high, model.shape)

@@ -16,11 +16,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import stats
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats
+from sgm.checks import (
+    check_at_least,
+    check_concrete,
+    check_examples,
+    check_finite,
+    check_instance,
+    check_precision,
+    trace_floats,
+)
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
-from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -60,6 +68,7 @@ class LogProb(eqx.Module):
 
     def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """The ends of the interval of Student's t around `value`, widened by the solver's error where it is known."""
+        check_concrete("interval", confidence=confidence)
         reach = stats.t.ppf(0.5 + confidence / 2, np.asarray(self.dof)) * np.asarray(self.stderr)
         if self.solver_error is not None:
             reach = reach + np.asarray(self.solver_error)
@@ -154,6 +163,13 @@ def log_prob(
     and for a missing key.
     Source: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """
+    check_process_and_model("log_prob", sde, model)
+    check_instance("log_prob", "trace", trace, AbstractTrace, "sgm.Exact() or sgm.Hutchinson(count=4)")
+    check_instance("log_prob", "solver", solver, diffrax.AbstractERK, "diffrax.Dopri5()")
+    kind = diffrax.AbstractAdaptiveStepSizeController | None
+    check_instance("log_prob", "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
+    check_instance("log_prob", "prior", prior, Density | None, "sde.prior")
+    check_instance("log_prob", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
     batch = check_examples("log_prob", x, model.shape)
     check_precision("log_prob", x)
     check_finite("log_prob", x)
