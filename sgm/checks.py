@@ -9,8 +9,26 @@ import numpy as np
 from jax.core import Tracer
 
 
+def check_instance(call: str, name: str, value: Any, kind: Any, example: str) -> None:
+    """Raise TypeError unless `value` is an instance of `kind`, of which the expression `example` is one."""
+    if isinstance(value, type):
+        raise TypeError(f"{call}: {name} is the class {value.__name__}; pass an instance such as {example}.")
+    if not isinstance(value, kind):
+        plain = value is None or isinstance(value, str | bool | int | float)
+        is_what = f"= {value!r}" if plain else f"is a {type(value).__name__}"
+        raise TypeError(f"{call}: {name} {is_what}; pass an instance such as {example}.")
+
+
+def check_array(call: str, name: str, value: Any) -> None:
+    """Raise TypeError for what is no array of JAX or NumPy, such as a list or a table of pandas."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        remedy = f"{name}.to_numpy()" if hasattr(value, "to_numpy") else f"jnp.asarray({name})"
+        raise TypeError(f"{call}: {name} is a {type(value).__name__}; pass an array, such as {remedy}.")
+
+
 def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The batch axes of `x`, whose trailing axes must be the model's `shape`, of floating-point entries."""
+    check_array(call, "x", x)
     batch = x.shape[: max(0, x.ndim - len(shape))]
     if x.shape != batch + shape:
         raise ValueError(
@@ -71,6 +89,16 @@ def check_precision(call: str, x) -> None:
 def is_traced(tree) -> bool:
     """Whether a leaf of the tree is traced, so that its value cannot be looked at."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_concrete(call: str, **numbers: Any) -> None:
+    """Raise for traced numbers where values are needed to build what is computed."""
+    for name, number in numbers.items():
+        if is_traced(number):
+            raise ValueError(
+                f"{call}: {name} is traced by jax.jit, jax.grad or jax.vmap, but its value is needed here; pass a "
+                "plain number."
+            )
 
 
 def check_time(call: str, sde, t) -> None:

@@ -5,7 +5,7 @@ log p(x_0) >= E_q[log p(x_0 | x_1)] - sum over k = 2 ... N of KL(q(x_(k-1) | x_k
 """
 
 import math
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import equinox as eqx
 import jax
@@ -15,10 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_precision
+from sgm.checks import check_at_least, check_examples, check_finite, check_instance, check_precision
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prior_mismatch import prior_mismatch
-from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
 from sgm.parallel import mesh_for, replicate, spread
@@ -46,10 +46,51 @@ class ELBO(eqx.Module):
 
 
 @overload
-def elbo(chain, model, x, key, *, full: Literal[True], **options: Any) -> ELBO: ...
+def elbo(
+    chain: DiscreteChain,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    variance: AbstractVariance = FixedSmall(),
+    reconstruction: AbstractReconstruction = Flat(),
+    steps: int | None = None,
+    draws: int = 2,
+    full: Literal[False] = False,
+    mesh: Mesh | None = None,
+) -> Array: ...
 @overload
-def elbo(chain, model, x, key, *, full: Literal[False] = False, **options: Any) -> Array: ...
-def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
+def elbo(
+    chain: DiscreteChain,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    variance: AbstractVariance = FixedSmall(),
+    reconstruction: AbstractReconstruction = Flat(),
+    steps: int | None = None,
+    draws: int = 2,
+    full: Literal[True],
+    mesh: Mesh | None = None,
+) -> ELBO: ...
+@overload
+def elbo(
+    chain: DiscreteChain,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    cond: Condition | None = None,
+    variance: AbstractVariance = FixedSmall(),
+    reconstruction: AbstractReconstruction = Flat(),
+    steps: int | None = None,
+    draws: int = 2,
+    full: bool,
+    mesh: Mesh | None = None,
+) -> Array | ELBO: ...
+def elbo(
     chain: DiscreteChain,
     model: AbstractModel,
     x: Float[Array | np.ndarray, "..."],
@@ -77,6 +118,9 @@ def elbo(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave 
     model's.
     Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4); Ho et al. 2020 (arXiv:2006.11239, eq. 5).
     """
+    check_process_and_model("elbo", chain, model)
+    check_instance("elbo", "variance", variance, AbstractVariance, "sgm.model.FixedLarge()")
+    check_instance("elbo", "reconstruction", reconstruction, AbstractReconstruction, "sgm.likelihood.Flat()")
     if not isinstance(chain, DiscreteChain):
         raise ValueError(
             f"elbo: the process is a {type(chain).__name__}; pass a DiscreteChain, for a continuous process "

@@ -84,8 +84,8 @@ def evaluate(
             result = log_prob(sde, model, jnp.asarray(x), batch_key, cond=cond, full=True, **options)
             nfe = result.nfe
         else:
-            how = {"count": data.levels, "dequantisation": dequantisation, "samples": samples, "full": True}
-            result = discrete_log_prob(sde, model, x, batch_key, cond=cond, **how, **options)
+            how = {"count": data.levels, "dequantisation": dequantisation, "samples": samples, **options}
+            result = discrete_log_prob(sde, model, x, batch_key, cond=cond, full=True, **how)
             nfe = jnp.sum(result.draws.nfe, axis=0)
         new = slice(start - first, None)
         converged = jnp.isfinite(result.value) if result.converged is None else result.converged

@@ -16,11 +16,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from sgm.checks import check_at_least, check_examples, is_traced
-from sgm.model.base import AbstractModel
+from sgm.checks import check_at_least, check_examples, check_instance, is_traced
+from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.condition import Condition, flat_condition
 from sgm.objective import AbstractObjective, Bound, Hybrid, Squared
 from sgm.sde.base import AbstractSDE
@@ -159,7 +160,7 @@ class Perturbed(eqx.Module):
 def score_matching_loss(
     sde: AbstractSDE,
     model: AbstractModel,
-    x: Float[Array, "..."],
+    x: Float[Array | np.ndarray, "..."],
     key: PRNGKeyArray,
     *,
     cond: Condition | None = None,
@@ -174,6 +175,7 @@ def score_matching_loss(
     by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
     Each condition is dropped with probability `condition_dropout`, for a network built with a null.
     """
+    check_process_and_model("score_matching_loss", sde, model)
     check_loss(sde, weighting, times, objective)
     perturbed = perturb(
         sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
@@ -184,7 +186,11 @@ def score_matching_loss(
 def check_loss(
     sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
 ) -> None:
-    """Raise ValueError for times of a chain on another process, and for the bound of a chain under another loss."""
+    """Raise unless these make a loss: the bound of a chain, and its steps, are of that chain alone."""
+    call = "score_matching_loss"
+    check_instance(call, "weighting", weighting, AbstractWeighting, "sgm.loss.KarrasWeighting()")
+    check_instance(call, "times", times, AbstractTimeSampling, "sgm.loss.UniformLogSNR()")
+    check_instance(call, "objective", objective, AbstractObjective, "sgm.loss.Squared()")
     names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
     if isinstance(times, ChainSteps) and not isinstance(sde, DiscreteChain):
         raise ValueError(f"ChainSteps: they are a chain's own, but the loss is of {names}; pass a DiscreteChain.")
@@ -202,7 +208,7 @@ def check_loss(
 def perturb(
     sde: AbstractSDE,
     model: AbstractModel,
-    x: Float[Array, "..."],
+    x: Float[Array | np.ndarray, "..."],
     key: PRNGKeyArray,
     *,
     cond: Condition | None,
@@ -215,7 +221,7 @@ def perturb(
     if not is_traced(condition_dropout) and not 0 <= condition_dropout < 1:
         raise ValueError(f"score_matching_loss: condition_dropout = {condition_dropout}; pass 0 <= it < 1.")
     cond, cond_axis = flat_condition("score_matching_loss", model, cond, batch)
-    n = math.prod(batch)
+    n, x = math.prod(batch), jnp.asarray(x)
     check_at_least("score_matching_loss", "the number of examples", n)
     key_time, key_noise, key_drop, key_model = jr.split(key, 4)
     strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1

@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import diffrax
 import equinox as eqx
@@ -12,8 +12,8 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from sgm.checks import check_at_least, check_finite, is_traced, trace_floats
-from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.checks import check_at_least, check_finite, check_instance, is_traced, trace_floats
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -24,6 +24,51 @@ from sgm.solve.saving import check_saveat, saves_steps, trimmed
 _GROUP = 2**20  # Entries of the examples that are drawn together, where no batch_size is given.
 
 
+@overload
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Array: ...
+@overload
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: diffrax.SaveAt,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Any: ...
+@overload
+def sample(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractMethod = EulerMaruyama(),
+    saveat: diffrax.SaveAt | None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    progress: diffrax.AbstractProgressMeter | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Any: ...
 def sample(
     sde: AbstractSDE,
     model: AbstractModel,
@@ -56,6 +101,11 @@ def sample(
     another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
     raises as well.
     """
+    check_process_and_model("sample", sde, model)
+    check_instance("sample", "method", method, AbstractMethod, "sgm.DDIM(steps=50)")
+    check_instance("sample", "saveat", saveat, diffrax.SaveAt | None, "diffrax.SaveAt(t0=True)")
+    check_instance("sample", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
+    check_instance("sample", "progress", progress, diffrax.AbstractProgressMeter | None, "diffrax.TqdmProgressMeter()")
     count = None if n is None else operator.index(n)
     if count is not None:
         check_at_least("sample", "n", count)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import warnings
@@ -6,10 +7,14 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pandas
 import pytest
 
 import sgm
 from sgm.checks import warn_of_scale
+from sgm.likelihood import Flat, discrete_log_prob, reconstruction
+from sgm.nn import MLP, ConvDense, DiT, UNet
+from sgm.solve import PosteriorAncestral
 
 NORMAL = jr.normal(jr.key(0), (64, 4))
 
@@ -51,6 +56,105 @@ def test_traced_data_pass():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         jax.jit(lambda x: warn_of_scale("call", x))(1e6 * NORMAL)
+
+
+CHAIN, GAUSSIAN, KEY = sgm.DiscreteChain(np.full(4, 0.1)), sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2)), jr.key(0)
+VP, X, LEVELS = sgm.VP(), jnp.ones((3, 2)), jnp.zeros((3, 2), int)
+LOSS, TABLE = sgm.score_matching_loss, pandas.DataFrame({"a": [0.0, 1.0], "b": [2.0, 3.0]})
+# Every message is a plain sentence: the call, what is wrong with its value, and the remedy.
+WRONG = [
+    (lambda: sgm.sample(VP, GAUSSIAN, KEY, method="ddim"), r"sample: method = 'ddim'; pass .* such as sgm.DDIM\("),
+    (
+        lambda: sgm.sample(VP, GAUSSIAN, KEY, method=sgm.DDIM),
+        r"sample: method is the class DDIM; pass an instance such",
+    ),
+    (
+        lambda: sgm.sample(GAUSSIAN, VP, KEY),
+        "sample: the first .* model Gaussian .* process VP; pass the process first",
+    ),
+    (lambda: sgm.sample(sgm.VP, GAUSSIAN, KEY), r"sample: sde is the class VP; pass an instance such as sgm.VP\(\)"),
+    (lambda: sgm.sample(VP, lambda x: x, KEY), r"sample: model is a function; pass .* such as sgm.ScoreModel\(network"),
+    (lambda: sgm.sample(VP, GAUSSIAN, KEY, saveat=[0.5]), r"sample: saveat is a list; .* diffrax.SaveAt\(t0=True\)"),
+    (lambda: sgm.sample(VP, GAUSSIAN, KEY, adjoint="direct"), r"sample: adjoint = 'direct'; .* diffrax.DirectAdjoint"),
+    (lambda: sgm.sample(VP, GAUSSIAN, KEY, progress=True), "sample: progress = True; .* diffrax.TqdmProgressMeter"),
+    (
+        lambda: sgm.log_prob(VP, GAUSSIAN, X, KEY, trace="exact"),
+        r"log_prob: trace = 'exact'; pass .* such as sgm.Exact",
+    ),
+    (
+        lambda: sgm.log_prob(VP, GAUSSIAN, X, KEY, trace=sgm.Exact),
+        "log_prob: trace is the class Exact; pass an instance",
+    ),
+    (lambda: sgm.log_prob(VP, GAUSSIAN, X, KEY, solver="rk4"), r"log_prob: solver = 'rk4'; .* diffrax.Dopri5\(\)"),
+    (lambda: sgm.log_prob(VP, GAUSSIAN, X, KEY, controller=1e-5), r"log_prob: controller = 1e-05; .* diffrax.PIDCont"),
+    (lambda: sgm.log_prob(VP, GAUSSIAN, X, KEY, prior=1), r"log_prob: prior = 1; pass an instance such as sde.prior"),
+    (lambda: sgm.log_prob(VP, GAUSSIAN, X, KEY, adjoint=1), r"log_prob: adjoint = 1; .* diffrax.DirectAdjoint\(\)"),
+    (lambda: sgm.log_prob(GAUSSIAN, VP, X, KEY), "log_prob: the first .* model Gaussian .*; pass the process first"),
+    (lambda: sgm.log_prob(VP, GAUSSIAN, [[0.0, 1.0]], KEY), r"log_prob: x is a list; .* such as jnp.asarray\(x\)"),
+    (
+        lambda: sgm.log_prob(VP, GAUSSIAN, TABLE, KEY),
+        r"log_prob: x is a DataFrame; pass an array, such as x.to_numpy\(\)",
+    ),
+    (lambda: discrete_log_prob(VP, GAUSSIAN, [[0, 1]], KEY), r"discrete_log_prob: levels is a list; pass an array"),
+    (lambda: discrete_log_prob(GAUSSIAN, VP, LEVELS, KEY), "discrete_log_prob: the first .*; pass the process first"),
+    (
+        lambda: discrete_log_prob(VP, GAUSSIAN, LEVELS, KEY, dequantisation="uniform"),
+        "dequantisation = 'uniform'; pass",
+    ),
+    (lambda: discrete_log_prob(VP, GAUSSIAN, LEVELS, KEY, trace="exact"), "trace = 'exact'; pass an instance such as"),
+    (lambda: sgm.elbo(GAUSSIAN, CHAIN, X, KEY), "elbo: the first .* model Gaussian .* DiscreteChain; pass the process"),
+    (lambda: sgm.elbo(CHAIN, GAUSSIAN, [0.0, 1.0], KEY), "elbo: x is a list; pass an array"),
+    (lambda: sgm.elbo(CHAIN, GAUSSIAN, X, KEY, variance="large"), "elbo: variance = 'large'; .* sgm.model.FixedLarge"),
+    (lambda: sgm.elbo(CHAIN, GAUSSIAN, X, KEY, reconstruction=Flat), "elbo: reconstruction is the class Flat; pass an"),
+    (lambda: reconstruction(GAUSSIAN, VP, X, X), "reconstruction: the first .*; pass the process first"),
+    (lambda: reconstruction(VP, GAUSSIAN, [[0.0, 0.0]], X), "reconstruction: x0 is a list; pass an array"),
+    (lambda: sgm.prior_mismatch(GAUSSIAN, X), r"prior_mismatch: sde is a Gaussian; pass an instance such as sgm.VP"),
+    (lambda: sgm.prior_mismatch(VP, [[0.0, 0.0]]), "prior_mismatch: x0 is a list; pass an array"),
+    (lambda: LOSS(GAUSSIAN, VP, X, KEY), "score_matching_loss: the first .*; pass the process first, then the model"),
+    (lambda: LOSS(VP, GAUSSIAN, TABLE, KEY), "score_matching_loss: x is a DataFrame; pass an array"),
+    (lambda: LOSS(VP, GAUSSIAN, X, KEY, weighting="Karras"), "weighting = 'Karras'; pass .* sgm.loss.KarrasWeighting"),
+    (
+        lambda: LOSS(VP, GAUSSIAN, X, KEY, times=sgm.loss.UniformTime),
+        "times is the class UniformTime; pass an instance",
+    ),
+    (lambda: LOSS(VP, GAUSSIAN, X, KEY, objective="huber"), r"objective = 'huber'; pass .* sgm.loss.Squared\(\)"),
+    (lambda: GAUSSIAN.score(0.5, VP, X[0]), r"score: sde = 0.5; pass an instance such as sgm.VP\(\)"),
+    (lambda: sgm.DDIM(grid="karras"), r"DDIM: grid = 'karras'; pass an instance such as sgm.solve.LogSNRGrid\(\)"),
+    (lambda: sgm.EulerMaruyama(grid=sgm.solve.KarrasGrid), "EulerMaruyama: grid is the class KarrasGrid; pass an ins"),
+    (lambda: sgm.solve.FixedSteps(10, "theta"), "FixedSteps: grid = 'theta'; pass an instance such as"),
+    (lambda: sgm.Ancestral(variance="large"), r"Ancestral: variance = 'large'; pass .* sgm.model.FixedLarge\(\)"),
+    (lambda: sgm.ProbabilityFlow(solver="heun"), r"ProbabilityFlow: solver = 'heun'; pass .* diffrax.Heun\(\)"),
+    (
+        lambda: sgm.ProbabilityFlow(stepping=100),
+        r"ProbabilityFlow: stepping = 100; pass .* sgm.solve.FixedSteps\(100\)",
+    ),
+    (lambda: PosteriorAncestral(X), r"PosteriorAncestral: evidence is a ArrayImpl; pass .* MatchedDenoising\(observed"),
+    (lambda: sgm.ScoreModel(jnp.sin, "noise", shape=(2,)), r"ScoreModel: prediction = 'noise'; pass .* sgm.model.Velo"),
+    (lambda: sgm.ScoreModel(jnp.sin, shape=2), r"ScoreModel: shape = 2; pass an instance such as \(28, 28, 1\)"),
+    (lambda: sgm.model.Clipped(jnp.sin), "Clipped: model is a .*; pass an instance such as sgm.ScoreModel"),
+    (lambda: sgm.model.WithVariance("noise"), r"WithVariance: mean = 'noise'; pass .* such as sgm.model.Noise\(\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG, ids=[message[:40] for _, message in WRONG])
+@pytest.mark.usefixtures("types_unchecked")
+def test_arguments_of_another_type_are_named(call, message):
+    with pytest.raises(TypeError, match=message) as error:
+        call()
+    assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, -1), (2.0,), 2, "2"])
+@pytest.mark.parametrize("network", [MLP, ConvDense, UNet, DiT])
+@pytest.mark.usefixtures("types_unchecked")
+def test_impossible_shapes_are_named(network, shape):
+    with pytest.raises(ValueError, match=rf"{network.__name__}: shape = {re.escape(repr(shape))}; pass .*\(.*\)"):
+        network(shape, key=jr.key(0))
+
+
+def test_arrays_of_numpy_pass():
+    x = np.asarray(X, np.float64)
+    np.testing.assert_array_equal(LOSS(VP, GAUSSIAN, x, KEY), LOSS(VP, GAUSSIAN, X, KEY))
 
 
 def test_the_warning_is_of_the_line_that_called():

@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, PyTree, Shaped
 
-from sgm.checks import is_traced
+from sgm.checks import check_concrete, is_traced
 from sgm.likelihood.flow import Course
 from sgm.likelihood.trace import AbstractTrace, Exact
 
@@ -28,6 +28,7 @@ MIN_DOF = 8  # A standard error of fewer degrees of freedom is too often too sma
 
 def check_accuracy(accuracy: float, controller: Any, arguments: PyTree) -> None:
     """Raise unless an accuracy can be asked for."""
+    check_concrete("log_prob", accuracy=accuracy)
     if not accuracy > 0:
         raise ValueError(f"log_prob: accuracy = {accuracy}; pass a number of nats above 0.")
     if controller is not None:

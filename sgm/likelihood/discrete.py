@@ -4,21 +4,24 @@ log P(level) = log integral of p over the bin >= E_q[log p(x) - log q(x | level)
 """
 
 from abc import abstractmethod
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.stats import norm
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_array, check_at_least, check_instance
 from sgm.likelihood.accuracy import warn_of_missed
 from sgm.likelihood.dequantise import check_levels, dequantise
-from sgm.likelihood.log_prob import LogProb, log_prob
-from sgm.model.base import AbstractModel
+from sgm.likelihood.log_prob import Density, LogProb, log_prob
+from sgm.likelihood.trace import AbstractTrace, Hutchinson
+from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
@@ -89,13 +92,6 @@ class DiscreteLogProb(eqx.Module):
 
 @overload
 def discrete_log_prob(
-    sde, model, levels, key, *, full: Literal[True], cond=None, dequantisation=..., samples=1, count=256, **options: Any
-) -> DiscreteLogProb: ...
-@overload
-def discrete_log_prob(
-    sde, model, levels, key, *, full: Literal[False] = False, cond=None, dequantisation=..., **options: Any
-) -> Array: ...
-def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     sde: AbstractSDE,
     model: AbstractModel,
     levels: Integer[Array | np.ndarray, "..."],
@@ -107,18 +103,96 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     samples: int = 1,
     cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[False] = False,
+    mesh: Mesh | None = None,
+) -> Array: ...
+@overload
+def discrete_log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    levels: Integer[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    count: int = 256,
+    low: Number = -1.0,
+    high: Number = 1.0,
+    dequantisation: AbstractDequantisation = UniformDequantisation(),
+    samples: int = 1,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[True],
+    mesh: Mesh | None = None,
+) -> DiscreteLogProb: ...
+@overload
+def discrete_log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    levels: Integer[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    count: int = 256,
+    low: Number = -1.0,
+    high: Number = 1.0,
+    dequantisation: AbstractDequantisation = UniformDequantisation(),
+    samples: int = 1,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: bool,
+    mesh: Mesh | None = None,
+) -> Array | DiscreteLogProb: ...
+def discrete_log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    levels: Integer[Array | np.ndarray, "..."],
+    key: PRNGKeyArray,
+    *,
+    count: int = 256,
+    low: Number = -1.0,
+    high: Number = 1.0,
+    dequantisation: AbstractDequantisation = UniformDequantisation(),
+    samples: int = 1,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
     full: bool = False,
-    **options: Any,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "*batch"] | DiscreteLogProb:
     """log of the mean over `samples` draws of p(x) / q(x | levels), in nats, for levels of any batch axes.
 
     Its mean is a lower bound on log P(levels) that rises with `samples` towards it (Burda et al. 2016,
-    arXiv:1509.00519). `options` are those of `log_prob`. The noise of random probes enters the mean of more than one
-    draw as its exponential, which is biased upwards by up to half its variance: take `trace=Exact()` there.
+    arXiv:1509.00519). The arguments from `trace` on are those of `log_prob`. The noise of random probes enters the mean
+    of more than one draw as its exponential, which is biased upwards by up to half its variance: take `trace=Exact()`
+    there.
 
     Raises ValueError for levels that are no integers from 0 to count - 1.
     """
-    check_at_least("discrete_log_prob", "samples", samples)
+    call = "discrete_log_prob"
+    check_process_and_model(call, sde, model)
+    check_array(call, "levels", levels)
+    check_instance(
+        call, "dequantisation", dequantisation, AbstractDequantisation, "sgm.likelihood.UniformDequantisation()"
+    )
+    check_at_least(call, "samples", samples)
     if key is None:
         raise ValueError("discrete_log_prob: key is None, but dequantisation is random; pass key=jax.random.key(seed).")
     levels = _check_levels(levels, count, low, high, model.shape)
@@ -129,7 +203,21 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     _, cond_axis = flat_condition("discrete_log_prob", model, cond, batch)
     if cond_axis == 0:
         cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (samples, *part.shape)), cond)
-    draws = log_prob(sde, model, x, key_trace, cond=cond, full=True, **options)
+    draws = log_prob(
+        sde,
+        model,
+        x,
+        key_trace,
+        cond=cond,
+        trace=trace,
+        solver=solver,
+        controller=controller,
+        accuracy=accuracy,
+        prior=prior,
+        adjoint=adjoint,
+        full=True,
+        mesh=mesh,
+    )
     entries = tuple(range(draws.value.ndim, x.ndim))
     log_weights = draws.value - jnp.sum(log_q, axis=entries)
     value = jax.nn.logsumexp(log_weights, axis=0) - np.log(samples)
@@ -138,7 +226,7 @@ def discrete_log_prob(  # pyright: ignore[reportInconsistentOverload]
     stderr = jnp.sqrt(jnp.sum((shares * draws.stderr) ** 2, axis=0) + by_draws)
     converged = None if draws.converged is None else jnp.all(draws.converged, axis=0)
     if not full:
-        warn_of_missed("discrete_log_prob", converged, options.get("accuracy"))
+        warn_of_missed("discrete_log_prob", converged, accuracy)
     return DiscreteLogProb(value, stderr, converged, draws) if full else value
 
 

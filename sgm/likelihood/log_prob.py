@@ -5,7 +5,7 @@ log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v f
 
 import dataclasses
 import math
-from typing import Any, Literal, Protocol, overload, runtime_checkable
+from typing import Literal, Protocol, overload, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -17,12 +17,20 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from scipy import stats
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats
+from sgm.checks import (
+    check_at_least,
+    check_concrete,
+    check_examples,
+    check_finite,
+    check_instance,
+    check_precision,
+    trace_floats,
+)
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.flow import Course, FlowAndDivergence, evaluations
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
-from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -65,6 +73,7 @@ class LogProb(eqx.Module):
 
     def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """The ends of the interval of Student's t around `value`, widened by the solver's error where it is known."""
+        check_concrete("interval", confidence=confidence)
         reach = stats.t.ppf(0.5 + confidence / 2, np.asarray(self.dof)) * np.asarray(self.stderr)
         if self.solver_error is not None:
             reach = reach + np.asarray(self.solver_error)
@@ -72,10 +81,57 @@ class LogProb(eqx.Module):
 
 
 @overload
-def log_prob(sde, model, x, key=None, *, full: Literal[True], **options: Any) -> LogProb: ...
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[False] = False,
+    mesh: Mesh | None = None,
+) -> Array: ...
 @overload
-def log_prob(sde, model, x, key=None, *, full: Literal[False] = False, **options: Any) -> Array: ...
-def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads leave out what is common to both.
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: Literal[True],
+    mesh: Mesh | None = None,
+) -> LogProb: ...
+@overload
+def log_prob(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    x: Float[Array | np.ndarray, "..."],
+    key: PRNGKeyArray | None = None,
+    *,
+    cond: Condition | None = None,
+    trace: AbstractTrace = Hutchinson(),
+    solver: diffrax.AbstractERK = diffrax.Dopri5(),
+    controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
+    accuracy: float | None = None,
+    prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    full: bool,
+    mesh: Mesh | None = None,
+) -> Array | LogProb: ...
+def log_prob(
     sde: AbstractSDE,
     model: AbstractModel,
     x: Float[Array | np.ndarray, "..."],
@@ -112,6 +168,13 @@ def log_prob(  # pyright: ignore[reportInconsistentOverload]  # The overloads le
     and for a missing key.
     Source: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """
+    check_process_and_model("log_prob", sde, model)
+    check_instance("log_prob", "trace", trace, AbstractTrace, "sgm.Exact() or sgm.Hutchinson(count=4)")
+    check_instance("log_prob", "solver", solver, diffrax.AbstractERK, "diffrax.Dopri5()")
+    kind = diffrax.AbstractAdaptiveStepSizeController | None
+    check_instance("log_prob", "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
+    check_instance("log_prob", "prior", prior, Density | None, "sde.prior")
+    check_instance("log_prob", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
     batch = check_examples("log_prob", x, model.shape)
     check_precision("log_prob", x)
     check_finite("log_prob", x)

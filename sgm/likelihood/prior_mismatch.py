@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_finite, is_traced
+from sgm.checks import check_array, check_finite, is_traced
+from sgm.model.base import check_process
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of
 
@@ -17,6 +18,8 @@ def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[
     which is what samples and likelihoods lose on average by taking the prior for the unknown p_t1.
     Source: Kingma et al. 2021 (arXiv:2107.00630), the prior loss.
     """
+    check_process("prior_mismatch", sde)
+    check_array("prior_mismatch", "x0", x0)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
         raise ValueError(f"prior_mismatch: x0 has dtype {x0.dtype}; pass real numbers, as models see the data.")
     check_finite("prior_mismatch", x0, "x0")

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.checks import check_examples, check_finite
-from sgm.model.base import AbstractModel
+from sgm.checks import check_array, check_examples, check_finite
+from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 
@@ -24,6 +24,8 @@ def reconstruction(
     is a lower bound on log p(x0), the density of the data themselves.
     Source: Song et al. 2021 (arXiv:2101.09258).
     """
+    check_process_and_model("reconstruction", sde, model)
+    check_array("reconstruction", "x0", x0)
     batch = check_examples("reconstruction", x, model.shape)
     if x0.shape != x.shape:
         raise ValueError(f"reconstruction: x0 has shape {x0.shape}, but x has {x.shape}; pass them in pairs.")

@@ -15,7 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_examples, check_time
+from sgm.checks import check_examples, check_instance, check_time
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
@@ -83,9 +83,26 @@ class AbstractModel(eqx.Module):
         return self._predict_at("denoise", sde, t, x, cond).denoised
 
     def _predict_at(self, call, sde, t, x, cond):
+        check_process(call, sde)
         check_examples(call, x, self.shape)
         check_time(call, sde, t)
         return self.predict(jnp.asarray(sde.level(t), x.dtype), x / sde.rho(t), cond)
+
+
+def check_process(call: str, sde: Any) -> None:
+    """Raise TypeError for what is no process."""
+    check_instance(call, "sde", sde, AbstractSDE, "sgm.VP()")
+
+
+def check_process_and_model(call: str, sde: Any, model: Any) -> None:
+    """Raise TypeError unless these are a process and a model, in this order."""
+    if isinstance(sde, AbstractModel) and isinstance(model, AbstractSDE):
+        raise TypeError(
+            f"{call}: the first argument is the model {type(sde).__name__} and the second the process "
+            f"{type(model).__name__}; pass the process first, then the model."
+        )
+    check_process(call, sde)
+    check_instance(call, "model", model, AbstractModel, "sgm.ScoreModel(network, shape=(2,))")
 
 
 def check_pure_noise(call: str, sde: AbstractSDE, model: AbstractModel) -> bool:

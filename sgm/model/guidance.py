@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from sgm.checks import is_traced
+from sgm.checks import check_instance, is_traced
 from sgm.model.base import AbstractModel
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Number
@@ -21,6 +21,7 @@ class Clipped(AbstractModel):
     high: Number = 1.0
 
     def __check_init__(self):
+        check_instance("Clipped", "model", self.model, AbstractModel, "sgm.ScoreModel(network, shape=(28, 28, 1))")
         if not is_traced((self.low, self.high)) and not self.low < self.high:
             raise ValueError(f"Clipped: low = {self.low}, high = {self.high}; pass low < high.")
 

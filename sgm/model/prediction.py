@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgm.checks import is_traced
+from sgm.checks import check_instance, is_traced
 from sgm.model.base import Estimate, from_denoised, from_noise, from_velocity
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
@@ -107,6 +107,9 @@ class WithVariance(AbstractPrediction):
     """
 
     mean: AbstractPrediction = Noise()
+
+    def __check_init__(self):
+        check_instance("WithVariance", "mean", self.mean, AbstractPrediction, "sgm.model.Noise()")
 
     @property
     def outputs(self):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax.numpy as jnp
 
+from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
 from sgm.model.prediction import AbstractPrediction, Velocity
 from sgm.sde.level import LARGEST_LEVEL
@@ -26,6 +27,8 @@ class ScoreModel(AbstractModel):
     shape: tuple[int, ...] = eqx.field(static=True, kw_only=True)
 
     def __check_init__(self):
+        check_instance("ScoreModel", "prediction", self.prediction, AbstractPrediction, "sgm.model.Velocity()")
+        check_instance("ScoreModel", "shape", self.shape, tuple, "(28, 28, 1)")
         name = type(self.network).__name__
         remedy = "pass one that is called as network(level, u, cond, key=None) on one example"
         if not callable(self.network):

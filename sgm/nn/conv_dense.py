@@ -23,6 +23,7 @@ from sgm.nn.layers import (
     Precision,
     check_image_shape,
     check_options,
+    check_shape,
     dropout,
     key_stream,
     modulate,
@@ -133,10 +134,11 @@ class ConvDense(eqx.Module):
         remat: bool = False,
         key: PRNGKeyArray,
     ):
+        check_shape("ConvDense", shape)
         if convolutions is None:
             convolutions = 4 if len(shape) == 3 else 0
         sizes = {"width": width, "scales": scales, "dense_width": dense_width, "dense_outputs": dense_outputs}
-        sizes |= {"upper": upper, "upper_width": upper_width, "len(shape)": len(shape)}
+        sizes |= {"upper": upper, "upper_width": upper_width}
         check_options("ConvDense", dropout, precision, **sizes)
         _check_parts(convolutions, dense, bumps)
         if convolutions > 0:

@@ -16,6 +16,8 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.checks import check_concrete
+
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
 Image = Float[Array, "height width channels"]
@@ -144,16 +146,26 @@ def check_options(network: str, dropout: float, precision: str, **sizes: int) ->
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{network}: {name} = {size}; pass {name} >= 1.")
+    check_concrete(network, dropout=dropout)
     if not 0 <= dropout < 1:
         raise ValueError(f"{network}: dropout = {dropout}; pass 0 <= dropout < 1.")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f'{network}: precision = {precision!r}; pass "float32" or "bfloat16".')
 
 
+def check_shape(network: str, shape: Any) -> None:
+    """Raise unless it is the shape of an example with at least one axis and one entry."""
+    if not isinstance(shape, tuple | list) or not shape or not all(isinstance(n, int) and n >= 1 for n in shape):
+        raise ValueError(
+            f"{network}: shape = {shape!r}; pass that of one example, integers of 1 or more, such as (2,) for two "
+            "columns or (28, 28, 1) for images."
+        )
+
+
 def check_image_shape(network: str, shape: tuple[int, ...], divisor: int) -> None:
     """Raise unless the shape is that of an image whose height and width the divisor divides."""
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"{network}: shape = {shape}; pass (height, width, channels), or build an MLP.")
+    if not isinstance(shape, tuple | list) or len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"{network}: shape = {shape!r}; pass (height, width, channels), or build an MLP.")
     if shape[0] % divisor or shape[1] % divisor:
         raise ValueError(
             f"{network}: height and width are {shape[:2]}, but the network is for multiples of {divisor}, its patch or "

@@ -12,6 +12,7 @@ from sgm.nn.layers import (
     Linear,
     Precision,
     check_options,
+    check_shape,
     dropout,
     key_stream,
     layer_norm,
@@ -92,6 +93,7 @@ class MLP(eqx.Module):
         remat: bool = False,
         key: PRNGKeyArray,
     ):
+        check_shape("MLP", shape)
         check_options("MLP", dropout, precision, width=width, depth=depth, outputs=outputs)
         if frequencies < 0:
             raise ValueError(f"MLP: frequencies = {frequencies}; pass frequencies >= 0.")

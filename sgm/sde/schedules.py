@@ -112,9 +112,9 @@ class PiecewiseConstant(AbstractSchedule):
     """
 
     increments: tuple[float, ...] = eqx.field(static=True)
-    end: float
+    end: Number
 
-    def __init__(self, increments: Float64[np.ndarray, " steps"], end: float = 1.0):
+    def __init__(self, increments: Float64[np.ndarray, " steps"], end: Number = 1.0):
         self.increments = tuple(increments.tolist())
         self.end = end
 

@@ -1,7 +1,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_instance
 from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
@@ -21,6 +21,7 @@ class Ancestral(AbstractSampler):
 
     def __check_init__(self):
         check_at_least("Ancestral", "steps", self.steps)
+        check_instance("Ancestral", "variance", self.variance, AbstractVariance, "sgm.model.FixedLarge()")
 
     @property
     def draws(self):

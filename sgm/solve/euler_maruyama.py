@@ -1,7 +1,7 @@
 import diffrax
 import equinox as eqx
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_instance
 from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
 from sgm.solve.method import AbstractMethod
 from sgm.solve.terms import ReverseTimeSDE
@@ -18,6 +18,7 @@ class EulerMaruyama(AbstractMethod):
 
     def __check_init__(self):
         check_at_least("EulerMaruyama", "steps", self.steps)
+        check_instance("EulerMaruyama", "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
     @property
     def solver(self):

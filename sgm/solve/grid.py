@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least, is_traced
+from sgm.checks import check_at_least, check_instance, is_traced
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.types import Number
@@ -109,6 +109,7 @@ class FixedSteps(eqx.Module):
 
     def __check_init__(self):
         check_at_least("FixedSteps", "steps", self.steps)
+        check_instance("FixedSteps", "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
     def levels(self, sde: AbstractSDE) -> Float[Array, " levels"]:
         """The grid's levels, from that of t1 down to that of t0."""

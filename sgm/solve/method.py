@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
@@ -23,6 +24,11 @@ FIRST_STEP = 0.01  # of the clock's way
 
 class AbstractMethod(eqx.Module):
     """A way to sample: an equation, a Diffrax solver, and where it steps (a controller, or fixed steps on a grid)."""
+
+    def __check_init__(self):
+        name, kind = type(self).__name__, diffrax.AbstractStepSizeController | FixedSteps
+        check_instance(name, "solver", self.solver, diffrax.AbstractSolver, "diffrax.Heun()")
+        check_instance(name, "stepping", self.stepping, kind, "sgm.solve.FixedSteps(100)")
 
     @property
     @abstractmethod

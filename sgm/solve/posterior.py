@@ -16,7 +16,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from sgm.checks import check_at_least, is_traced
+from sgm.checks import check_at_least, check_instance, is_traced
 from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -63,7 +63,11 @@ class PosteriorAncestral(AbstractSampler):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
+        check_instance(
+            "PosteriorAncestral", "evidence", self.evidence, AbstractEvidence, "MatchedDenoising(observed, std)"
+        )
         check_at_least("PosteriorAncestral", "steps", self.steps)
+        check_instance("PosteriorAncestral", "variance", self.variance, AbstractVariance, "sgm.model.FixedLarge()")
 
     @property
     def draws(self):

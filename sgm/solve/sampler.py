@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, Estimate
 from sgm.model.condition import Condition
 from sgm.sde.base import AbstractSDE
@@ -28,6 +29,9 @@ class AbstractSampler(AbstractMethod):
 
     Levels are l = log tan(theta). A new sampler is a subclass with `advance`, which Diffrax calls once a step.
     """
+
+    def __check_init__(self):
+        check_instance(type(self).__name__, "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
     @property
     @abstractmethod

@@ -195,7 +195,7 @@ class TestNetwork:
             (SHAPE, dict(bumps=1), "ConvDense: bumps = 1; pass bumps >= 2"),
             (SHAPE, dict(upper=0), "ConvDense: upper = 0; pass upper >= 1"),
             (SHAPE, dict(dropout=1.0), "ConvDense: dropout = 1.0; pass 0 <= dropout < 1"),
-            ((), {}, r"ConvDense: len\(shape\) = 0; pass"),
+            ((), {}, r"ConvDense: shape = \(\); pass"),
             ((2,), dict(levels=np.asarray([0.0, 1.0, 1.0])), r"ConvDense: levels = \[0. 1. 1.\]; pass .* increasing"),
             ((2,), dict(levels=np.asarray([0.0])), r"ConvDense: levels = \[0.\]; pass two or more"),
             ((2,), dict(levels=np.asarray([-np.inf, 0.0])), r"ConvDense: levels = \[-inf   0.\]"),

@@ -1,0 +1,245 @@
+"""Every public number may be traced: what is built in `jax.jit`, `jax.grad` and `jax.vmap` is what is built outside.
+
+The public names are walked, so that a new number without a case fails.
+"""
+
+import dataclasses
+import functools
+import inspect
+import typing
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import sgm
+import sgm.objective
+from sgm.likelihood import TruncatedNormalDequantisation, UniformDequantisation, discrete_log_prob
+from sgm.loss import KarrasWeighting, NormalLogSNR
+from sgm.model import Clipped, Estimate, Karras
+from sgm.nn import MLP, Conditioning, ConvDense, DiT, UNet
+from sgm.objective import Bound, Hybrid
+from sgm.sde import LearnedLogSNR, PiecewiseConstant, Prior
+from sgm.solve import Denoising, KarrasGrid, MatchedDenoising, PosteriorAncestral
+
+KEY, X, LEVELS = jr.key(0), jnp.asarray([[0.4, -0.8], [1.3, 0.2]]), jnp.asarray([[1, 6], [3, 4]])
+VP, CHAIN = sgm.VP(), sgm.DiscreteChain(np.linspace(0.1, 0.4, 4))
+MODEL = sgm.model.Gaussian(jnp.asarray([0.3, -0.5]), jnp.asarray([[0.5, 0.1], [0.1, 0.3]]))
+NETWORK = MLP((2,), 8, 1, conditioning=Conditioning(params=1, null=True), key=KEY)
+ESTIMATE = Estimate(*(0.1 * X[0] + at for at in (0.1, 0.2, 0.3, 0.4)))
+PATH = sgm.solve.GridBrownianPath(jnp.asarray([0.0, 0.5, 1.0]), jax.ShapeDtypeStruct((2,), jnp.float32), KEY)
+LEVEL, NOISE = jnp.asarray(0.2), X[1]
+
+
+def process(sde):
+    scales = [sde.alpha(0.6), sde.sigma(0.6), sde.rho(0.6), sde.level(0.6), sde.time(0.1)]
+    return jnp.concatenate([jnp.stack(scales), sgm.solve.UniformGrid().levels(sde, 2), sde.prior.std[None]])
+
+
+def step(method):
+    """Where the method steps, and its first step."""
+    levels = method.stepping.levels(VP)
+    noise = jr.normal(KEY, (method.draws, 2))
+    u, _ = method.advance(MODEL.predict, levels[0], levels[1], X[0], noise, method.memory(X[0]))
+    return jnp.concatenate([levels, u])
+
+
+def loss(sde=VP, model=MODEL, **options):
+    return sgm.score_matching_loss(sde, model, X, KEY, **options)
+
+
+def dropped(rate):
+    cond = sgm.Condition(params=[[0.1], [0.2]])
+    return loss(model=sgm.ScoreModel(NETWORK, shape=(2,)), cond=cond, condition_dropout=rate)
+
+
+def reconstruct(**ends):
+    last = sgm.likelihood.DiscretisedGaussian(8, **ends)
+    return sgm.elbo(CHAIN, MODEL, X, KEY, reconstruction=last)
+
+
+def discrete(**ends):
+    return discrete_log_prob(VP, MODEL, LEVELS, KEY, count=8, trace=sgm.Exact(), **ends)
+
+
+def discrete_on(low):
+    return discrete(low=low, high=1.5 - low)
+
+
+def each_draw(low, high):
+    kinds = UniformDequantisation(), TruncatedNormalDequantisation()
+    return jnp.stack([kind.draw(VP, LEVELS, 8, KEY, low, high)[0] for kind in kinds])
+
+
+def piecewise(end):
+    return process(sgm.VP(PiecewiseConstant(np.asarray([0.5, 1.5, 3.0]), end), 0.1, 0.9))
+
+
+def interpolated(share):
+    return Hybrid(Bound(CHAIN, sgm.model.Interpolated()), share).error(LEVEL, X[0], NOISE, ESTIMATE)
+
+
+CASES = {
+    "VE.sigma_min": (lambda v: process(sgm.VE(sigma_min=v)), 0.01),
+    "VE.sigma_max": (lambda v: process(sgm.VE(sigma_max=v)), 50.0),
+    "VE.t0": (lambda v: process(sgm.VE(t0=v)), 0.1),
+    "VE.t1": (lambda v: process(sgm.VE(t1=v)), 0.9),
+    "VP.t0": (lambda v: process(sgm.VP(t0=v)), 0.1),
+    "VP.t1": (lambda v: process(sgm.VP(t1=v)), 0.9),
+    "SubVP.t0": (lambda v: process(sgm.SubVP(t0=v)), 0.1),
+    "SubVP.t1": (lambda v: process(sgm.SubVP(t1=v)), 0.9),
+    "Rectified.t0": (lambda v: process(sgm.Rectified(t0=v)), 0.1),
+    "Rectified.t1": (lambda v: process(sgm.Rectified(t1=v)), 0.9),
+    "Linear.beta_min": (lambda v: process(sgm.SubVP(sgm.sde.Linear(beta_min=v))), 0.2),
+    "Linear.beta_max": (lambda v: process(sgm.VP(sgm.sde.Linear(beta_max=v))), 15.0),
+    "Cosine.ratio_min": (lambda v: process(sgm.VP(sgm.sde.Cosine(ratio_min=v))), 0.01),
+    "Cosine.ratio_max": (lambda v: process(sgm.VP(sgm.sde.Cosine(ratio_max=v))), 50.0),
+    "LearnedLogSNR.ratio_min": (lambda v: process(sgm.VP(LearnedLogSNR(ratio_min=v))), 0.01),
+    "LearnedLogSNR.ratio_max": (lambda v: process(sgm.VP(LearnedLogSNR(ratio_max=v))), 50.0),
+    "PiecewiseConstant.end": (piecewise, 1.1),
+    "Prior.std": (lambda v: Prior(jnp.asarray(v)).log_prob(X[0]), 2.0),
+    "DDIM.eta": (lambda v: sgm.sample(sgm.VE(sigma_max=100 * v), MODEL, KEY, method=sgm.DDIM(2, eta=v)), 0.5),
+    "EDMHeun.churn": (lambda v: step(sgm.EDMHeun(2, churn=v)), 0.3),
+    "EDMHeun.churn_min": (lambda v: step(sgm.EDMHeun(2, 0.3, churn_min=v)), 0.1),
+    "EDMHeun.churn_max": (lambda v: step(sgm.EDMHeun(2, 0.3, churn_max=v)), 9.0),
+    "EDMHeun.noise_std": (lambda v: step(sgm.EDMHeun(2, 0.3, noise_std=v)), 1.1),
+    "PredictorCorrector.snr": (lambda v: step(sgm.PredictorCorrector(2, snr=v)), 0.2),
+    "KarrasGrid.power": (lambda v: step(sgm.DDIM(3, grid=KarrasGrid(v))), 5.0),
+    "Denoising.std": (lambda v: step(PosteriorAncestral(Denoising(X[0], v), 3)), 0.5),
+    "MatchedDenoising.std": (lambda v: step(PosteriorAncestral(MatchedDenoising(X[0], v), 3)), 0.5),
+    "GridBrownianPath.normal.t0": (lambda v: PATH.normal(v, 1.0), 0.5),
+    "GridBrownianPath.normal.t1": (lambda v: PATH.normal(0.5, v), 1.0),
+    "Clipped.low": (lambda v: Clipped(MODEL, low=v).denoise(VP, 0.3, X[0]), 0.5),
+    "Clipped.high": (lambda v: Clipped(MODEL, high=v).denoise(VP, 0.3, X[0]), -0.5),
+    "Karras.sigma_data": (lambda v: Karras(v).estimate(jnp.sin, LEVEL, X[0]).velocity, 0.7),
+    "AbstractModel.score.t": (lambda v: MODEL.score(VP, v, X[0]), 0.3),
+    "AbstractModel.denoise.t": (lambda v: MODEL.denoise(VP, v, X[0]), 0.3),
+    "AbstractAnalyticModel.marginal.t": (lambda v: MODEL.marginal(VP, v).log_prob(X[0]), 0.3),
+    "KarrasWeighting.sigma_data": (lambda v: loss(weighting=KarrasWeighting(sigma_data=v)), 0.7),
+    "KarrasWeighting.mean": (lambda v: loss(weighting=KarrasWeighting(mean=v)), -1.0),
+    "KarrasWeighting.std": (lambda v: loss(weighting=KarrasWeighting(std=v)), 1.5),
+    "NormalLogSNR.mean": (lambda v: loss(times=NormalLogSNR(mean=v)), -1.0),
+    "NormalLogSNR.std": (lambda v: loss(times=NormalLogSNR(std=v)), 1.5),
+    "Hybrid.share": (interpolated, 0.1),
+    "score_matching_loss.condition_dropout": (dropped, 0.5),
+    "perturb.condition_dropout": (dropped, 0.5),
+    "DiscretisedGaussian.low": (lambda v: reconstruct(low=v), -2.0),
+    "DiscretisedGaussian.high": (lambda v: reconstruct(high=v), 2.0),
+    "discrete_log_prob.low": (discrete_on, -2.0),
+    "discrete_log_prob.high": (discrete_on, -2.0),
+    "dequantise.low": (lambda v: sgm.likelihood.dequantise(LEVELS, 8, KEY, low=v), -2.0),
+    "dequantise.high": (lambda v: sgm.likelihood.dequantise(LEVELS, 8, KEY, high=v), 2.0),
+    "AbstractDequantisation.draw.low": (lambda v: each_draw(v, 1.0), -2.0),
+    "AbstractDequantisation.draw.high": (lambda v: each_draw(-1.0, v), 2.0),
+    "AbstractDequantisation.training.low": (lambda v: UniformDequantisation().training(LEVELS, 8, KEY, v), -2.0),
+    "AbstractDequantisation.training.high": (lambda v: UniformDequantisation().training(LEVELS, 8, KEY, -1.0, v), 2.0),
+    "quantise.x": (lambda v: sgm.likelihood.quantise(v, 8).astype(float), 0.3),
+    "quantise.low": (lambda v: sgm.likelihood.quantise(X, 8, low=v).astype(float), -2.0),
+    "quantise.high": (lambda v: sgm.likelihood.quantise(X, 8, high=v).astype(float), 2.0),
+    "bits_per_dim.log_prob": (lambda v: sgm.bits_per_dim(v, 2), -3.0),
+    "bits_per_dim.low": (lambda v: sgm.bits_per_dim(-3.0, 2, low=v), -2.0),
+    "bits_per_dim.high": (lambda v: sgm.bits_per_dim(-3.0, 2, high=v), 2.0),
+    "bits_over_gaussian.log_prob": (lambda v: sgm.bits_over_gaussian(v, 2), -3.0),
+    "AbstractSDE.drift.x": (lambda v: VP.drift(0.3, v), 0.3),
+    "AbstractSDE.transition.s": (lambda v: jnp.stack(VP.transition(v, 0.7)), 0.3),
+    "AbstractSDE.transition.t": (lambda v: jnp.stack(VP.transition(0.3, v)), 0.7),
+    "AbstractSDE.marginal.t": (lambda v: VP.marginal(v, X[0])[0], 0.3),
+    "AbstractSDE.drift.t": (lambda v: VP.drift(v, X), 0.3),
+    "AbstractSDE.time.level": (VP.time, 0.3),
+    "AbstractSchedule.integral.t": (sgm.sde.Cosine().integral, 0.3),
+    "AbstractSchedule.inverse.integral": (sgm.sde.Cosine().inverse, 0.3),
+}
+"""Of each number: what is made with it, and a value."""
+for name in ("alpha", "sigma", "rho", "level", "log_snr", "theta", "diffusion", "level_rate"):
+    CASES[f"AbstractSDE.{name}.t"] = (getattr(sgm.SubVP(), name), 0.3)
+
+FLAT = {"EDMHeun.churn_min", "EDMHeun.churn_max", "quantise.x", "quantise.low", "quantise.high"}
+FLAT |= {"GridBrownianPath.normal.t0", "GridBrownianPath.normal.t1"} | {
+    f"{name}.condition_dropout" for name in ("score_matching_loss", "perturb")
+}
+"""Those in which a result is constant between jumps: their gradient is zero."""
+
+RESULT = sgm.log_prob(VP, MODEL, X, KEY, full=True)
+REFUSED = {
+    "MLP.dropout": lambda v: MLP((2,), 8, 1, dropout=v, key=KEY),
+    "ConvDense.dropout": lambda v: ConvDense((2,), dropout=v, key=KEY),
+    "UNet.dropout": lambda v: UNet((8, 8, 1), dropout=v, key=KEY),
+    "DiT.dropout": lambda v: DiT((8, 8, 1), dropout=v, key=KEY),
+    "linear_betas.first": lambda v: sgm.sde.linear_betas(first=v),
+    "linear_betas.last": lambda v: sgm.sde.linear_betas(last=v),
+    "cosine_betas.offset": lambda v: sgm.sde.cosine_betas(offset=v),
+    "cosine_betas.largest": lambda v: sgm.sde.cosine_betas(largest=v),
+    "sigmoid_betas.first": lambda v: sgm.sde.sigmoid_betas(first=v),
+    "sigmoid_betas.last": lambda v: sgm.sde.sigmoid_betas(last=v),
+    "sigmoid_betas.reach": lambda v: sgm.sde.sigmoid_betas(reach=v),
+    "sohl_dickstein_betas.floor": lambda v: sgm.sde.sohl_dickstein_betas(floor=v),
+    "sohl_dickstein_betas.step1": lambda v: sgm.sde.sohl_dickstein_betas(step1=v),
+    "log_prob.accuracy": lambda v: sgm.log_prob(VP, MODEL, X, KEY, accuracy=v),
+    "discrete_log_prob.accuracy": lambda v: discrete(accuracy=v),
+    "LogProb.interval.confidence": lambda v: RESULT.interval(v),
+}
+"""Those whose values are needed: float64 tables of NumPy, dropout that is built in or not, choices of tolerances."""
+
+
+def is_number(annotation):
+    """Whether a plain float may be passed; anything that `jnp.asarray` takes is no number in particular."""
+    kinds = typing.get_args(annotation) or (annotation,)
+    return float in kinds and complex not in kinds
+
+
+def public_numbers():
+    """The names of all numbers of public functions, constructors and methods, as "Class.method.argument"."""
+    modules = (sgm, sgm.sde, sgm.model, sgm.solve, sgm.likelihood, sgm.nn, sgm.loss, sgm.objective)
+    found = set()
+    for module in modules:
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", "") if module in (sgm.loss, sgm.objective) else module.__name__
+            if name.startswith("_") or not callable(value) or own != module.__name__:
+                continue
+            found |= {f"{name}.{argument}" for argument in _numbers(value)}
+            if inspect.isclass(value):
+                fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+                scalars = {field.name for field in fields if getattr(field.type, "dim_str", None) == ""}
+                found |= {f"{name}.{argument}" for argument in scalars & set(inspect.signature(value).parameters)}
+                for method in (method for method in vars(value) if not method.startswith("_")):
+                    function = getattr(value, method)
+                    numbers = _numbers(function) if inspect.isroutine(function) else ()
+                    found |= {f"{name}.{method}.{argument}" for argument in numbers}
+    return found
+
+
+def _numbers(function):
+    parameters = inspect.signature(function).parameters
+    return [name for name, parameter in parameters.items() if is_number(parameter.annotation)]
+
+
+def test_every_public_number_has_a_case():
+    assert public_numbers() == set(CASES) | set(REFUSED)
+
+
+@functools.cache
+def results(make, value):
+    """Of a plain number, and of a traced one."""
+
+    def traced(v):
+        return make(v), jax.grad(lambda v: jnp.sum(make(v)))(v), jax.vmap(make)(jnp.stack([v, v]))
+
+    return make(value), jax.jit(traced)(value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_traced_number_gives_what_a_plain_one_gives(name):
+    outside, (jitted, gradient, mapped) = results(*CASES[name])
+    np.testing.assert_allclose(jitted, outside, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mapped, jnp.stack([outside, outside]), rtol=1e-4, atol=1e-5)
+    assert np.isfinite(gradient) and (gradient == 0) == (name in FLAT)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.usefixtures("types_unchecked")
+def test_a_number_whose_value_is_needed_is_refused_by_its_name(name):
+    with pytest.raises(ValueError, match=rf"{name.split('.')[-1]} is traced by jax.jit.*; pass a plain number"):
+        eqx.filter_jit(REFUSED[name])(jnp.asarray(0.5))
