@@ -180,7 +180,7 @@ def log_prob(
     check_at_least("log_prob", "the number of examples", math.prod(batch))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     prior = sde.prior if prior is None else prior
-    sde, model = trace_floats((sde, model))
+    sde, model, controller, prior = trace_floats((sde, model, controller, prior))
     n = math.prod(batch)
     x, keys = jnp.asarray(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
     mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
