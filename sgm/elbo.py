@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_instance, check_precision
+from sgm.checks import check_at_least, check_examples, check_finite, check_instance, check_precision, trace_floats
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prior_mismatch import prior_mismatch
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
@@ -139,6 +139,7 @@ def elbo(
         raise ValueError(
             f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
         )
+    chain, model, variance, reconstruction = trace_floats((chain, model, variance, reconstruction))
     x, keys = jnp.asarray(x).reshape(n, *model.shape), jr.split(key, n)
     mesh = mesh_for("elbo", (chain, model, x, keys, cond), mesh)
     chain, model, x, keys, cond = replicate((chain, model, x, keys, cond), mesh)

@@ -187,7 +187,7 @@ def log_prob(
     if prior is None and batch:
         warn_of_mismatch("log_prob", sde, x.reshape(-1, *model.shape))
     prior = sde.prior if prior is None else prior
-    sde, model = trace_floats((sde, model))
+    sde, model, controller, prior = trace_floats((sde, model, controller, prior))
     n = math.prod(batch)
     x, keys = jnp.asarray(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
     mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
