@@ -77,7 +77,7 @@ def build_variance(config: Config) -> sgm.model.AbstractVariance:
 def build_objective(config: Config, sde: sgm.sde.AbstractSDE) -> sgm.objective.AbstractObjective:
     """What an estimate is charged with in training."""
     objective = config.train.objective
-    if objective in ("Squared", "Absolute"):
+    if objective in ("Squared", "SquaredVelocity", "Absolute"):
         return getattr(sgm.objective, objective)()
     bound = sgm.objective.Bound(check_chain(config, sde, "train", "objective"), build_variance(config))
     return bound if objective == "Bound" else sgm.objective.Hybrid(bound)

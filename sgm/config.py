@@ -204,7 +204,7 @@ class TrainConfig:
     of a level's width (see sde.t0)."""
     weighting: Literal["Uniform", "Likelihood", "Karras"] = "Likelihood"
     times: Literal["UniformTime", "UniformLogSNR", "NormalLogSNR", "ChainSteps"] = "UniformLogSNR"
-    objective: Literal["Squared", "Absolute", "Bound", "Hybrid"] = "Squared"
+    objective: Literal["Squared", "SquaredVelocity", "Absolute", "Bound", "Hybrid"] = "Squared"
     """Bound and Hybrid, of a DiscreteChain, want times ChainSteps and weighting Uniform."""
     log_every: int = 50
     checkpoint_every: int = 500

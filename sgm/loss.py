@@ -6,6 +6,9 @@ With l = log tan(theta) = -log_snr / 2, the loss is the weighted error of the no
 
 A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is, but for
 `ChainSteps`, under which t is one of a chain's own steps. An objective of `sgm.objective` replaces the squared error.
+
+Where a process ends in pure noise, l is at most `LARGEST_LEVEL`, and weight and density at t1 are those of the last
+time before it. The noise is known there, whatever the model: train with `SquaredVelocity()` for an error that counts.
 """
 
 import dataclasses
@@ -21,12 +24,12 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from sgm.checks import check_at_least, check_examples, check_instance, is_traced
-from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.condition import Condition, flat_condition
-from sgm.objective import AbstractObjective, Bound, Hybrid, Squared
+from sgm.objective import AbstractObjective, Bound, Hybrid, Squared, SquaredVelocity
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
-from sgm.sde.level import cos_of, sin_of
+from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
 from sgm.types import Number
 
 Times = Float[Array, " n"]
@@ -101,6 +104,7 @@ class UniformTime(AbstractTimeSampling):
 class UniformLogSNR(AbstractTimeSampling):
     """Uniform in log_snr: the importance sampling of `LikelihoodWeighting`, whose weight over this density is constant.
 
+    From a process that ends in pure noise, up to l = `LARGEST_LEVEL`.
     Source: Song et al. 2021 (arXiv:2101.09258, section 5.1); Kingma et al. 2021 (VDM, arXiv:2107.00630).
     """
 
@@ -174,8 +178,10 @@ def score_matching_loss(
     Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset, shifted
     by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
     Each condition is dropped with probability `condition_dropout`, for a network built with a null.
+    Raises ValueError for a process that ends in pure noise and a model that predicts the noise.
     """
     check_process_and_model("score_matching_loss", sde, model)
+    check_pure_noise("score_matching_loss", sde, model)
     check_loss(sde, weighting, times, objective)
     perturbed = perturb(
         sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
@@ -186,12 +192,17 @@ def score_matching_loss(
 def check_loss(
     sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
 ) -> None:
-    """Raise unless these make a loss: the bound of a chain, and its steps, are of that chain alone."""
+    """Raise unless these make a finite loss: a chain's bound, and its steps, are of that chain alone."""
     call = "score_matching_loss"
     check_instance(call, "weighting", weighting, AbstractWeighting, "sgm.loss.KarrasWeighting()")
     check_instance(call, "times", times, AbstractTimeSampling, "sgm.loss.UniformLogSNR()")
     check_instance(call, "objective", objective, AbstractObjective, "sgm.loss.Squared()")
     names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
+    if isinstance(objective, SquaredVelocity) and isinstance(weighting, LikelihoodWeighting) and sde.ends_in_pure_noise:
+        raise ValueError(
+            f"SquaredVelocity: under LikelihoodWeighting the loss is infinite, since {type(sde).__name__} ends in pure "
+            "noise; pass UniformWeighting(), the objective Squared(), or a process with an earlier end."
+        )
     if isinstance(times, ChainSteps) and not isinstance(sde, DiscreteChain):
         raise ValueError(f"ChainSteps: they are a chain's own, but the loss is of {names}; pass a DiscreteChain.")
     bound = objective.bound if isinstance(objective, Hybrid) else objective
@@ -244,7 +255,12 @@ def perturb(
 
 def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, t: Times) -> Levels:
     """Of each time, the noise level and the weight of its error: all that an error depends on the process by."""
-    return sde.level(t), weighting.weight(sde, t) / times.density(sde, t)
+    last = jnp.asarray(sde.t1, t.dtype)
+    # At pure noise the rate of the level is infinite.
+    before = jnp.where(jnp.isinf(sde.level(last)), jnp.nextafter(last, jnp.zeros_like(last)), last)
+    weighted = jnp.minimum(t, before)
+    weight = weighting.weight(sde, weighted) / times.density(sde, weighted)
+    return jnp.minimum(sde.level(t), LARGEST_LEVEL), weight
 
 
 def weighted_errors(
@@ -261,4 +277,4 @@ def weighted_errors(
 
 
 def _levels(sde):
-    return sde.level(sde.t0), sde.level(sde.t1)
+    return sde.level(sde.t0), jnp.minimum(sde.level(sde.t1), LARGEST_LEVEL)

@@ -31,6 +31,17 @@ class Squared(AbstractObjective):
         return jnp.mean(_noise_errors(level, x0, noise, estimate) ** 2)
 
 
+class SquaredVelocity(AbstractObjective):
+    """|velocity_hat - velocity|^2 / D, the squared error of the noise over cos(theta)^2.
+
+    At pure noise, where the noise is known and `Squared` is zero, it is the error of E[x0].
+    Source: Salimans and Ho 2022 (arXiv:2202.00512, section 4, "SNR+1 weighting"); Lin et al. 2023 (arXiv:2305.08891).
+    """
+
+    def error(self, level, x0, noise, estimate):
+        return jnp.mean((estimate.velocity - _velocity(level, x0, noise)) ** 2)
+
+
 class Absolute(AbstractObjective):
     """The mean of |noise_hat - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
 
@@ -86,5 +97,8 @@ class Hybrid(AbstractObjective):
 
 def _noise_errors(level, x0, noise, estimate):
     """noise_hat - noise = cos (velocity_hat - velocity), which is well scaled at both ends."""
-    cos, sin = cos_of(level), sin_of(level)
-    return cos * (estimate.velocity - (cos * noise - sin * x0))
+    return cos_of(level) * (estimate.velocity - _velocity(level, x0, noise))
+
+
+def _velocity(level, x0, noise):
+    return cos_of(level) * noise - sin_of(level) * x0

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import Array
 
 import sgm
-from sgm.model import AbstractModel, FixedSmall, Gaussian, GaussianMixture
-from sgm.sde import Cosine, DiscreteChain
+from sgm.model import AbstractModel, Estimate, FixedSmall, Gaussian, GaussianMixture
+from sgm.sde import Cosine, DiscreteChain, cos_of, sin_of
 from sgm.solve import LogSNRGrid
 
 PROCESSES = {
@@ -124,3 +125,19 @@ def moments_agree(x, model, n):
     std = np.sqrt(np.diag(cov))
     np.testing.assert_array_less(np.abs(x.mean(0) - model.mean), (5 / np.sqrt(n) + 0.01) * std)
     np.testing.assert_array_less(np.abs(np.cov(x.T) - cov), (5 * np.sqrt(2 / n) + 0.02) * np.outer(std, std))
+
+
+class Brightness(AbstractModel):
+    """Constant images, all of whose pixels are N(mean, std^2): a Gaussian of rank one."""
+
+    mean: Array
+    std: Array
+    shape: tuple[int, ...]
+
+    def predict(self, level, u, cond=None, key=None):
+        cos, sin = cos_of(level), sin_of(level)
+        gain = self.std**2 * cos / (u.size * cos**2 * self.std**2 + sin**2)
+        denoised = jnp.broadcast_to(self.mean + gain * jnp.sum(u - cos * self.mean), u.shape)
+        # Noise and velocity from u and x0, in the plane of cos and sin.
+        noise = jnp.where(sin > cos, (u - cos * denoised) / jnp.maximum(sin, 0.5), (u - cos * denoised) / sin)
+        return Estimate(denoised, noise, cos * noise - sin * denoised)

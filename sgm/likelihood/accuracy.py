@@ -44,7 +44,8 @@ def warn_of_missed(call: str, converged: Bool[Array, "..."] | None, accuracy: fl
     """Warn if some values are not known to the accuracy that was asked for."""
     if converged is not None and (missed := np.count_nonzero(~converged)):
         warnings.warn(
-            f"{call}: {missed} of {converged.size} values are not known to accuracy = {accuracy}; see full=True.",
+            f"{call}: {missed} of {converged.size} values are not known to accuracy = {accuracy}; full=True "
+            "says which.",
             stacklevel=3,
         )
 
