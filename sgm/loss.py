@@ -2,7 +2,7 @@
 
 With l = log tan(theta) = -log_snr / 2, the loss is the weighted error of the noise estimate, a mean over dimensions,
 
-    loss = E over t ~ U(t0, t1) of weight(t) |noise_hat - noise|^2 / D
+    loss = E over t ~ U(t0, t1) of weight(t) |estimate.noise - noise|^2 / D
 
 A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is, but for
 `ChainSteps`, under which t is one of a chain's own steps. An objective of `sgm.objective` replaces the squared error.

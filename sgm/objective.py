@@ -25,14 +25,14 @@ class AbstractObjective(eqx.Module):
 
 
 class Squared(AbstractObjective):
-    """|noise_hat - noise|^2 / D. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
+    """|estimate.noise - noise|^2 / D. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
 
     def error(self, level, x0, noise, estimate):
         return jnp.mean(_noise_errors(level, x0, noise, estimate) ** 2)
 
 
 class SquaredVelocity(AbstractObjective):
-    """|velocity_hat - velocity|^2 / D, the squared error of the noise over cos(theta)^2.
+    """|estimate.velocity - velocity|^2 / D, the squared error of the noise over cos(theta)^2.
 
     At pure noise, where the noise is known and `Squared` is zero, it is the error of E[x0].
     Source: Salimans and Ho 2022 (arXiv:2202.00512, section 4, "SNR+1 weighting"); Lin et al. 2023 (arXiv:2305.08891).
@@ -43,7 +43,7 @@ class SquaredVelocity(AbstractObjective):
 
 
 class Absolute(AbstractObjective):
-    """The mean of |noise_hat - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
+    """The mean of |estimate.noise - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
 
     def error(self, level, x0, noise, estimate):
         return jnp.mean(jnp.abs(_noise_errors(level, x0, noise, estimate)))
@@ -52,9 +52,9 @@ class Absolute(AbstractObjective):
 class Bound(AbstractObjective):
     """c + N / D times the chain's term that ends at this level, in nats: KL of step k, or -log p(x_0 | x_1) - D c.
 
-    c = log(2 pi e) / 2 + l_1 is what the last step, k = 1, costs a dimension where noise_hat is zero, taken from it and
-    shared by all steps, so that it does not stand out. Over steps drawn evenly (`ChainSteps`), the mean is the negative
-    bound a dimension, less the prior's term, which no training changes.
+    c = log(2 pi e) / 2 + l_1 is what the last step, k = 1, costs a dimension where estimate.noise is zero, taken from
+    it and shared by all steps, so that it does not stand out. Over steps drawn evenly (`ChainSteps`), the mean is the
+    negative bound a dimension, less the prior's term, which no training changes.
     Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14).
     """
 
@@ -96,7 +96,7 @@ class Hybrid(AbstractObjective):
 
 
 def _noise_errors(level, x0, noise, estimate):
-    """noise_hat - noise = cos (velocity_hat - velocity), which is well scaled at both ends."""
+    """estimate.noise - noise = cos (estimate.velocity - velocity), which is well scaled at both ends."""
     return cos_of(level) * (estimate.velocity - _velocity(level, x0, noise))
 
 

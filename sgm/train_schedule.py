@@ -1,7 +1,7 @@
 """How a `LearnedLogSNR` is trained: its ends on the bound, its interior on the variance of the bound's estimate.
 
-With error = weight(t) |noise_hat - noise|^2 / D under `LikelihoodWeighting`, t uniform and l = -log_snr / 2, the bound
-of continuous time on -log p(x0) is, in nats a dimension,
+With error = weight(t) |estimate.noise - noise|^2 / D under `LikelihoodWeighting`, t uniform and l = -log_snr / 2, the
+bound of continuous time on -log p(x0) is, in nats a dimension,
 
     E[error] + KL(p(x_t1 | x0) || prior) / D + l(t0) + log(2 pi e) / 2
 

@@ -46,7 +46,7 @@ def test_each_term_is_that_of_the_closed_form(variance):
         small = beta * (1 - s) / (1 - t)
         used = small if isinstance(variance, FixedSmall) else beta
         shrink = np.sqrt(t) * data / (t * data + 1 - t)
-        # E (x0 - x0_hat)^2, for x_t = sqrt(t) x0 + sqrt(1 - t) noise
+        # E (x0 - denoised)^2, for x_t = sqrt(t) x0 + sqrt(1 - t) noise
         error = (x0 * (1 - shrink * np.sqrt(t))) ** 2 + shrink**2 * (1 - t)
         gap = (np.sqrt(s) * beta / (1 - t)) ** 2 * error
         expected.append(0.5 * (small / used - 1 - np.log(small / used) + gap / used))

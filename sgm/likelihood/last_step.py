@@ -27,7 +27,7 @@ class AbstractReconstruction(eqx.Module):
 
 
 class Flat(AbstractReconstruction):
-    """N(x0_hat, tan(theta_1)^2 I), a density: exact where that of the data is flat over a width tan(theta_1).
+    """N(denoised, tan(theta_1)^2 I), a density: exact where that of the data is flat over a width tan(theta_1).
 
     |noise|^2 - D, of mean zero, is taken off: it is most of what the estimate would vary by.
     """
@@ -38,7 +38,7 @@ class Flat(AbstractReconstruction):
 
 
 class DiscretisedGaussian(AbstractReconstruction):
-    """The probability under N(x0_hat, variance) of the bin, one of `count` of [low, high), in whose middle x0 lies.
+    """The probability under N(denoised, variance) of the bin, one of `count` of [low, high), in whose middle x0 lies.
 
     The first and the last bin reach to infinity. The variance is that of the step before, since the last step, to no
     noise at all, has none of its own. Sources: Ho et al. 2020 (arXiv:2006.11239, eq. 13); Nichol and Dhariwal 2021

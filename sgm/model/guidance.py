@@ -11,7 +11,7 @@ from sgm.types import Number
 
 
 class Clipped(AbstractModel):
-    """A model whose x0_hat is clipped to [low, high], and its noise and velocity with it.
+    """A model whose denoised estimate is clipped to [low, high], and its noise and velocity with it.
 
     Source: Ho et al. 2020 (DDPM, arXiv:2006.11239), whose published sampler does so.
     """

@@ -9,10 +9,11 @@ from sgm.types import Number
 
 
 class DDIM(AbstractSampler):
-    """u_s = cos_s x0_hat + (sin_s^2 - w^2)^(1/2) noise_hat + w z, w^2 = eta^2 (1 - r) sin_s^2; one evaluation a step.
+    """u_s = cos_s denoised + (sin_s^2 - w^2)^(1/2) noise + w z, w^2 = eta^2 (1 - r) sin_s^2; one evaluation a step.
 
-    r is the signal-to-noise ratio at t over that at s, and z a standard normal draw. At eta = 0 it is Euler's method on
-    x/alpha driven by sigma/alpha, of order 1; at eta = 1 the ancestral sampler of small variance.
+    denoised and noise are the estimates at t, r is the signal-to-noise ratio at t over that at s, and z a standard
+    normal draw. At eta = 0 it is Euler's method on x/alpha driven by sigma/alpha, of order 1; at eta = 1 the ancestral
+    sampler of small variance.
     Source: Song et al. 2021 (arXiv:2010.02502, eq. 12 and 16).
     """
 

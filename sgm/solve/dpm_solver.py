@@ -18,12 +18,12 @@ def exponentials(h: Scalar) -> tuple[Scalar, Scalar, Scalar]:
 
 
 class _AbstractMultistep(AbstractSampler):
-    """x0_hat is extrapolated from this step and `order - 1` before it, one evaluation a step.
+    """The denoised estimate is extrapolated from this step and `order - 1` before it, one evaluation a step.
 
     The first steps, which have no past, are of lower order. With h = l_t - l_s, and rate 1 for the probability flow, 2
     for the reverse SDE,
 
-        u_s = (sin_s / sin_t) e^((1 - rate) h) u_t + cos_s * integral over y from 0 to H of e^(y - H) x0_hat dy
+        u_s = (sin_s / sin_t) e^((1 - rate) h) u_t + cos_s * integral over y from 0 to H of e^(y - H) denoised dy
               + (1 - e^(2 (1 - rate) h))^(1/2) sin_s z,        H = rate h
     """
 

@@ -27,7 +27,7 @@ class SingleDPMSolverPP(AbstractSampler):
         x0 = predict(t, u).denoised
 
         def at(share, slope):
-            """u after `share` of the step, for x0_hat = x0 + slope * (share of the step so far)."""
+            """u after `share` of the step, for denoised = x0 + slope * (share of the step so far)."""
             level = t - share * h
             phi1, phi2, _ = exponentials(share * h)
             return sin_of(level) / sin_of(t) * u + cos_of(level) * (phi1 * x0 + share * phi2 * slope)

@@ -48,7 +48,7 @@ class AbstractEquation(eqx.Module):
     def from_noise(self, level: Time, noise: State) -> State:
         """The state at `level` when the level before was infinite, where `noise` was all there was.
 
-        cos x0_hat + sin noise, with the model's estimate of x0 from pure noise: its mean, if it is exact.
+        cos denoised + sin noise, with the model's estimate of x0 from pure noise: its mean, if it is exact.
         """
         estimate = self.model.predict(jnp.full((), jnp.inf, noise.dtype), noise, self.cond)
         u = cos_of(level) * estimate.denoised + sin_of(level) * noise

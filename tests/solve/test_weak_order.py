@@ -31,7 +31,7 @@ def predict(gaussians, level, u):
 
 
 def truth(gaussians):
-    """Mean and variance of z = u / cos at the end of dz = 2 (z - x0_hat) dl + sqrt(2) e^l dB from u ~ N(0, 1)."""
+    """Mean and variance of z = u / cos at the end of dz = 2 (z - denoised) dl + sqrt(2) e^l dB from u ~ N(0, 1)."""
     means, variances = gaussians
 
     def slopes(level, moments):
@@ -74,7 +74,7 @@ def moments(steps, order, gaussians):
 def test_weak_orders(order, of_variance):
     """Of the mean, the order that the solver has without noise; of the variance 2 at most.
 
-    Inside a step of length h, x0_hat moves with noise that is not drawn, and is extrapolated by noise that is past:
+    Inside a step of length h, denoised moves with noise that is not drawn, and is extrapolated by noise that is past:
     either changes the variance by h^3 a step.
     """
     coarse, fine = (np.abs(np.subtract(moments(steps, order, GUIDED), truth(GUIDED))) for steps in (160, 320))
