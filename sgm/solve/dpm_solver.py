@@ -71,6 +71,7 @@ class _AbstractMultistep(AbstractSampler):
 class DPMSolverPP(_AbstractMultistep):
     """The multistep DPM-Solver++ of the probability flow, of order 1 (which is DDIM), 2 or 3.
 
+    The default is for speed: it draws Gaussians with a spread that is off by 2%.
     Source: Lu et al. 2022 (arXiv:2211.01095, algorithm 2); order 3 takes the curvature that its expansion (eq. 3.4)
     asks for, twice that of published code.
     """

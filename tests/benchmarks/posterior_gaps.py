@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from scipy.stats import norm
 
 import sgm
-from sgm.model import Gaussian
+from sgm.model import Gaussian, GaussianMixture
 from sgm.solve import AbstractEvidence, Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
 
 SDE, END, STEPS, DRAWS = sgm.VP(), diffrax.SaveAt(t0=True), (50, 200, 800), 1000
@@ -45,7 +46,7 @@ def draws(evidences, starts, steps):
         if start is None:
             return sgm.sample(SDE, MODEL, key, DRAWS, method=method)
         equation, solving = method.equation(SDE, MODEL, None), (diffrax.DirectAdjoint(), diffrax.NoProgressMeter())
-        ends = jax.vmap(lambda key: method.solve(equation, start, key, END, *solving)[-1])(jr.split(key, DRAWS))
+        ends = jax.vmap(lambda key: method.solve(equation, start, key, END, *solving)[0][-1])(jr.split(key, DRAWS))
         return jax.vmap(lambda x: MODEL.denoise(SDE, SDE.t0, x))(ends)
 
     return jax.vmap(of_one)(evidences, starts, jr.split(jr.key(0), 32))
@@ -66,7 +67,22 @@ def row(name, kind, noise, starting=False):
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+def print_modes():
+    """How often inpainting picks the mode of a mixture that the known entry tells of."""
+    mixture = GaussianMixture(jnp.asarray([[1.0, 1.0], [-1.0, -1.0]]), jnp.full(2, 0.2), jnp.full(2, 0.5))
+    print(f"| known entry | posterior | {' | '.join(f'{steps} steps' for steps in STEPS)} |")
+    print(f"|---|---|{'---|' * len(STEPS)}")
+    for known in (0.4, 0.1):
+        weights = norm.pdf(known, [1, -1], 0.2)
+        exact = np.sum(weights / np.sum(weights) * norm.sf(0, [1, -1], 0.2))
+        evidence = Inpainting(jnp.asarray([known, 0.0]), jnp.asarray([True, False]))
+        methods = (PosteriorAncestral(evidence, steps) for steps in STEPS)
+        shares = (np.mean(sgm.sample(SDE, mixture, jr.key(0), 4096, method=method)[:, 1] > 0) for method in methods)
+        print(f"| {known} | {exact:.3f} | {' | '.join(f'{share:.3f}' for share in shares)} |", flush=True)
+
+
 if __name__ == "__main__":
+    print_modes()
     print(f"| evidence | {' | '.join(f'{steps} steps' for steps in STEPS)} |\n|---|{'---|' * len(STEPS)}")
     hidden = np.where(UPPER, 0.0, 1e6)
     row("none", lambda y: Denoising(y, np.inf), np.full(16, 1e6))
