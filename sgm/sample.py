@@ -95,6 +95,8 @@ def sample(
       `diffrax.BacksolveAdjoint()` with `ProbabilityFlow` of an adaptive controller alone.
     - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`; with it and no `mesh`, one device
       draws all examples.
+    - `batch_size`: how many examples a device draws together, which sets the memory and changes no draw; by default as
+      many as have 2^20 entries.
     - `mesh`: devices over which they are spread, by default all of this process's; not inside `jax.jit` or `jax.grad`.
 
     Each example has a key of its own, `jax.random.split(key, n)`. Raises ValueError for n < 1, for a condition of
