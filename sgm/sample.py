@@ -89,8 +89,8 @@ def sample(
     - `saveat`: by default the result is E[x0 | x], the denoised end of each path. A `diffrax.SaveAt` asks for the path
       x itself, in the process's time: `SaveAt(ts=jnp.linspace(sde.t1, sde.t0, 8))` for eight frames, of shape
       `(n, 8, *shape)`; `SaveAt(t0=True)` for x at t0; its `fn(t, x, args)` is given the process's time and x.
-      Frames come in the order of the solve, from t1 to t0; `SaveAt(steps=True)` fills up with inf what an adaptive
-      solve leaves over.
+      Frames come in the order of the solve, from t1 to t0; `SaveAt(steps=True)` gives
+      `(frames, number of steps)`, with nan in the frames that another example of the batch has more.
     - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`;
       `diffrax.BacksolveAdjoint()` with `ProbabilityFlow` of an adaptive controller alone.
     - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`; with it and no `mesh`, one device
