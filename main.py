@@ -38,14 +38,14 @@ from sgm.build import (
     restore_state,
     trained_process,
 )
-from sgm.checkpoint import CheckpointError, latest_step
 from sgm.config import Config, ConfigError, differences, has_config, read_config, to_json, write_config
 from sgm.data import AbstractGaussianField, AbstractToy, Coins, DataUnavailable, GaussianFieldMap, prefetch
-from sgm.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
+from sgm.evaluation.evaluate import average, evaluate, gaussian_bits_per_dim, uniform_bits_per_dim, write_columns
 from sgm.likelihood import dequantise
-from sgm.model.condition import condition_from
+from sgm.nn.condition import condition_from
 from sgm.solve import FixedSteps, ThetaGrid
-from sgm.train import TrainingDiverged, gradient_rms, train
+from sgm.training.checkpoint import CheckpointError, latest_step
+from sgm.training.loop import TrainingDiverged, gradient_rms, train
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -1,8 +1,7 @@
 """sgm: differentiable diffusion models in JAX."""
 
-from sgm import data, likelihood, loss, model, nn, plot, sde, solve
+from sgm import data, likelihood, model, nn, plot, posterior, sde, solve, training
 from sgm.build import load
-from sgm.elbo import bits_over_gaussian, elbo
 from sgm.likelihood import (
     Exact,
     Hutchinson,
@@ -13,7 +12,7 @@ from sgm.likelihood import (
     prior_mismatch,
     sample_and_log_prob,
 )
-from sgm.loss import score_matching_loss
+from sgm.likelihood.elbo import bits_over_gaussian, elbo
 from sgm.model import Condition, ScoreModel
 from sgm.sample import sample
 from sgm.sde import VE, VP, DiscreteChain, Rectified, SubVP
@@ -29,6 +28,7 @@ from sgm.solve import (
     SDEDPMSolverPP,
     SingleDPMSolverPP,
 )
+from sgm.training.loss import score_matching_loss
 
 __all__ = [
     "DDIM",
@@ -59,14 +59,15 @@ __all__ = [
     "likelihood",
     "load",
     "log_prob",
-    "loss",
     "model",
     "nn",
     "plot",
+    "posterior",
     "prior_mismatch",
     "sample",
     "sample_and_log_prob",
     "score_matching_loss",
     "sde",
     "solve",
+    "training",
 ]

@@ -13,16 +13,16 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 import sgm.likelihood
-import sgm.loss
 import sgm.model
-import sgm.objective
 import sgm.sde
 import sgm.solve
-from sgm.checkpoint import CheckpointError, latest_step, restore_checkpoint
+import sgm.training
+import sgm.training.objective
 from sgm.config import Config, ConfigError, Data, call, from_json, has_config, is_known, read_config, to_json
 from sgm.nn.conditioning import Conditioning, with_statistics
-from sgm.train import Recipe, TrainState, adam
-from sgm.train_schedule import has_learned_part
+from sgm.training.checkpoint import CheckpointError, latest_step, restore_checkpoint
+from sgm.training.learned_schedule import has_learned_part
+from sgm.training.loop import Recipe, TrainState, adam
 
 
 def key_for(config: Config, purpose: str) -> PRNGKeyArray:
@@ -74,13 +74,13 @@ def build_variance(config: Config) -> sgm.model.AbstractVariance:
     return getattr(sgm.model, config.variance)(**options)
 
 
-def build_objective(config: Config, sde: sgm.sde.AbstractSDE) -> sgm.objective.AbstractObjective:
+def build_objective(config: Config, sde: sgm.sde.AbstractSDE) -> sgm.training.AbstractObjective:
     """What an estimate is charged with in training."""
     objective = config.train.objective
     if objective in ("Squared", "SquaredVelocity", "Absolute"):
-        return getattr(sgm.objective, objective)()
-    bound = sgm.objective.Bound(check_chain(config, sde, "train", "objective"), build_variance(config))
-    return bound if objective == "Bound" else sgm.objective.Hybrid(bound)
+        return getattr(sgm.training.objective, objective)()
+    bound = sgm.training.objective.Bound(check_chain(config, sde, "train", "objective"), build_variance(config))
+    return bound if objective == "Bound" else sgm.training.objective.Hybrid(bound)
 
 
 def build_sampler(config: Config) -> sgm.solve.AbstractMethod:
@@ -103,8 +103,8 @@ def build_recipe(config: Config, sde: sgm.sde.AbstractSDE) -> Recipe:
     options = {"sigma_data": config.sigma_data} if config.train.weighting == "Karras" else {}
     return Recipe(
         sde=sde,
-        weighting=getattr(sgm.loss, config.train.weighting + "Weighting")(**options),
-        times=getattr(sgm.loss, config.train.times)(),
+        weighting=getattr(sgm.training, config.train.weighting + "Weighting")(**options),
+        times=getattr(sgm.training, config.train.times)(),
         objective=build_objective(config, sde),
         optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, config.train.clip),
         process_optimiser=adam(config.train.learning_rate, config.train.warmup, config.train.steps, math.inf),
@@ -235,5 +235,5 @@ def check_readable(value: Any, name: str = "") -> None:
         raise ConfigError(f"{name} = {value!r}: it {lost}; pass a number, a string or a tuple of them.")
     raise ConfigError(
         f"{name}: the class {kind.__qualname__} {lost}; add it to the classes of sgm/config.py, or train by the "
-        "library, with sgm.train.train and load_run."
+        "library, with sgm.training.loop.train and load_run."
     )

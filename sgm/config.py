@@ -13,10 +13,10 @@ from jaxtyping import PRNGKeyArray
 
 import sgm.data
 import sgm.likelihood
-import sgm.loss
 import sgm.model
 import sgm.nn
 import sgm.sde
+import sgm.training
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.layers import Precision
 

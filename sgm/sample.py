@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from sgm.checks import check_at_least, check_finite, check_instance, is_traced, trace_floats
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.model.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama

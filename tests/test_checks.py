@@ -14,7 +14,7 @@ import sgm
 from sgm.checks import warn_of_scale
 from sgm.likelihood import Flat, discrete_log_prob, reconstruction
 from sgm.nn import MLP, ConvDense, DiT, UNet
-from sgm.solve import PosteriorAncestral
+from sgm.posterior import PosteriorAncestral
 
 NORMAL = jr.normal(jr.key(0), (64, 4))
 
@@ -112,12 +112,15 @@ WRONG = [
     (lambda: sgm.prior_mismatch(VP, [[0.0, 0.0]]), "prior_mismatch: x0 is a list; pass an array"),
     (lambda: LOSS(GAUSSIAN, VP, X, KEY), "score_matching_loss: the first .*; pass the process first, then the model"),
     (lambda: LOSS(VP, GAUSSIAN, TABLE, KEY), "score_matching_loss: x is a DataFrame; pass an array"),
-    (lambda: LOSS(VP, GAUSSIAN, X, KEY, weighting="Karras"), "weighting = 'Karras'; pass .* sgm.loss.KarrasWeighting"),
     (
-        lambda: LOSS(VP, GAUSSIAN, X, KEY, times=sgm.loss.UniformTime),
+        lambda: LOSS(VP, GAUSSIAN, X, KEY, weighting="Karras"),
+        "weighting = 'Karras'; pass .* sgm.training.KarrasWeighting",
+    ),
+    (
+        lambda: LOSS(VP, GAUSSIAN, X, KEY, times=sgm.training.UniformTime),
         "times is the class UniformTime; pass an instance",
     ),
-    (lambda: LOSS(VP, GAUSSIAN, X, KEY, objective="huber"), r"objective = 'huber'; pass .* sgm.loss.Squared\(\)"),
+    (lambda: LOSS(VP, GAUSSIAN, X, KEY, objective="huber"), r"objective = 'huber'; pass .* sgm.training.Squared\(\)"),
     (lambda: GAUSSIAN.score(0.5, VP, X[0]), r"score: sde = 0.5; pass an instance such as sgm.VP\(\)"),
     (lambda: sgm.DDIM(grid="karras"), r"DDIM: grid = 'karras'; pass an instance such as sgm.solve.LogSNRGrid\(\)"),
     (lambda: sgm.EulerMaruyama(grid=sgm.solve.KarrasGrid), "EulerMaruyama: grid is the class KarrasGrid; pass an ins"),

@@ -9,9 +9,10 @@ import pytest
 
 import sgm
 from sgm.likelihood import DiscretisedGaussian, discrete_log_prob
-from sgm.loss import KarrasWeighting, NormalLogSNR
 from sgm.model import Clipped
 from sgm.solve import FixedSteps, KarrasGrid
+from sgm.training.times import NormalLogSNR
+from sgm.training.weightings import KarrasWeighting
 
 KEY, X, LEVELS = jr.key(0), jnp.ones((3, 2)), jnp.ones((3, 2), int)
 MODEL, CHAIN, EXACT = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2)), sgm.DiscreteChain(np.full(4, 0.1)), sgm.Exact()

@@ -14,9 +14,9 @@ import sgm
 from sgm.build import build_recipe, initial_state
 from sgm.config import TrainConfig, UNetConfig
 from sgm.data import power_spectrum, prefetch
-from sgm.model.condition import Condition, condition_from
+from sgm.nn.condition import Condition, condition_from
 from sgm.solve import FixedSteps
-from sgm.train import train
+from sgm.training.loop import train
 
 # optax and Orbax promote types.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("standard_promotion", "optimised")]

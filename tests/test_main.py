@@ -12,7 +12,6 @@ import pytest
 
 import sgm
 from main import main
-from sgm.checkpoint import CheckpointError
 from sgm.config import (
     Config,
     ConfigError,
@@ -26,7 +25,8 @@ from sgm.config import (
     write_config,
 )
 from sgm.data import Checkerboard, Coins, Digits, Images
-from sgm.evaluate import gaussian_bits_per_dim, read_columns
+from sgm.evaluation.evaluate import gaussian_bits_per_dim, read_columns
+from sgm.training.checkpoint import CheckpointError
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")

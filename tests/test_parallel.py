@@ -15,11 +15,12 @@ import json, pathlib, sys, tempfile
 import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx
 import sgm
 from sgm.data import GaussianField
-from sgm.loss import LikelihoodWeighting, UniformTime
-from sgm.model.condition import condition_from
+from sgm.training.weightings import LikelihoodWeighting
+from sgm.training.times import UniformTime
+from sgm.nn.condition import condition_from
 from sgm.nn import Conditioning, with_statistics
 from sgm.parallel import local_mesh, replicate, shard
-from sgm.train import Recipe, adam, train, train_step
+from sgm.training.loop import Recipe, adam, train, train_step
 
 data = GaussianField(resolution=8)
 conditioning = Conditioning(params=2, null=True)

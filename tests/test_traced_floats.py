@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 
 import sgm
-import sgm.objective
+import sgm.training.objective
 from sgm.likelihood import TruncatedNormalDequantisation, UniformDequantisation, discrete_log_prob
-from sgm.loss import KarrasWeighting, NormalLogSNR
 from sgm.model import Clipped, Estimate, Karras
 from sgm.nn import MLP, Conditioning, ConvDense, DiT, UNet
-from sgm.objective import Bound, Hybrid
+from sgm.posterior import Denoising, MatchedDenoising, PosteriorAncestral
 from sgm.sde import LearnedLogSNR, PiecewiseConstant, Prior
-from sgm.solve import Denoising, KarrasGrid, MatchedDenoising, PosteriorAncestral
+from sgm.solve import KarrasGrid
+from sgm.training.objective import Bound, Hybrid
+from sgm.training.times import NormalLogSNR
+from sgm.training.weightings import KarrasWeighting
 
 KEY, X, LEVELS = jr.key(0), jnp.asarray([[0.4, -0.8], [1.3, 0.2]]), jnp.asarray([[1, 6], [3, 4]])
 VP, CHAIN = sgm.VP(), sgm.DiscreteChain(np.linspace(0.1, 0.4, 4))
@@ -125,7 +127,6 @@ CASES = {
     "NormalLogSNR.std": (lambda v: loss(times=NormalLogSNR(std=v)), 1.5),
     "Hybrid.share": (interpolated, 0.1),
     "score_matching_loss.condition_dropout": (dropped, 0.5),
-    "perturb.condition_dropout": (dropped, 0.5),
     "DiscretisedGaussian.low": (lambda v: reconstruct(low=v), -2.0),
     "DiscretisedGaussian.high": (lambda v: reconstruct(high=v), 2.0),
     "discrete_log_prob.low": (discrete_on, -2.0),
@@ -157,9 +158,7 @@ for name in ("alpha", "sigma", "rho", "level", "log_snr", "theta", "diffusion", 
     CASES[f"AbstractSDE.{name}.t"] = (getattr(sgm.SubVP(), name), 0.3)
 
 FLAT = {"EDMHeun.churn_min", "EDMHeun.churn_max", "quantise.x", "quantise.low", "quantise.high"}
-FLAT |= {"GridBrownianPath.normal.t0", "GridBrownianPath.normal.t1"} | {
-    f"{name}.condition_dropout" for name in ("score_matching_loss", "perturb")
-}
+FLAT |= {"GridBrownianPath.normal.t0", "GridBrownianPath.normal.t1", "score_matching_loss.condition_dropout"}
 """Those in which a result is constant between jumps: their gradient is zero."""
 
 RESULT = sgm.log_prob(VP, MODEL, X, KEY, full=True)
@@ -192,12 +191,11 @@ def is_number(annotation):
 
 def public_numbers():
     """The names of all numbers of public functions, constructors and methods, as "Class.method.argument"."""
-    modules = (sgm, sgm.sde, sgm.model, sgm.solve, sgm.likelihood, sgm.nn, sgm.loss, sgm.objective)
+    modules = (sgm, sgm.sde, sgm.model, sgm.solve, sgm.likelihood, sgm.nn, sgm.training, sgm.posterior)
     found = set()
     for module in modules:
         for name, value in vars(module).items():
-            own = getattr(value, "__module__", "") if module in (sgm.loss, sgm.objective) else module.__name__
-            if name.startswith("_") or not callable(value) or own != module.__name__:
+            if name.startswith("_") or not callable(value):
                 continue
             found |= {f"{name}.{argument}" for argument in _numbers(value)}
             if inspect.isclass(value):

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 import sgm
-from sgm.elbo import ELBO
 from sgm.likelihood import DiscreteLogProb, discrete_log_prob, reconstruction
-from sgm.loss import KarrasWeighting
+from sgm.likelihood.elbo import ELBO
+from sgm.training.weightings import KarrasWeighting
 
 SDE, MODEL, KEY = sgm.VP(), sgm.model.Gaussian(jr.normal(jr.key(0), (2,)), jr.normal(jr.key(1), (2, 2))), jr.key(2)
 CHAIN, X, LEVELS = sgm.DiscreteChain(np.full(9, 0.1)), jr.normal(jr.key(3), (4, 2)), np.zeros((4, 2), int)

@@ -20,7 +20,8 @@ import sgm
 from sgm import plot
 from sgm.config import read_config
 from sgm.likelihood import dequantise
-from sgm.solve import Inpainting, MatchedDenoising, PosteriorAncestral, ThetaGrid
+from sgm.posterior import Inpainting, MatchedDenoising, PosteriorAncestral
+from sgm.solve import ThetaGrid
 
 STD = 0.5
 

@@ -9,7 +9,7 @@ import numpy as np
 import sgm
 from sgm.build import build_dequantisation
 from sgm.config import read_config
-from sgm.evaluate import average, evaluate
+from sgm.evaluation.evaluate import average, evaluate
 
 config = read_config(sys.argv[1])
 sde, model = sgm.load(sys.argv[1])

@@ -32,8 +32,9 @@ from matplotlib.figure import Figure
 
 import sgm
 from sgm.data import GaussianField, prefetch
-from sgm.loss import KarrasWeighting, NormalLogSNR
-from sgm.train import Recipe, adam, train
+from sgm.training.loop import Recipe, adam, train
+from sgm.training.times import NormalLogSNR
+from sgm.training.weightings import KarrasWeighting
 
 NAMES = "amplitude", "slope"
 TRUTH = jnp.asarray([0.9, 1.8])

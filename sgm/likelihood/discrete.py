@@ -22,7 +22,7 @@ from sgm.likelihood.dequantise import check_levels, dequantise
 from sgm.likelihood.log_prob import Density, LogProb, log_prob
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model
-from sgm.model.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from sgm.likelihood.trace import AbstractTrace
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition
+from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
 from sgm.solve.controllers import NatsController

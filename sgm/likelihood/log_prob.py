@@ -31,7 +31,7 @@ from sgm.likelihood.flow import Course, FlowAndDivergence, evaluations
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.model.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 

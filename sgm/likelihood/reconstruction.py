@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from sgm.checks import check_array, check_examples, check_finite
 from sgm.model.base import AbstractModel, check_process_and_model
-from sgm.model.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 
 

@@ -17,7 +17,7 @@ from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_pure_noise
-from sgm.model.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 

@@ -6,7 +6,6 @@ from sgm.model.analytic import Gaussian as Gaussian
 from sgm.model.analytic import GaussianMixture as GaussianMixture
 from sgm.model.base import AbstractModel as AbstractModel
 from sgm.model.base import Estimate as Estimate
-from sgm.model.condition import Condition as Condition
 from sgm.model.guidance import Clipped as Clipped
 from sgm.model.kernel import AbstractVariance as AbstractVariance
 from sgm.model.kernel import FixedLarge as FixedLarge
@@ -22,3 +21,4 @@ from sgm.model.prediction import Score as Score
 from sgm.model.prediction import Velocity as Velocity
 from sgm.model.prediction import WithVariance as WithVariance
 from sgm.model.score_model import ScoreModel as ScoreModel
+from sgm.nn.condition import Condition as Condition

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from sgm.checks import check_examples, check_instance, check_time
-from sgm.model.condition import Condition
+from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Example, Number, Scalar

@@ -18,7 +18,7 @@ class LearnedLogSNR(AbstractSchedule):
         m(t) = t + sum over j of exp(height_j) sigmoid(exp(slope_j) (t - centre_j))
 
     `ends` are first and last. It begins as nearly linear, from sigma/alpha = `ratio_min` to `ratio_max`. How it is
-    trained is told in `sgm.train_schedule`.
+    trained is told in `sgm.training.learned_schedule`.
     Source: Kingma et al. 2021 (VDM, arXiv:2107.00630), whose network is wider.
     """
 

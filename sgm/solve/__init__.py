@@ -17,11 +17,6 @@ from sgm.solve.grid import QuadraticGrid as QuadraticGrid
 from sgm.solve.grid import ThetaGrid as ThetaGrid
 from sgm.solve.grid import UniformGrid as UniformGrid
 from sgm.solve.method import AbstractMethod as AbstractMethod
-from sgm.solve.posterior import AbstractEvidence as AbstractEvidence
-from sgm.solve.posterior import Denoising as Denoising
-from sgm.solve.posterior import Inpainting as Inpainting
-from sgm.solve.posterior import MatchedDenoising as MatchedDenoising
-from sgm.solve.posterior import PosteriorAncestral as PosteriorAncestral
 from sgm.solve.predictor_corrector import PredictorCorrector as PredictorCorrector
 from sgm.solve.probability_flow import ProbabilityFlow as ProbabilityFlow
 from sgm.solve.reverse_sde import ReverseSDE as ReverseSDE

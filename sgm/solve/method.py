@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition
+from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.brownian import GridBrownianPath

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, Estimate
-from sgm.model.condition import Condition
+from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.solve.brownian import GridBrownianPath
 from sgm.solve.grid import AbstractGrid, FixedSteps

@@ -9,7 +9,7 @@ import lineax
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition
+from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
 from sgm.types import OfTime, Time

@@ -11,7 +11,7 @@ import numpy as np
 from networks import table
 
 from sgm.config import read_config
-from sgm.evaluate import average, read_columns
+from sgm.evaluation.evaluate import average, read_columns
 
 BATCHES, BATCH = 10, 4096
 

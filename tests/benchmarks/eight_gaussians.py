@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgm.config import read_config
-from sgm.evaluate import average, read_columns
+from sgm.evaluation.evaluate import average, read_columns
 from sgm.model import GaussianMixture
 
 if __name__ == "__main__":

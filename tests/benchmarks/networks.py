@@ -28,12 +28,16 @@ import jax.numpy as jnp
 import jax.random as jr
 
 import sgm
-from sgm.train import Recipe, adam, loss_and_gradients, train_step
+from sgm.training.loop import Recipe, adam, loss_and_gradients, train_step
 
 # The first process leaves the memory of a GPU to those it starts.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-WEIGHTING, TIMES, OPTIMISER = sgm.loss.LikelihoodWeighting(), sgm.loss.UniformLogSNR(), adam(1e-3, 500, 10_000, 1.0)
+WEIGHTING, TIMES, OPTIMISER = (
+    sgm.training.LikelihoodWeighting(),
+    sgm.training.UniformLogSNR(),
+    adam(1e-3, 500, 10_000, 1.0),
+)
 RECIPE = Recipe(sgm.VP(), WEIGHTING, TIMES, OPTIMISER, average_decay=0.999, levels=None, key=jr.key(3))
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
 # Dense bfloat16 operations a second, by how device_kind starts.

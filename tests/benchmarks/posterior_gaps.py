@@ -1,4 +1,4 @@
-"""How far draws of `sgm.solve.PosteriorAncestral` are from exact Gaussian posteriors, as a table in Markdown.
+"""How far draws of `sgm.posterior.PosteriorAncestral` are from exact Gaussian posteriors, as a table in Markdown.
 
     python tests/benchmarks/posterior_gaps.py
 
@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 import sgm
 from sgm.model import Gaussian, GaussianMixture
-from sgm.solve import AbstractEvidence, Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
+from sgm.posterior import AbstractEvidence, Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
 
 SDE, END, STEPS, DRAWS = sgm.VP(), diffrax.SaveAt(t0=True), (50, 200, 800), 1000
 PIXELS = np.stack(np.meshgrid(range(4), range(4), indexing="ij"), -1).reshape(16, 2)

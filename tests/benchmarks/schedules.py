@@ -14,8 +14,10 @@ import numpy as np
 import sgm
 from sgm.config import read_config
 from sgm.likelihood import dequantise
-from sgm.loss import LikelihoodWeighting, UniformLogSNR, perturb, weighted_errors
-from sgm.train_schedule import end_terms
+from sgm.training.learned_schedule import end_terms
+from sgm.training.loss import perturb, weighted_errors
+from sgm.training.times import UniformLogSNR
+from sgm.training.weightings import LikelihoodWeighting
 
 EXAMPLES, DRAWS = 2000, 2000
 
@@ -30,7 +32,7 @@ def draws(sde, model, x, times, key):
 
 def measure(run):
     config, (sde, model) = read_config(run), sgm.load(run)
-    data, times = config.data, getattr(sgm.loss, config.train.times)()
+    data, times = config.data, getattr(sgm.training, config.train.times)()
     x, _ = data.rows("test", 0, min(EXAMPLES, data.size("test")))
     x = jnp.asarray(x) if data.levels is None else dequantise(x, data.levels, jr.key(0))
     values, of_training = (

@@ -13,13 +13,24 @@ import pytest
 from networks import randomised
 
 import sgm
-from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.data import Checkerboard, Digits, GaussianField, prefetch
-from sgm.loss import LikelihoodWeighting, UniformLogSNR, UniformTime, perturb
-from sgm.model.condition import condition_from
 from sgm.nn import Conditioning, with_statistics
+from sgm.nn.condition import condition_from
 from sgm.sde import LearnedLogSNR
-from sgm.train import Recipe, TrainingDiverged, adam, held_out_loss, load_run, loss_and_gradients, train, train_step
+from sgm.training.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
+from sgm.training.loop import (
+    Recipe,
+    TrainingDiverged,
+    adam,
+    held_out_loss,
+    load_run,
+    loss_and_gradients,
+    train,
+    train_step,
+)
+from sgm.training.loss import perturb
+from sgm.training.times import UniformLogSNR, UniformTime
+from sgm.training.weightings import LikelihoodWeighting
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from sgm.train_schedule import has_learned_part, learned_part
+from sgm.training.learned_schedule import has_learned_part, learned_part
 
 _FILE = "fingerprint.json"
 # Fields that change no result, but for rounding.
@@ -39,7 +39,7 @@ def fingerprint(recipe: Any, model: PyTree, batch: tuple[Any, Any]) -> dict[str,
     """Describe all that a run depends on.
 
     Arguments:
-        recipe: the `sgm.train.Recipe`.
+        recipe: the `sgm.training.loop.Recipe`.
         model: the model at the start, of which only the structure counts.
         batch: the examples and the condition of the first step.
 

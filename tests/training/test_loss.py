@@ -6,15 +6,9 @@ import pytest
 from truth import FOUR, PROCESSES
 
 import sgm
-from sgm.loss import (
-    KarrasWeighting,
-    LikelihoodWeighting,
-    NormalLogSNR,
-    UniformLogSNR,
-    UniformTime,
-    UniformWeighting,
-)
 from sgm.model import Gaussian
+from sgm.training.times import NormalLogSNR, UniformLogSNR, UniformTime
+from sgm.training.weightings import KarrasWeighting, LikelihoodWeighting, UniformWeighting
 
 STD = 0.5
 MODEL = Gaussian(jnp.zeros(4), STD**2 * jnp.eye(4))

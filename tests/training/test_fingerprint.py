@@ -10,12 +10,13 @@ import optax
 import pytest
 
 import sgm
-from sgm.checkpoint import CheckpointError, restore_checkpoint
 from sgm.data import Checkerboard, Moons
-from sgm.fingerprint import RunMismatch, behaviour, fingerprint
-from sgm.loss import KarrasWeighting, LikelihoodWeighting, NormalLogSNR, UniformLogSNR, UniformTime
 from sgm.sde import LearnedLogSNR
-from sgm.train import Recipe, adam, load_run, train
+from sgm.training.checkpoint import CheckpointError, restore_checkpoint
+from sgm.training.fingerprint import RunMismatch, behaviour, fingerprint
+from sgm.training.loop import Recipe, adam, load_run, train
+from sgm.training.times import NormalLogSNR, UniformLogSNR, UniformTime
+from sgm.training.weightings import KarrasWeighting, LikelihoodWeighting
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -163,7 +164,7 @@ def test_optimisers_are_told_apart_by_what_they_do():
 
 
 def test_a_fingerprint_is_json_and_knows_settings_of_any_kind():
-    class Odd(sgm.loss.AbstractWeighting):
+    class Odd(sgm.training.AbstractWeighting):
         table: np.ndarray
         function: object
         names: dict

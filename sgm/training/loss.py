@@ -5,7 +5,7 @@ With l = log tan(theta) = -log_snr / 2, the loss is the weighted error of the no
     loss = E over t ~ U(t0, t1) of weight(t) |estimate.noise - noise|^2 / D
 
 A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is, but for
-`ChainSteps`, under which t is one of a chain's own steps. An objective of `sgm.objective` replaces the squared error.
+`ChainSteps`, under which t is one of a chain's own steps. An objective replaces the squared error.
 
 Where a process ends in pure noise, l is at most `LARGEST_LEVEL`, and weight and density at t1 are those of the last
 time before it. The noise is known there, whatever the model: train with `SquaredVelocity()` for an error that counts.
@@ -13,141 +13,27 @@ time before it. The noise is known there, whatever the model: train with `Square
 
 import dataclasses
 import math
-from abc import abstractmethod
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from sgm.checks import check_at_least, check_examples, check_instance, is_traced
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.model.condition import Condition, flat_condition
-from sgm.objective import AbstractObjective, Bound, Hybrid, Squared, SquaredVelocity
+from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
+from sgm.training.objective import AbstractObjective, Bound, Hybrid, Squared, SquaredVelocity
+from sgm.training.times import AbstractTimeSampling, ChainSteps, UniformTime
+from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting, UniformWeighting
 from sgm.types import Number
 
 Times = Float[Array, " n"]
 Levels = tuple[Times, Times]
-
-
-class AbstractWeighting(eqx.Module):
-    """weight(t) of the squared error of the noise estimate, for t uniform on [t0, t1]."""
-
-    @abstractmethod
-    def weight(self, sde: AbstractSDE, t: Times) -> Times:
-        """weight(t) >= 0."""
-
-
-class UniformWeighting(AbstractWeighting):
-    """weight = 1. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
-
-    def weight(self, sde, t):
-        return jnp.ones_like(t)
-
-
-class LikelihoodWeighting(AbstractWeighting):
-    """weight = (t1 - t0) g^2 / (2 sigma^2): the loss is, in nats per dimension and up to a constant, a bound on -log p.
-
-    Source: Song et al. 2021 (arXiv:2101.09258, theorem 1).
-    """
-
-    def weight(self, sde, t):
-        return (sde.t1 - sde.t0) * sde.level_rate(t)
-
-
-class KarrasWeighting(AbstractWeighting):
-    """Noise levels l ~ N(mean, std^2), each weighted so that a Karras-preconditioned network starts at unit loss.
-
-    Source: Karras et al. 2022 (arXiv:2206.00364, table 1), whose ln(sigma) is l.
-    """
-
-    sigma_data: Number = 0.5
-    mean: Number = -1.2
-    std: Number = 1.2
-
-    def weight(self, sde, t):
-        level = sde.level(t)
-        # 1 + (sigma/alpha / sigma_data)^2, in the exponent of the density, where neither overflows.
-        density = norm.logpdf(level, self.mean, self.std)
-        gain = jnp.logaddexp(0.0, 2 * (level - jnp.log(self.sigma_data)))
-        return (sde.t1 - sde.t0) * sde.level_rate(t) * jnp.exp(density + gain)
-
-
-class AbstractTimeSampling(eqx.Module):
-    """A density of times on [t0, t1]."""
-
-    @abstractmethod
-    def quantile(self, sde: AbstractSDE, probability: Times) -> Times:
-        """The time below which `probability` of the mass lies."""
-
-    @abstractmethod
-    def density(self, sde: AbstractSDE, t: Times) -> Times:
-        """The density at t, relative to the uniform one."""
-
-
-class UniformTime(AbstractTimeSampling):
-    """Uniform in t."""
-
-    def quantile(self, sde, probability):
-        return sde.t0 + (sde.t1 - sde.t0) * probability
-
-    def density(self, sde, t):
-        return jnp.ones_like(t)
-
-
-class UniformLogSNR(AbstractTimeSampling):
-    """Uniform in log_snr: the importance sampling of `LikelihoodWeighting`, whose weight over this density is constant.
-
-    From a process that ends in pure noise, up to l = `LARGEST_LEVEL`.
-    Source: Song et al. 2021 (arXiv:2101.09258, section 5.1); Kingma et al. 2021 (VDM, arXiv:2107.00630).
-    """
-
-    def quantile(self, sde, probability):
-        first, last = _levels(sde)
-        return sde.time(first + (last - first) * probability)
-
-    def density(self, sde, t):
-        first, last = _levels(sde)
-        return (sde.t1 - sde.t0) * sde.level_rate(t) / (last - first)
-
-
-class NormalLogSNR(AbstractTimeSampling):
-    """l ~ N(mean, std^2), truncated to the process's ends: the importance sampling of `KarrasWeighting`.
-
-    Source: Karras et al. 2022 (arXiv:2206.00364, table 1).
-    """
-
-    mean: Number = -1.2
-    std: Number = 1.2
-
-    def quantile(self, sde, probability):
-        lower, upper = self._ends(sde)
-        level = self.mean + self.std * norm.ppf(lower + (upper - lower) * probability)
-        return sde.time(level)
-
-    def density(self, sde, t):
-        lower, upper = self._ends(sde)
-        level = sde.level(t)
-        return (sde.t1 - sde.t0) * sde.level_rate(t) * norm.pdf(level, self.mean, self.std) / (upper - lower)
-
-    def _ends(self, sde):
-        return tuple(norm.cdf(level, self.mean, self.std) for level in _levels(sde))
-
-
-class ChainSteps(AbstractTimeSampling):
-    """k = 1 ... N of a chain, each as often. Source: Ho et al. 2020 (arXiv:2006.11239, algorithm 1)."""
-
-    def quantile(self, sde, probability):
-        return jnp.clip(jnp.ceil(probability * sde.t1), sde.t0, sde.t1)
-
-    def density(self, sde, t):
-        return jnp.ones_like(t)
 
 
 class Perturbed(eqx.Module):
@@ -194,9 +80,9 @@ def check_loss(
 ) -> None:
     """Raise unless these make a finite loss: a chain's bound, and its steps, are of that chain alone."""
     call = "score_matching_loss"
-    check_instance(call, "weighting", weighting, AbstractWeighting, "sgm.loss.KarrasWeighting()")
-    check_instance(call, "times", times, AbstractTimeSampling, "sgm.loss.UniformLogSNR()")
-    check_instance(call, "objective", objective, AbstractObjective, "sgm.loss.Squared()")
+    check_instance(call, "weighting", weighting, AbstractWeighting, "sgm.training.KarrasWeighting()")
+    check_instance(call, "times", times, AbstractTimeSampling, "sgm.training.UniformLogSNR()")
+    check_instance(call, "objective", objective, AbstractObjective, "sgm.training.Squared()")
     names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
     if isinstance(objective, SquaredVelocity) and isinstance(weighting, LikelihoodWeighting) and sde.ends_in_pure_noise:
         raise ValueError(
@@ -274,7 +160,3 @@ def weighted_errors(
         return weight * objective.error(level, x0, noise, estimate)
 
     return jax.vmap(error)(perturbed)
-
-
-def _levels(sde):
-    return sde.level(sde.t0), jnp.minimum(sde.level(sde.t1), LARGEST_LEVEL)

@@ -10,10 +10,11 @@ from truth import gaussian
 
 import sgm
 from sgm.likelihood import DiscretisedGaussian, Flat
-from sgm.loss import ChainSteps, LikelihoodWeighting, UniformWeighting
 from sgm.model import Clipped, FixedLarge, Gaussian, Interpolated
-from sgm.objective import Absolute, Bound, Hybrid, Squared
 from sgm.sde import DiscreteChain, cos_of, linear_betas, sin_of
+from sgm.training.objective import Absolute, Bound, Hybrid, Squared
+from sgm.training.times import ChainSteps
+from sgm.training.weightings import LikelihoodWeighting, UniformWeighting
 
 CHAIN = DiscreteChain(linear_betas(30, 1e-3, 0.3))
 ON_CHAIN = {"weighting": UniformWeighting(), "times": ChainSteps()}

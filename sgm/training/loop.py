@@ -17,18 +17,26 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from tqdm import tqdm
 
-from sgm.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
 from sgm.checks import check_at_least, warn_of_scale
-from sgm.fingerprint import check_same_run, describe, fingerprint, structure_of, write_fingerprint
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
-from sgm.loss import AbstractTimeSampling, AbstractWeighting, check_loss, perturb, weighted_errors
 from sgm.model.base import AbstractModel
-from sgm.model.condition import Condition
-from sgm.objective import AbstractObjective, Squared
+from sgm.nn.condition import Condition
 from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
-from sgm.train_schedule import check_trains_schedule, end_terms, has_learned_part, learned_part, schedule_gradients
+from sgm.training.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
+from sgm.training.fingerprint import check_same_run, describe, fingerprint, structure_of, write_fingerprint
+from sgm.training.learned_schedule import (
+    check_trains_schedule,
+    end_terms,
+    has_learned_part,
+    learned_part,
+    schedule_gradients,
+)
+from sgm.training.loss import check_loss, perturb, weighted_errors
+from sgm.training.objective import AbstractObjective, Squared
+from sgm.training.times import AbstractTimeSampling
+from sgm.training.weightings import AbstractWeighting
 
 # A number that no step has, so that what is held out shares no randomness with training.
 _NO_STEP = 2**32 - 1

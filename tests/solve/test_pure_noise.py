@@ -12,10 +12,11 @@ import pytest
 from truth import Brightness
 
 import sgm
-from sgm.loss import KarrasWeighting, LikelihoodWeighting, NormalLogSNR, UniformLogSNR, UniformTime, UniformWeighting
 from sgm.model import Denoised, Noise, Velocity
-from sgm.objective import Squared, SquaredVelocity
 from sgm.sde import Cosine, DiscreteChain, Rectified, linear_betas
+from sgm.training.objective import Squared, SquaredVelocity
+from sgm.training.times import NormalLogSNR, UniformLogSNR, UniformTime
+from sgm.training.weightings import KarrasWeighting, LikelihoodWeighting, UniformWeighting
 
 COSINE = sgm.VP(Cosine(ratio_max=math.inf))
 ENDS = {

@@ -19,8 +19,8 @@ from sgm.checks import check_at_least, check_examples, check_finite, check_insta
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prior_mismatch import prior_mismatch
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.model.condition import Condition, flat_condition
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
+from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import mesh_for, replicate, spread
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from sgm.likelihood import prior_mismatch
-from sgm.loss import AbstractTimeSampling, AbstractWeighting, Levels, LikelihoodWeighting, Times, UniformTime, levels_at
-from sgm.objective import AbstractObjective, Squared
 from sgm.sde import VP, AbstractSDE, LearnedLogSNR
+from sgm.training.loss import Levels, Times, levels_at
+from sgm.training.objective import AbstractObjective, Squared
+from sgm.training.times import AbstractTimeSampling, UniformTime
+from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting
 
 
 def learned_part(sde: AbstractSDE) -> PyTree:

@@ -13,11 +13,13 @@ import sgm
 from sgm.build import build_recipe, initial_state
 from sgm.config import Config, MLPConfig, SDEConfig, TrainConfig, write_config
 from sgm.data import Checkerboard
-from sgm.loss import LikelihoodWeighting, UniformLogSNR, UniformTime, levels_at, perturb, weighted_errors
 from sgm.model import Gaussian
 from sgm.sde import LearnedLogSNR
-from sgm.train import Recipe, adam, loss_and_gradients, train
-from sgm.train_schedule import end_terms, has_learned_part, learned_part, schedule_gradients
+from sgm.training.learned_schedule import end_terms, has_learned_part, learned_part, schedule_gradients
+from sgm.training.loop import Recipe, adam, loss_and_gradients, train
+from sgm.training.loss import levels_at, perturb, weighted_errors
+from sgm.training.times import UniformLogSNR, UniformTime
+from sgm.training.weightings import LikelihoodWeighting
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")

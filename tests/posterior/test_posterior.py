@@ -10,8 +10,9 @@ from truth import PROCESSES, mixture
 
 import sgm
 from sgm.model import FixedLarge, FixedSmall, Gaussian
+from sgm.posterior import Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
 from sgm.sde import sohl_dickstein_betas
-from sgm.solve import ChainGrid, Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
+from sgm.solve import ChainGrid
 
 COV = 0.25 * np.exp(-np.abs(np.subtract.outer(np.arange(4), np.arange(4))) / 2)
 MEAN = np.asarray([0.3, -0.2, 0.0, 0.1])

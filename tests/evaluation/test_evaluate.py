@@ -4,8 +4,8 @@ import pytest
 from truth import gaussian
 
 import sgm
-import sgm.evaluate
-from sgm.evaluate import evaluate, read_columns
+import sgm.evaluation.evaluate
+from sgm.evaluation.evaluate import evaluate, read_columns
 
 DATA = sgm.data.Moons()
 OPTIONS = {"split": "test", "batch_size": 4, "key": jr.key(0), "trace": sgm.Hutchinson(2)}
@@ -32,7 +32,7 @@ def test_what_misses_the_accuracy_is_told():
 def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
     whole = run()
     calls = []
-    original = sgm.evaluate.log_prob
+    original = sgm.evaluation.evaluate.log_prob
 
     def failing(*arguments, **options):
         calls.append(1)
@@ -40,7 +40,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(sgm.evaluate, "log_prob", failing)
+    monkeypatch.setattr(sgm.evaluation.evaluate, "log_prob", failing)
     with pytest.raises(KeyboardInterrupt):
         run(folder=tmp_path)
     assert len(list(tmp_path.glob("*.parquet"))) == 1
@@ -59,7 +59,7 @@ def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
     def full_disk(*arguments):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(sgm.evaluate.pyarrow.parquet, "write_table", full_disk)
+    monkeypatch.setattr(sgm.evaluation.evaluate.pyarrow.parquet, "write_table", full_disk)
     with pytest.raises(OSError, match="No space left"):
         run(folder=tmp_path)
     assert not list(tmp_path.glob("*.parquet"))

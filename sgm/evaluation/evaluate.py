@@ -19,7 +19,7 @@ from sgm.likelihood.dequantise import bits_per_dim, dequantise
 from sgm.likelihood.discrete import AbstractDequantisation, UniformDequantisation, discrete_log_prob
 from sgm.likelihood.log_prob import log_prob
 from sgm.model.base import AbstractModel
-from sgm.model.condition import condition_from
+from sgm.nn.condition import condition_from
 from sgm.sde.base import AbstractSDE
 
 

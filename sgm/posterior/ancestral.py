@@ -1,0 +1,58 @@
+"""Ancestral sampling of a posterior."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from sgm.checks import check_at_least, check_instance
+from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
+from sgm.posterior.evidence import AbstractEvidence
+from sgm.solve.grid import AbstractGrid, LogSNRGrid
+from sgm.solve.sampler import AbstractSampler
+
+
+class PosteriorAncestral(AbstractSampler):
+    """u_s ~ N(mean, std^2) by `evidence.apply` of the reverse transition's mean and std; one evaluation a step.
+
+    The evidence is of one example, and the `n` examples of `sample` are all draws of its posterior. Many observations
+    are mapped over:
+
+        def draws(y, key):
+            return sgm.sample(sde, model, key, 8, method=PosteriorAncestral(MatchedDenoising(y, 0.3)))
+
+        x = jax.vmap(draws)(observed, jax.random.split(key, len(observed)))
+
+    The path starts from the prior; that of 2015 starts from the observation, of which the steps keep no trace. The end
+    that `sample` returns, E[x0 | u] at t0, is the model's alone, and moves known entries, which are exact in u: its
+    `jnp.where(mask, known, x)` has them exact again, as the last step of 2015.
+    Raises ValueError where the evidence is not of the shape of the model's examples.
+    """
+
+    evidence: AbstractEvidence
+    steps: int = eqx.field(static=True, default=500)
+    variance: AbstractVariance = FixedSmall()
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        check_instance(
+            "PosteriorAncestral", "evidence", self.evidence, AbstractEvidence, "MatchedDenoising(observed, std)"
+        )
+        check_at_least("PosteriorAncestral", "steps", self.steps)
+        check_instance("PosteriorAncestral", "variance", self.variance, AbstractVariance, "sgm.model.FixedLarge()")
+
+    @property
+    def draws(self):
+        return 1
+
+    def check(self, sde):
+        self.evidence.check(self.stepping.levels(sde))
+
+    def advance(self, predict, t, s, u, noise, memory):
+        if self.evidence.shape != u.shape:
+            raise ValueError(
+                f"PosteriorAncestral: the evidence has shape {self.evidence.shape}, but the model is of examples of "
+                f"shape {u.shape}; pass that of one example, and map over several with jax.vmap."
+            )
+        estimate = predict(t, u)
+        std = jnp.exp(0.5 * self.variance.log_variance(s, t, estimate))
+        mean, std = self.evidence.apply(s, posterior_mean(s, t, u, estimate.denoised), std)
+        return mean + std * noise[0], memory
