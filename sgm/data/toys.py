@@ -11,8 +11,7 @@ Drawings after Grathwohl et al., "FFJORD", 2019, and `sklearn.datasets`.
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,6 @@ class AbstractToy(AbstractSimulated):
     """A distribution in the plane."""
 
     shape: ClassVar[tuple[int, ...]] = (2,)
-    conditions: ClassVar[Mapping[str, Any]] = {}
 
     @property
     @abc.abstractmethod
@@ -38,9 +36,6 @@ class AbstractToy(AbstractSimulated):
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n 2"], dict[str, Array]]:
         return self.draw(key, n), {}
-
-    def statistics(self) -> None:
-        return None
 
 
 class AbstractNoisyToy(AbstractToy):

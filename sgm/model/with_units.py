@@ -1,0 +1,32 @@
+"""A model in other units than it was made for."""
+
+from sgm.checks import check_instance
+from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.nn.units import Units
+
+
+class WithUnits(AbstractWrapper):
+    """A model of standardised data as a model of data in their own units, x = mean + std z.
+
+    Arguments:
+        model: the model of z.
+        units: the units of x.
+
+    Example:
+        >>> model = WithUnits(Gaussian(jnp.zeros(2), jnp.eye(2)), Units(mean=10.0, std=3.0))  # N(10, 9)
+    """
+
+    model: AbstractModel
+    _units: Units
+
+    def __init__(self, model: AbstractModel, units: Units):
+        check_instance("WithUnits", "model", model, AbstractModel, "sgm.model.Gaussian(mean, covariance)")
+        check_instance("WithUnits", "units", units, Units, "sgm.Units(mean=3.0, std=0.4)")
+        self.model, self._units = model, units
+
+    @property
+    def units(self):
+        return self._units
+
+    def predict(self, level, u, cond=None, key=None):
+        return self.model.predict(level, u, cond, key)

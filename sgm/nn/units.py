@@ -1,0 +1,100 @@
+"""The affine map between the data's own units and the coordinates in which a process acts."""
+
+import math
+from collections.abc import Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from sgm.checks import is_traced
+from sgm.nn.frozen import Frozen
+
+
+class Units(eqx.Module):
+    """x = mean + std z, where x is in the data's own units and z is standardised.
+
+    A model has units, which are fitted on its training data, saved with it and never trained. Without arguments they
+    are those of standardised data, x = z.
+
+    Arguments:
+        mean, std: of the data, broadcast to the trailing axes of an example: one number, or one for each channel of
+            an image or column of a table.
+
+    Raises:
+        ValueError: for a `std` that is not positive, or numbers that are not finite.
+
+    Example:
+        >>> units = Units(mean=3.0, std=0.4)
+        >>> units.restore(units.standardise(jnp.asarray([3.4])))
+        Array([3.4], dtype=float32)
+    """
+
+    mean: Frozen
+    std: Frozen
+
+    def __init__(self, mean: ArrayLike = 0.0, std: ArrayLike = 1.0):
+        if not is_traced((mean, std)):
+            if not np.all(np.isfinite(mean)):
+                raise ValueError(f"Units: mean = {mean}; pass finite numbers.")
+            if not np.all(np.isfinite(std) & (np.asarray(std) > 0)):
+                raise ValueError(f"Units: std = {std}; pass finite numbers above 0.")
+        dtype = jnp.result_type(float)
+        self.mean, self.std = Frozen(jnp.asarray(mean, dtype)), Frozen(jnp.asarray(std, dtype))
+
+    @classmethod
+    def of_levels(cls, count: int) -> "Units":
+        """Units of grey levels 0 ... count - 1: level k fills [k - 1/2, k + 1/2), and all levels fill [-1, 1) of z."""
+        return cls((count - 1) / 2, count / 2)
+
+    @classmethod
+    def fit(cls, x: Float[np.ndarray, "n *shape"] | Iterable[Float[np.ndarray, "_ *shape"]]) -> "Units":
+        """Mean and standard deviation of examples, for each channel or column, the last axis.
+
+        Arguments:
+            x: the examples along the first axis, or an iterator of such arrays, of which one is held at a time.
+
+        Raises:
+            ValueError: for entries that are not finite, and for a channel or column that is constant.
+        """
+        count, zero = 0, np.zeros(())
+        mean, square, low, high = zero, zero, zero + np.inf, zero - np.inf
+        for chunk in [x] if isinstance(x, np.ndarray | jax.Array) else x:
+            part = np.asarray(chunk, np.float64)
+            part = part.reshape(-1, part.shape[-1])
+            if not np.all(np.isfinite(part)):
+                place = int(np.argwhere(~np.isfinite(part))[0][1])
+                raise ValueError(f"Units.fit: column or channel {place} has entries that are not finite; mend them.")
+            # Chan, Golub and LeVeque 1979: moments of a union, in which nothing cancels.
+            own, total = np.mean(part, axis=0), count + len(part)
+            square = square + np.sum((part - own) ** 2, axis=0) + (own - mean) ** 2 * (count * len(part) / total)
+            mean, count = mean + (own - mean) * (len(part) / total), total
+            low, high = np.minimum(low, np.min(part, axis=0)), np.maximum(high, np.max(part, axis=0))
+        if not count:
+            raise ValueError("Units.fit: there are no examples; pass one or more.")
+        constant = np.flatnonzero(low == high)
+        if len(constant):
+            raise ValueError(
+                f"Units.fit: column or channel {constant[0]} is constant (= {low[constant[0]]:.6g}), so that it has no "
+                "density; leave it out."
+            )
+        return cls(mean, np.sqrt(square / count))
+
+    def standardise(self, x: Float[Array | np.ndarray, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
+        """z = (x - mean) / std. NumPy arrays are standardised in double precision, so that no digit is lost."""
+        mean, std = self.mean.value, self.std.value
+        if isinstance(x, np.ndarray) and not is_traced(self):
+            return jnp.asarray((np.asarray(x, np.float64) - np.asarray(mean)) / np.asarray(std), mean.dtype)
+        return (jnp.asarray(x) - mean) / std
+
+    def restore(self, z: Float[ArrayLike, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
+        """x = mean + std z."""
+        return self.mean.value + self.std.value * jnp.asarray(z)
+
+    def log_volume(self, shape: tuple[int, ...]) -> Float[ArrayLike, ""]:
+        """The sum of log std over the entries of an example of `shape`: log p(z) = log p(x) + log_volume, in nats."""
+        std = self.std.value if is_traced(self) else np.asarray(self.std.value, np.float64)
+        numpy = jnp if is_traced(self) else np
+        return numpy.sum(numpy.log(std)) * (math.prod(shape) / math.prod(std.shape))
