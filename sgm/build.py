@@ -79,7 +79,8 @@ def build_objective(config: Config, sde: sgm.sde.AbstractSDE) -> sgm.training.Ab
     objective = config.train.objective
     if objective in ("Squared", "SquaredVelocity", "Absolute"):
         return getattr(sgm.training.objective, objective)()
-    bound = sgm.training.objective.Bound(check_chain(config, sde, "train", "objective"), build_variance(config))
+    check_chain(config, sde, "train", "objective")
+    bound = sgm.training.objective.Bound(build_variance(config))
     return bound if objective == "Bound" else sgm.training.objective.Hybrid(bound)
 
 

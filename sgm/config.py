@@ -161,7 +161,7 @@ class DiTConfig(_NetworkConfig):
 
 @dataclass(frozen=True)
 class ConvDenseConfig(_NetworkConfig):
-    """`sgm.nn.ConvDense`, of two outputs an entry: its `variance` is Learned or Interpolated."""
+    """`sgm.nn.ConvDense`."""
 
     convolutions: int | None = None
     width: int = 20
@@ -172,11 +172,6 @@ class ConvDenseConfig(_NetworkConfig):
     upper: int = 2
     upper_width: int = 20
     bumps: int = 10
-
-    def build(self, shape: tuple[int, ...], conditioning: Conditioning, key: PRNGKeyArray, outputs: int) -> Callable:
-        if outputs != 2:
-            raise ConfigError("network: ConvDense has a second output for the variance; pass --variance Learned.")
-        return sgm.nn.ConvDense(shape, **dataclasses.asdict(self), conditioning=conditioning, key=key)
 
 
 Network = MLPConfig | UNetConfig | DiTConfig | ConvDenseConfig

@@ -23,7 +23,7 @@ from sgm.nn import MLP, Conditioning, ConvDense, DiT, UNet
 from sgm.posterior import Denoising, MatchedDenoising, PosteriorAncestral
 from sgm.sde import LearnedLogSNR, PiecewiseConstant, Prior
 from sgm.solve import KarrasGrid
-from sgm.training.objective import Bound, Hybrid
+from sgm.training.objective import Hybrid
 from sgm.training.times import NormalLogSNR
 from sgm.training.weightings import KarrasWeighting
 
@@ -81,7 +81,7 @@ def piecewise(end):
 
 
 def interpolated(share):
-    return Hybrid(Bound(CHAIN, sgm.model.Interpolated()), share).error(LEVEL, X[0], NOISE, ESTIMATE)
+    return Hybrid(share=share).error(CHAIN, LEVEL, X[0], NOISE, ESTIMATE)
 
 
 CASES = {
@@ -167,15 +167,15 @@ REFUSED = {
     "ConvDense.dropout": lambda v: ConvDense((2,), dropout=v, key=KEY),
     "UNet.dropout": lambda v: UNet((8, 8, 1), dropout=v, key=KEY),
     "DiT.dropout": lambda v: DiT((8, 8, 1), dropout=v, key=KEY),
-    "linear_betas.first": lambda v: sgm.sde.linear_betas(first=v),
-    "linear_betas.last": lambda v: sgm.sde.linear_betas(last=v),
-    "cosine_betas.offset": lambda v: sgm.sde.cosine_betas(offset=v),
-    "cosine_betas.largest": lambda v: sgm.sde.cosine_betas(largest=v),
-    "sigmoid_betas.first": lambda v: sgm.sde.sigmoid_betas(first=v),
-    "sigmoid_betas.last": lambda v: sgm.sde.sigmoid_betas(last=v),
-    "sigmoid_betas.reach": lambda v: sgm.sde.sigmoid_betas(reach=v),
-    "sohl_dickstein_betas.floor": lambda v: sgm.sde.sohl_dickstein_betas(floor=v),
-    "sohl_dickstein_betas.step1": lambda v: sgm.sde.sohl_dickstein_betas(step1=v),
+    "LinearBetas.first": lambda v: sgm.sde.LinearBetas(first=v),
+    "LinearBetas.last": lambda v: sgm.sde.LinearBetas(last=v),
+    "CosineBetas.offset": lambda v: sgm.sde.CosineBetas(offset=v),
+    "CosineBetas.largest": lambda v: sgm.sde.CosineBetas(largest=v),
+    "SigmoidBetas.first": lambda v: sgm.sde.SigmoidBetas(first=v),
+    "SigmoidBetas.last": lambda v: sgm.sde.SigmoidBetas(last=v),
+    "SigmoidBetas.reach": lambda v: sgm.sde.SigmoidBetas(reach=v),
+    "SohlDicksteinBetas.floor": lambda v: sgm.sde.SohlDicksteinBetas(floor=v),
+    "SohlDicksteinBetas.step1": lambda v: sgm.sde.SohlDicksteinBetas(step1=v),
     "log_prob.accuracy": lambda v: sgm.log_prob(VP, MODEL, X, KEY, accuracy=v),
     "discrete_log_prob.accuracy": lambda v: discrete(accuracy=v),
     "LogProb.interval.confidence": lambda v: RESULT.interval(v),

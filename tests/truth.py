@@ -74,7 +74,7 @@ def even_chain(steps):
 def bound_gap(chain, model, variance):
     """E[log p(x) - bound] for x from a Gaussian that the model knows, in nats: by eigenvectors, in float64."""
     data, mean = np.float64(model.eigenvalues), np.float64(model.eigenvectors).T @ np.float64(model.mean)
-    kept, beta = np.cumprod(1 - chain.betas)[:, None], chain.betas[1:, None]
+    kept, beta = np.cumprod(1 - chain.betas.values)[:, None], chain.betas.values[1:, None]
     error = data * (1 - kept) / (kept * data + 1 - kept)  # E (x0 - denoised)^2
     s, t = kept[:-1], kept[1:]
     small = beta * (1 - s) / (1 - t)

@@ -6,7 +6,7 @@ Each is a sum or mean of products v . J v with probe vectors v that are kept alo
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -20,7 +20,6 @@ from sgm.checks import check_at_least
 Example = Float[Array, "*shape"]
 Estimates = Float[Array, " estimates"]
 Scalar = Float[Array, ""]
-Distribution = Callable[..., Array]
 
 _ENTRIES = 2**18  # Of the vectors of one chunk, where none is given.
 
@@ -92,7 +91,11 @@ class AbstractTrace(eqx.Module):
 
 
 class Exact(AbstractTrace):
-    """tr J itself, by one Jacobian-vector product a dimension."""
+    """tr J itself, by one Jacobian-vector product a dimension.
+
+    Arguments:
+        chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
+    """
 
     chunk: int | None = eqx.field(static=True, default=None)
 
@@ -121,17 +124,26 @@ class Exact(AbstractTrace):
 class Hutchinson(AbstractTrace):
     """The mean of v . J v over `count` random vectors v, each integrated separately.
 
-    `distribution` draws them: `jax.random.rademacher`, random signs, whose variance 2 sum_{i != j} S_ij^2, with S the
-    symmetric part of J, leaves out the diagonal; or `jax.random.normal`, whose variance is 2 sum_ij S_ij^2.
-    Sources: Hutchinson 1990 (doi:10.1080/03610919008812866); Grathwohl et al. 2019 (FFJORD, arXiv:1810.01367).
+    With S the symmetric part of J, random signs ("rademacher") have the variance 2 sum_{i != j} S_ij^2, which leaves
+    out the diagonal; normal vectors have 2 sum_ij S_ij^2.
+
+    Arguments:
+        count: Number of random vectors.
+        distribution: Distribution of their entries, "rademacher" (random signs) or "normal".
+        chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
+
+    Reference: Hutchinson 1990 (doi:10.1080/03610919008812866); Grathwohl et al. 2019 (FFJORD, arXiv:1810.01367).
     """
 
     count: int = eqx.field(static=True, default=4)
-    distribution: Distribution = eqx.field(static=True, default=jr.rademacher)
+    distribution: Literal["rademacher", "normal"] = eqx.field(static=True, default="rademacher")
     chunk: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_at_least("Hutchinson", "count", self.count)
+        if self.distribution not in ("rademacher", "normal"):
+            given = getattr(self.distribution, "__name__", repr(self.distribution))
+            raise ValueError(f'Hutchinson: distribution is {given}; pass the name "rademacher" or "normal".')
         _check_chunk("Hutchinson", self.chunk)
 
     def check(self, key, shape):
@@ -141,7 +153,9 @@ class Hutchinson(AbstractTrace):
         return self.count
 
     def draw(self, key, x):
-        return self.distribution(key, (self.count, *x.shape), x.dtype)
+        assert key is not None
+        draw = jr.normal if self.distribution == "normal" else jr.rademacher
+        return draw(key, (self.count, *x.shape), x.dtype)
 
     def probe(self, drawn, index, x):
         return drawn[index]
@@ -165,7 +179,13 @@ class Probing(AbstractTrace):
 
     The products of different colours are independent; the degrees of freedom of their summed variances are Welch and
     Satterthwaite's.
-    Sources: Tang and Saad 2012 (doi:10.1002/nla.779); Stathopoulos et al. 2013 (arXiv:1302.4018).
+
+    Arguments:
+        strides: Distance, along each axis of an example, at which entries share a colour.
+        count: Number of draws of the signs.
+        chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
+
+    Reference: Tang and Saad 2012 (doi:10.1002/nla.779); Stathopoulos et al. 2013 (arXiv:1302.4018).
     """
 
     strides: tuple[int, ...] = eqx.field(static=True)

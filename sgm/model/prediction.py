@@ -80,14 +80,15 @@ class MeanCoefficient(AbstractPrediction):
         velocity = -tan(theta) sqrt((1 - beta) / beta) c        noise = sin(theta) (u - sqrt((1 - beta) / beta) c)
 
     and an output of 0 is exact for data from N(0, I). At a time t between k and k + 1 the step is the one from t - 1,
-    so that beta has no jumps: with B the chain's integrated rate, -log(1 - beta) = B(t) - B(t - 1). The chain is never
-    trained. Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`get_mu_sigma`).
+    so that beta has no jumps: with B the chain's integrated rate, -log(1 - beta) = B(t) - B(t - 1).
+
+    Arguments:
+        chain: Chain whose reverse steps the output describes. It is never trained.
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`get_mu_sigma`).
     """
 
-    increments: tuple[float, ...] = eqx.field(static=True)
-
-    def __init__(self, chain: DiscreteChain):
-        self.increments = tuple(np.asarray(chain.schedule.increments, np.float64).tolist())
+    chain: DiscreteChain = eqx.field(static=True, default=DiscreteChain())
 
     @property
     def defined_at_pure_noise(self):
@@ -95,7 +96,8 @@ class MeanCoefficient(AbstractPrediction):
 
     def estimate(self, network, level, u):
         # B(t) - B(t - 1) is linear in B(t) from one step's end to the next.
-        ends, increments = (jnp.asarray(b, u.dtype) for b in (np.cumsum(self.increments), self.increments))
+        increments = np.asarray(self.chain.schedule.increments)
+        ends, increments = (jnp.asarray(b, u.dtype) for b in (np.cumsum(increments), increments))
         increment = jnp.interp(jax.nn.softplus(2 * level), ends, increments)
         return from_velocity(level, u, -jnp.exp(level) / jnp.sqrt(jnp.expm1(increment)) * network(u))
 
@@ -103,7 +105,10 @@ class MeanCoefficient(AbstractPrediction):
 class WithVariance(AbstractPrediction):
     """The first half of the output's last axis is that of `mean`; the second is the model's second output.
 
-    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, section 3.1).
+    Arguments:
+        mean: Prediction that reads the first half.
+
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, section 3.1).
     """
 
     mean: AbstractPrediction = Noise()
@@ -140,10 +145,13 @@ class Karras(AbstractPrediction):
         noise    = (sin / q^2) u - (cos sigma_data / q) F
         velocity = sin cos (1 - sigma_data^2) / q^2 u - (sigma_data / q) F
 
-    Source: Karras et al. 2022 (arXiv:2206.00364, table 1), whose x is u / cos(theta) and sigma tan(theta).
+    Arguments:
+        sigma_data: Standard deviation of the data in standardised coordinates.
+
+    Reference: Karras et al. 2022 (arXiv:2206.00364, table 1), whose x is u / cos(theta) and sigma tan(theta).
     """
 
-    sigma_data: Number = 0.5
+    sigma_data: Number = 1.0
 
     def __check_init__(self):
         if not is_traced(self) and not self.sigma_data > 0:

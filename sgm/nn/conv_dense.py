@@ -30,6 +30,7 @@ from sgm.nn.layers import (
     to_precision,
     zeros_like,
 )
+from sgm.nn.network import AbstractNetwork
 from sgm.nn.unet import double, halve
 
 
@@ -74,43 +75,63 @@ class Dense(eqx.Module):
         return _leaky_relu(self.linear(x))
 
 
-class ConvDense(eqx.Module):
+class ConvDense(AbstractNetwork):
     """Convolutions beside a dense network of all pixels, under a small dense network of each pixel by itself.
 
-    For examples of `shape` (*space, channels) the output has shape (*space, 2 channels): the mean's coefficients and
-    then the variance's, as `sgm.model.WithVariance` reads them. It starts at zero. The features of the two lower parts
-    are divided by the square root of their number and joined. Height and width must be divisible by 2^(scales - 1).
+    The output starts at zero. The features of the two lower parts are divided by the square root of their number and
+    joined. Height and width must be divisible by 2^(scales - 1). The network of 2015 has two outputs, the mean's
+    coefficients and the variance's, as `sgm.model.WithVariance` reads them.
 
-    - `convolutions`: layers of `width` channels, each at `scales` scales; by default 4 for images, else none.
-    - `dense`: layers of `dense_width` units, of which the last has `dense_outputs` for each pixel instead. Planar data
-      have a single pixel, which wants many.
-    - `upper`: layers of the network of each pixel, of `upper_width` units but for the last, which is linear.
-    - `bumps`: of the readout.
-    - `levels`: log tan(theta) at the steps k = 1 ... N of a chain, `-chain.log_snr(np.arange(1, N + 1)) / 2`, never
-      trained. Then the position is that of k evenly from -1 to 1, linear in between. By default it is tanh(level) =
-      2 sin(theta)^2 - 1, which is 2 k/N - 1 where every step destroys a like share of the data's variance, as those
-      of 2015 do.
-    - `dropout`: of all hidden units.
-    - `conditioning`: what the network is conditioned on. An image joins the input, of the convolutions as channels;
-      the rest scales and shifts the joined features.
-    - `precision`: in which the layers compute; parameters, embedding and output keep their own.
-    - `remat`: compute each layer's activations again for its gradient instead of keeping them.
+    Arguments:
+        shape: Shape of one example, (*space, channels).
+        convolutions: Number of convolutional layers; by default 4 for images, else none.
+        width: Number of channels of a convolutional layer.
+        scales: Number of scales at which each convolutional layer acts.
+        dense: Number of layers of the network of all pixels.
+        dense_width: Number of units of these layers, but for the last.
+        dense_outputs: Number of units of the last of these layers for each pixel. Planar data have a single pixel,
+            which wants many.
+        upper: Number of layers of the network of each pixel, of which the last is linear.
+        upper_width: Number of units of these layers, but for the last.
+        bumps: Number of bumps of the readout.
+        levels: Noise levels log tan(theta) at the steps k = 1 ... N of a chain, `-chain.log_snr(np.arange(1, N + 1)) /
+            2`, never trained. Then the position is that of k evenly from -1 to 1, linear in between. By default it is
+            tanh(level) = 2 sin(theta)^2 - 1, which is 2 k/N - 1 where every step destroys a like share of the data's
+            variance, as those of 2015 do.
+        outputs: Number of outputs of each entry, one after the other along the last axis; by default 2, as
+            `sgm.model.WithVariance` reads them.
+        dropout: Probability with which a hidden unit is dropped in training.
+        conditioning: What the network is conditioned on. An image joins the input, of the convolutions as channels; the
+            rest scales and shifts the joined features.
+        precision: Precision in which the layers compute; parameters, embedding and output keep their own.
+        remat: Whether to compute each layer's activations again for its gradient: less memory, more time.
+        key: Key of the initial weights.
 
-    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix D.2.1), by its published code (`MLP_conv_dense`),
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix D.2.1), by its published code (`MLP_conv_dense`),
     whose defaults these are. Its network for CIFAR-10 is `ConvDense((32, 32, 3), convolutions=6, width=100, dense=6,
     dense_width=1000, dense_outputs=5, upper=4, upper_width=100)`.
     """
 
-    convolutions: list[MultiScaleConvolution]
-    dense: list[Dense]
+    convolution_layers: list[MultiScaleConvolution]
+    dense_layers: list[Dense]
     embedding: Embedding | None
     modulation: Linear | None
-    upper: list[Dense]
+    upper_layers: list[Dense]
     outlet: Linear
+    shape: tuple[int, ...] = eqx.field(static=True)
+    convolutions: int | None = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    scales: int = eqx.field(static=True)
+    dense: int = eqx.field(static=True)
+    dense_width: int = eqx.field(static=True)
+    dense_outputs: int = eqx.field(static=True)
+    upper: int = eqx.field(static=True)
+    upper_width: int = eqx.field(static=True)
     bumps: int = eqx.field(static=True)
     levels: tuple[float, ...] | None = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
     conditioning: Conditioning = eqx.field(static=True)
-    rate: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
 
@@ -127,7 +148,8 @@ class ConvDense(eqx.Module):
         upper: int = 2,
         upper_width: int = 20,
         bumps: int = 10,
-        levels: Float[np.ndarray | Array, " steps"] | None = None,
+        levels: tuple[float, ...] | Float[np.ndarray | Array, " steps"] | None = None,
+        outputs: int = 2,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
@@ -135,10 +157,13 @@ class ConvDense(eqx.Module):
         key: PRNGKeyArray,
     ):
         check_shape("ConvDense", shape)
+        self.shape, self.convolutions, self.width, self.scales = tuple(shape), convolutions, width, scales
+        self.dense, self.dense_width, self.dense_outputs = dense, dense_width, dense_outputs
+        self.upper, self.upper_width, self.bumps, self.outputs = upper, upper_width, bumps, outputs
         if convolutions is None:
             convolutions = 4 if len(shape) == 3 else 0
         sizes = {"width": width, "scales": scales, "dense_width": dense_width, "dense_outputs": dense_outputs}
-        sizes |= {"upper": upper, "upper_width": upper_width}
+        sizes |= {"upper": upper, "upper_width": upper_width, "outputs": outputs}
         check_options("ConvDense", dropout, precision, **sizes)
         _check_parts(convolutions, dense, bumps)
         if convolutions > 0:
@@ -155,25 +180,24 @@ class ConvDense(eqx.Module):
         def multi_scale(inputs, outputs, key):
             return MultiScaleConvolution(inputs, outputs, scales, key=key)
 
-        self.convolutions = stack(multi_scale, [channels + image[-1], *[width] * convolutions], key_convolutions)
+        self.convolution_layers = stack(multi_scale, [channels + image[-1], *[width] * convolutions], key_convolutions)
         everything = [pixels * channels + math.prod(image), *[dense_width] * (dense - 1), pixels * dense_outputs]
-        self.dense = stack(Dense, everything if dense > 0 else [], key_dense)
+        self.dense_layers = stack(Dense, everything if dense > 0 else [], key_dense)
         self.embedding, self.modulation = None, None
         if conditioning != Conditioning():
             self.embedding = Embedding(4 * upper_width, conditioning, key=key_embedding)
             self.modulation = Linear(4 * upper_width, 2 * features, key=key_modulation)
         each = [features, *[upper_width] * (upper - 1)]
-        self.upper = stack(Dense, each, key_upper)
-        self.outlet = zeros_like(Linear(each[-1], 2 * channels * bumps, key=key_outlet))
-        self.bumps = bumps
+        self.upper_layers = stack(Dense, each, key_upper)
+        self.outlet = zeros_like(Linear(each[-1], outputs * channels * bumps, key=key_outlet))
         self.levels = None if levels is None else _increasing(levels)
         self.conditioning = conditioning
-        self.rate, self.precision, self.remat = dropout, precision, remat
+        self.dropout, self.precision, self.remat = dropout, precision, remat
 
     def __call__(
         self, level: Float[Array, ""], u: Float[Array, "*space channels"], cond=None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*space coefficients"]:
-        """The coefficients of mean and variance at `level = log tan(theta)`; a `key` switches dropout on."""
+        """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         return self.coefficients(u, cond, key) @ bumps(self.position(level), self.bumps).astype(u.dtype)
 
     def position(self, level: Float[Array, ""]) -> Float[Array, ""]:
@@ -190,16 +214,16 @@ class ConvDense(eqx.Module):
         keys = key_stream(key)
         image, modulation = self._condition(u, cond)
         parts = []
-        if self.convolutions:
-            parts.append(self._through(self.convolutions, join_image(u, image), keys))
-        if self.dense:
+        if self.convolution_layers:
+            parts.append(self._through(self.convolution_layers, join_image(u, image), keys))
+        if self.dense_layers:
             inputs = u.reshape(-1) if image is None else jnp.concatenate([u.reshape(-1), image.reshape(-1)])
-            parts.append(self._through(self.dense, inputs, keys).reshape(*u.shape[:-1], -1))
+            parts.append(self._through(self.dense_layers, inputs, keys).reshape(*u.shape[:-1], -1))
         features = jnp.concatenate([part / part.shape[-1] ** 0.5 for part in parts], axis=-1)
         if modulation is not None:
             features = modulate(features, *modulation)
-        output = self.outlet(self._through(self.upper, features, keys))
-        return output.reshape(*u.shape[:-1], 2 * u.shape[-1], self.bumps).astype(u.dtype)
+        output = self.outlet(self._through(self.upper_layers, features, keys))
+        return output.reshape(*u.shape[:-1], -1, self.bumps).astype(u.dtype)
 
     def _condition(self, u, cond):
         if self.embedding is None or self.modulation is None:
@@ -213,7 +237,7 @@ class ConvDense(eqx.Module):
     def _through(self, layers, x, keys):
         x = to_precision(x, self.precision)
         for layer in layers:
-            x = dropout((eqx.filter_checkpoint(layer) if self.remat else layer)(x), self.rate, next(keys))
+            x = dropout((eqx.filter_checkpoint(layer) if self.remat else layer)(x), self.dropout, next(keys))
         return x
 
 

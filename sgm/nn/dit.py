@@ -23,6 +23,7 @@ from sgm.nn.layers import (
     to_precision,
     zeros_like,
 )
+from sgm.nn.network import AbstractNetwork
 
 Tokens = Float[Array, "tokens width"]
 
@@ -70,20 +71,28 @@ class DiTBlock(eqx.Module):
         return x + gate2 * dropout(hidden, self.rate, key2)
 
 
-class DiT(eqx.Module):
-    """A diffusion transformer for images of `shape` (height, width, channels), whose sides `patch` must divide.
+class DiT(AbstractNetwork):
+    """A diffusion transformer for images.
 
-    Patches of `patch` x `patch` pixels become tokens of `width` features with sinusoidal positions in two dimensions;
-    `depth` blocks of `heads` attention heads follow, as one scan, so that compile time does not grow with the depth.
+    Patches of pixels become tokens with sinusoidal positions in two dimensions. The blocks that follow are one scan, so
+    that compile time does not grow with the depth.
     The output starts at zero. `DiT(shape, **DIT_PRESETS["B/2"], key=key)` has the sizes of the paper.
 
-    - `outputs`: how many an entry has, one after the other along the last axis; 2 for `sgm.model.WithVariance`.
-    - `dropout`: of what a block adds.
-    - `conditioning`: what the network is conditioned on; an image joins the patches as channels.
-    - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
-    - `remat`: compute each block's activations again for its gradient instead of keeping them.
+    Arguments:
+        shape: Shape of one example, (height, width, channels).
+        width: Number of features of a token.
+        depth: Number of blocks.
+        heads: Number of attention heads, which must divide the width.
+        patch: Pixels a side of a patch, which must divide height and width.
+        outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
+            `sgm.model.WithVariance`.
+        dropout: Probability with which a feature that a block adds is dropped in training.
+        conditioning: What the network is conditioned on; an image joins the patches as channels.
+        precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
+        remat: Whether to compute each block's activations again for its gradient: less memory, more time.
+        key: Key of the initial weights.
 
-    Source: Peebles and Xie 2023 (arXiv:2212.09748).
+    Reference: Peebles and Xie 2023 (arXiv:2212.09748).
     """
 
     embedding: Embedding
@@ -91,7 +100,13 @@ class DiT(eqx.Module):
     blocks: DiTBlock
     modulation: Linear
     outlet: Linear
+    shape: tuple[int, ...] = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    heads: int = eqx.field(static=True)
     patch: int = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
 
@@ -121,7 +136,8 @@ class DiT(eqx.Module):
         self.blocks = eqx.filter_vmap(lambda key: DiTBlock(width, heads, dropout, key=key))(jnp.stack(keys))
         self.modulation = zeros_like(Linear(width, 2 * width, key=key_outlet))
         self.outlet = zeros_like(Linear(width, patch**2 * outputs * shape[-1], key=key_outlet))
-        self.patch, self.precision, self.remat = patch, precision, remat
+        self.shape, self.width, self.depth, self.heads, self.patch = tuple(shape), width, depth, heads, patch
+        self.outputs, self.dropout, self.precision, self.remat = outputs, dropout, precision, remat
 
     @property
     def conditioning(self) -> Conditioning:

@@ -20,6 +20,7 @@ from sgm.nn.layers import (
     to_precision,
     zeros_like,
 )
+from sgm.nn.network import AbstractNetwork
 
 
 class MLPBlock(eqx.Module):
@@ -57,25 +58,36 @@ def waves(u: Features, level: Float[Array, ""], frequencies: int) -> Float[Array
     return (damping[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)])).reshape(-1)
 
 
-class MLP(eqx.Module):
+class MLP(AbstractNetwork):
     """A residual multilayer perceptron for examples of any `shape`, which it flattens.
 
-    `depth` residual blocks of `width` units, each scaled and shifted by the embedded noise level and condition; the
-    condition's image joins the input. The output starts at zero.
+    Its residual blocks are scaled and shifted by the embedded noise level and condition; the condition's image joins
+    the input. The output starts at zero.
 
-    - `outputs`: how many an entry has, one after the other along the last axis; 2 for `sgm.model.WithVariance`.
-    - `frequencies`: of `waves`, which join the input, for densities of sharp edges; 0 for none.
-    - `dropout`: of the units inside a block.
-    - `conditioning`: what the network is conditioned on.
-    - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
-    - `remat`: compute each block's activations again for its gradient instead of keeping them.
+    Arguments:
+        shape: Shape of one example.
+        width: Number of units of a layer.
+        depth: Number of residual blocks.
+        outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
+            `sgm.model.WithVariance`.
+        frequencies: Number of frequencies of the `waves` that join the input, for densities of sharp edges.
+        dropout: Probability with which a unit inside a block is dropped in training.
+        conditioning: What the network is conditioned on.
+        precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
+        remat: Whether to compute each block's activations again for its gradient: less memory, more time.
+        key: Key of the initial weights.
     """
 
     embedding: Embedding
     inlet: Linear
     blocks: list[MLPBlock]
     outlet: Linear
+    shape: tuple[int, ...] = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
     frequencies: int = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
 
@@ -103,7 +115,8 @@ class MLP(eqx.Module):
         self.inlet = Linear((1 + 2 * frequencies) * features + image, width, key=key_inlet)
         self.blocks = [MLPBlock(width, max(8, width // 4), dropout, key=block_key) for block_key in keys]
         self.outlet = zeros_like(Linear(width, outputs * features, key=key_outlet))
-        self.frequencies, self.precision, self.remat = frequencies, precision, remat
+        self.shape, self.width, self.depth, self.outputs = tuple(shape), width, depth, outputs
+        self.frequencies, self.dropout, self.precision, self.remat = frequencies, dropout, precision, remat
 
     @property
     def conditioning(self) -> Conditioning:

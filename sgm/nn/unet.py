@@ -24,6 +24,7 @@ from sgm.nn.layers import (
     to_precision,
     zeros_like,
 )
+from sgm.nn.network import AbstractNetwork
 
 # Sums of two branches keep the variance of one. Source: Song et al. 2021 (arXiv:2011.13456, appendix H).
 _SKIP_SCALE = 0.5**0.5
@@ -103,22 +104,29 @@ class ResidualBlock(eqx.Module):
         return _SKIP_SCALE * (x + mixed.reshape(x.shape))
 
 
-class UNet(eqx.Module):
-    """A channels-last U-net for images of `shape` (height, width, channels), of the family of DDPM++ and ADM.
+class UNet(AbstractNetwork):
+    """A channels-last U-net for images, of the family of DDPM++ and ADM.
 
     Level i has images of height / 2^i and `width * multipliers[i]` channels. On the way down it has `blocks` residual
     blocks; on the way up it has one more, and each also reads a counterpart. Blocks of their own halve and double the
     image between levels. Height and width must be divisible by 2^(levels - 1). The output starts at zero.
 
-    - `attention`: heights of the levels whose blocks, but for those that change the level, attend among their pixels;
-      at the lowest level one does always.
-    - `outputs`: how many an entry has, one after the other along the last axis; 2 for `sgm.model.WithVariance`.
-    - `dropout`: of the features inside a block.
-    - `conditioning`: what the network is conditioned on; an image joins the input as channels.
-    - `precision`: in which the blocks compute; parameters, embedding and output keep their own.
-    - `remat`: compute each block's activations again for its gradient instead of keeping them.
+    Arguments:
+        shape: Shape of one example, (height, width, channels).
+        width: Number of channels at the finest level, before its multiplier.
+        multipliers: Number of channels at each level, as a multiple of the width, the finest first.
+        blocks: Number of residual blocks at each level on the way down.
+        attention: Heights of the levels whose blocks, but for those that change the level, attend among their pixels;
+            at the lowest level one always does.
+        outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
+            `sgm.model.WithVariance`.
+        dropout: Probability with which a feature inside a block is dropped in training.
+        conditioning: What the network is conditioned on; an image joins the input as channels.
+        precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
+        remat: Whether to compute each block's activations again for its gradient: less memory, more time.
+        key: Key of the initial weights.
 
-    Source: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). After the
+    Reference: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). After the
     DDPM++ of Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is
     `UNet((32, 32, 3), 128, (2, 2, 2), 4, attention=(16,))`.
     """
@@ -130,6 +138,13 @@ class UNet(eqx.Module):
     up: list[ResidualBlock]
     norm: GroupNorm
     outlet: Convolution
+    shape: tuple[int, ...] = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    multipliers: tuple[int, ...] = eqx.field(static=True)
+    blocks: int = eqx.field(static=True)
+    attention: tuple[int, ...] = eqx.field(static=True)
+    outputs: int = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
 
@@ -184,6 +199,8 @@ class UNet(eqx.Module):
                 channels = width * multipliers[level]
         self.norm = GroupNorm(channels)
         self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys)))
+        self.shape, self.width, self.multipliers, self.blocks = tuple(shape), width, tuple(multipliers), blocks
+        self.attention, self.outputs, self.dropout = tuple(attention), outputs, dropout
         self.precision, self.remat = precision, remat
 
     @property

@@ -1,48 +1,163 @@
 """Tables beta_1 ... beta_N of discrete chains, x_k = sqrt(1 - beta_k) x_(k-1) + sqrt(beta_k) noise, in float64."""
 
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
 from scipy.special import expit
 
 from sgm.checks import check_at_least, check_concrete
+from sgm.sde.schedules import to_table
 
-Betas = Float64[np.ndarray, " steps"]
-
-
-def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Betas:
-    """Evenly spaced. Source: Ho et al. 2020 (DDPM, arXiv:2006.11239, section 4)."""
-    check_at_least("linear_betas", "steps", steps, 2)
-    check_concrete("linear_betas", first=first, last=last)
-    return np.linspace(first, last, steps)
+Table = Float64[np.ndarray, " steps"]
 
 
-def cosine_betas(steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> Betas:
+class AbstractBetas(eqx.Module):
+    """The rule that makes a chain's table of betas. Its numbers are never trained."""
+
+    @property
+    @abstractmethod
+    def values(self) -> Table:
+        """beta_1 ... beta_N, float64."""
+
+
+class TableBetas(AbstractBetas):
+    """A table that is given number by number.
+
+    Arguments:
+        table: beta_1 ... beta_N, each between 0 and 1; the last may be 1.
+    """
+
+    table: tuple[float, ...] = eqx.field(static=True, converter=to_table)
+
+    @property
+    def values(self):
+        return np.asarray(self.table, np.float64)
+
+
+class LinearBetas(AbstractBetas):
+    """Evenly spaced betas.
+
+    Arguments:
+        steps: Number of steps, N.
+        first: beta_1.
+        last: beta_N.
+
+    Reference: Ho et al. 2020 (DDPM, arXiv:2006.11239, section 4).
+    """
+
+    steps: int = eqx.field(static=True, default=1000)
+    first: float = eqx.field(static=True, default=1e-4)
+    last: float = eqx.field(static=True, default=0.02)
+
+    def __check_init__(self):
+        _check(self, "first", "last")
+
+    @property
+    def values(self):
+        return np.linspace(self.first, self.last, self.steps)
+
+
+class CosineBetas(AbstractBetas):
     """beta_k = 1 - a_k / a_(k-1), at most `largest`, with a_k = cos^2((k/N + offset) / (1 + offset) pi/2).
 
-    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17).
+    Arguments:
+        steps: Number of steps, N.
+        offset: Offset s of the cosine, which keeps the first betas from being too small.
+        largest: Largest beta.
+
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17).
     """
-    check_at_least("cosine_betas", "steps", steps, 2)
-    check_concrete("cosine_betas", offset=offset, largest=largest)
-    kept = np.cos((np.arange(steps + 1) / steps + offset) / (1 + offset) * np.pi / 2) ** 2
-    return np.minimum(1 - kept[1:] / kept[:-1], largest)
+
+    steps: int = eqx.field(static=True, default=1000)
+    offset: float = eqx.field(static=True, default=0.008)
+    largest: float = eqx.field(static=True, default=0.999)
+
+    def __check_init__(self):
+        _check(self, "offset", "largest")
+
+    @property
+    def values(self):
+        kept = np.cos((np.arange(self.steps + 1) / self.steps + self.offset) / (1 + self.offset) * np.pi / 2) ** 2
+        return np.minimum(1 - kept[1:] / kept[:-1], self.largest)
 
 
-def sigmoid_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02, reach: float = 6.0) -> Betas:
-    """first + (last - first) sigmoid(y), y evenly from -reach to reach. Source: Xu et al. 2022 (arXiv:2203.02923)."""
-    check_at_least("sigmoid_betas", "steps", steps, 2)
-    check_concrete("sigmoid_betas", first=first, last=last, reach=reach)
-    return first + (last - first) * expit(np.linspace(-reach, reach, steps))
+class SigmoidBetas(AbstractBetas):
+    """beta_k = first + (last - first) sigmoid(y_k), with y evenly from -reach to reach.
+
+    Arguments:
+        steps: Number of steps, N.
+        first: Lower limit of the sigmoid.
+        last: Upper limit of the sigmoid.
+        reach: Largest argument of the sigmoid.
+
+    Reference: Xu et al. 2022 (arXiv:2203.02923).
+    """
+
+    steps: int = eqx.field(static=True, default=1000)
+    first: float = eqx.field(static=True, default=1e-4)
+    last: float = eqx.field(static=True, default=0.02)
+    reach: float = eqx.field(static=True, default=6.0)
+
+    def __check_init__(self):
+        _check(self, "first", "last", "reach")
+
+    @property
+    def values(self):
+        return self.first + (self.last - self.first) * expit(np.linspace(-self.reach, self.reach, self.steps))
 
 
-def sohl_dickstein_betas(steps: int = 1000, floor: float = 1e-6, step1: float = 1e-3) -> Betas:
+class SohlDicksteinBetas(AbstractBetas):
     """b_k = 1 / (N, ..., 2), evenly: each step destroys a like share of the data's variance, about 1/N is left.
 
     They are raised to lie above `floor`, and by `step1` more at step one, whose variance is the least of the model:
     beta_k = m_k + b_k (1 - m_k - 1e-5).
-    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`generate_beta_arr`).
+
+    Arguments:
+        steps: Number of steps, N.
+        floor: Smallest beta.
+        step1: What is added to the smallest beta at the first step.
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`generate_beta_arr`).
     """
-    check_at_least("sohl_dickstein_betas", "steps", steps, 2)
-    check_concrete("sohl_dickstein_betas", floor=floor, step1=step1)
-    least = np.full(steps, floor)
-    least[0] += step1
-    return least + (1 - least - 1e-5) / np.linspace(steps, 2, steps)
+
+    steps: int = eqx.field(static=True, default=1000)
+    floor: float = eqx.field(static=True, default=1e-6)
+    step1: float = eqx.field(static=True, default=1e-3)
+
+    def __check_init__(self):
+        _check(self, "floor", "step1")
+
+    @property
+    def values(self):
+        least = np.full(self.steps, self.floor)
+        least[0] += self.step1
+        return least + (1 - least - 1e-5) / np.linspace(self.steps, 2, self.steps)
+
+
+def linear_betas(*options: Any, **named: Any) -> Table:
+    """The table of `LinearBetas`, which has the options."""
+    return LinearBetas(*options, **named).values
+
+
+def cosine_betas(*options: Any, **named: Any) -> Table:
+    """The table of `CosineBetas`, which has the options."""
+    return CosineBetas(*options, **named).values
+
+
+def sigmoid_betas(*options: Any, **named: Any) -> Table:
+    """The table of `SigmoidBetas`, which has the options."""
+    return SigmoidBetas(*options, **named).values
+
+
+def sohl_dickstein_betas(*options: Any, **named: Any) -> Table:
+    """The table of `SohlDicksteinBetas`, which has the options."""
+    return SohlDicksteinBetas(*options, **named).values
+
+
+def _check(betas, *numbers):
+    name = type(betas).__name__
+    check_at_least(name, "steps", betas.steps, 2)
+    check_concrete(name, **{number: getattr(betas, number) for number in numbers})

@@ -1,12 +1,13 @@
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, is_traced
 from sgm.sde.schedules import AbstractSchedule, check_ratios
 from sgm.types import Number
 
@@ -17,11 +18,20 @@ class LearnedLogSNR(AbstractSchedule):
         log_snr(t) = first + (last - first) (m(t) - m(0)) / (m(1) - m(0))
         m(t) = t + sum over j of exp(height_j) sigmoid(exp(slope_j) (t - centre_j))
 
-    `ends` are first and last. It begins as nearly linear, from sigma/alpha = `ratio_min` to `ratio_max`. How it is
-    trained is told in `sgm.training.learned_schedule`.
-    Source: Kingma et al. 2021 (VDM, arXiv:2107.00630), whose network is wider.
+    `ends` are first and last. It begins as nearly linear. How it is trained is told in
+    `sgm.training.learned_schedule`.
+
+    Arguments:
+        ratio_min: Ratio sigma/alpha at t = 0, before training. It is not trained itself, `ends` are.
+        ratio_max: Ratio sigma/alpha at t = 1, before training. It is not trained itself, `ends` are.
+        width: Number of sigmoids in the network.
+
+    Reference: Kingma et al. 2021 (VDM, arXiv:2107.00630), whose network is wider.
     """
 
+    ratio_min: Number
+    ratio_max: Number
+    width: int = eqx.field(static=True)
     ends: Float[Array, "2"]
     heights: Float[Array, " width"]
     slopes: Float[Array, " width"]
@@ -30,6 +40,11 @@ class LearnedLogSNR(AbstractSchedule):
     def __init__(self, ratio_min: Number = 1e-3, ratio_max: Number = 1e2, width: int = 32):
         check_at_least("LearnedLogSNR", "width", width)
         check_ratios("LearnedLogSNR", ratio_min, ratio_max)
+        # Python numbers, which no optimiser finds.
+        self.ratio_min, self.ratio_max = (
+            ratio if is_traced(ratio) else float(ratio) for ratio in (ratio_min, ratio_max)
+        )
+        self.width = width
         centres = (np.arange(width) + 0.5) / width
         self.ends = -2 * jnp.log(jnp.asarray([ratio_min, ratio_max], jnp.result_type(float)))
         self.heights = jnp.full(width, -math.log(width), self.ends.dtype)
@@ -38,7 +53,7 @@ class LearnedLogSNR(AbstractSchedule):
 
     def integral(self, t):
         t = jnp.asarray(t, jnp.result_type(float))
-        schedule = jax.tree.map(lambda leaf: leaf.astype(t.dtype), self)
+        schedule = jax.tree.map(lambda leaf: leaf.astype(t.dtype) if eqx.is_array(leaf) else leaf, self)
         first, last = schedule.ends
         return jax.nn.softplus(-(first + (last - first) * schedule._share(t)))
 

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Array, Float
 
 from sgm.checks import is_traced
 from sgm.types import Number, OfTime, Time
@@ -22,6 +22,11 @@ class AbstractSchedule(eqx.Module):
     @abstractmethod
     def inverse(self, integral: Time) -> OfTime:
         """The time at which B equals `integral`."""
+
+
+def to_table(numbers: tuple[float, ...] | Float[np.ndarray | Array, "..."]) -> tuple[float, ...]:
+    """Real numbers as a tuple of Python floats, which keeps all digits and can be hashed."""
+    return tuple(np.asarray(numbers, np.float64).tolist())
 
 
 def log1mexp(integral: Time) -> OfTime:
@@ -49,7 +54,11 @@ def check_ratios(schedule: str, ratio_min: Number, ratio_max: Number) -> None:
 class Linear(AbstractSchedule):
     """beta(t) = beta_min + t (beta_max - beta_min), so B(t) = beta_min t + (beta_max - beta_min) t^2 / 2.
 
-    Source: Ho et al. 2020, in the continuous form of Song et al. 2021 (arXiv:2011.13456, appendix C).
+    Arguments:
+        beta_min: Rate at t = 0.
+        beta_max: Rate at t = 1.
+
+    Reference: Ho et al. 2020, in the continuous form of Song et al. 2021 (arXiv:2011.13456, appendix C).
     """
 
     beta_min: Number = 0.1
@@ -74,7 +83,12 @@ class Cosine(AbstractSchedule):
     """alpha(t) = cos(theta(t)) with theta linear in t, from sigma/alpha = `ratio_min` at t = 0 to `ratio_max` at t = 1.
 
     With `ratio_max=math.inf` nothing is left of the data at t = 1. B(t) = log(1 + tan^2 theta(t)).
-    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the truncation of Salimans and Ho 2022
+
+    Arguments:
+        ratio_min: Ratio sigma/alpha at t = 0.
+        ratio_max: Ratio sigma/alpha at t = 1.
+
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the truncation of Salimans and Ho 2022
     (arXiv:2202.00512, appendix B) in place of the offset s.
     """
 
@@ -106,17 +120,13 @@ class PiecewiseConstant(AbstractSchedule):
     At the end of a step the rate is that of the step before, as a chain has it.
 
     Arguments:
-        increments: the rate's integrals over the steps, float64. They are kept as Python numbers outside the pytree's
+        increments: Integrals of the rate over the steps, float64. They are kept as Python numbers outside the pytree's
             leaves, so that they keep their digits, and no optimiser finds them.
-        end: where the last step ends.
+        end: Time at which the last step ends.
     """
 
-    increments: tuple[float, ...] = eqx.field(static=True)
-    end: Number
-
-    def __init__(self, increments: Float64[np.ndarray, " steps"], end: Number = 1.0):
-        self.increments = tuple(increments.tolist())
-        self.end = end
+    increments: tuple[float, ...] = eqx.field(static=True, converter=to_table)
+    end: Number = 1.0
 
     @property
     def steps(self) -> int:

@@ -27,12 +27,12 @@ from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting
 
 
 def learned_part(sde: AbstractSDE) -> PyTree:
-    """The process with None in the place of every leaf that is not of a `LearnedLogSNR`."""
+    """The process with None in the place of every leaf that is not an array of a `LearnedLogSNR`."""
 
     def is_learned(node):
         return isinstance(node, LearnedLogSNR)
 
-    return eqx.filter(sde, is_learned, is_leaf=is_learned)
+    return eqx.filter(eqx.filter(sde, is_learned, is_leaf=is_learned), eqx.is_inexact_array)
 
 
 def has_learned_part(sde: AbstractSDE) -> bool:

@@ -151,7 +151,7 @@ def loss_and_gradients(recipe: Recipe, batch: Batch, state: TrainState) -> tuple
     sde = eqx.combine(state.process, recipe.sde)
     key = jr.fold_in(recipe.key, state.step)
     perturbed = _perturbed(recipe, sde, state.model, batch, key, recipe.condition_dropout)
-    errors, gradients, by_levels = _errors_and_gradients(recipe, state.model, perturbed)
+    errors, gradients, by_levels = _errors_and_gradients(recipe, sde, state.model, perturbed)
     if not has_learned_part(sde):
         return jnp.mean(errors), gradients, None
     loss = jnp.mean(errors + end_terms(sde, perturbed.x0))
@@ -164,7 +164,7 @@ def held_out_loss(recipe: Recipe, state: TrainState, batch: Batch) -> Float[Arra
     sde = eqx.combine(state.process, recipe.sde)
     perturbed = _perturbed(recipe, sde, state.average, batch, jr.fold_in(recipe.key, _NO_STEP), 0.0)
     without_dropout = eqx.tree_at(lambda perturbed: perturbed.key, perturbed, None)
-    errors = weighted_errors(state.average, without_dropout, recipe.objective)
+    errors = weighted_errors(sde, state.average, without_dropout, recipe.objective)
     return jnp.mean(errors + end_terms(sde, perturbed.x0) if has_learned_part(sde) else errors)
 
 
@@ -181,14 +181,14 @@ def _as_seen(recipe, x, key):
     return x if recipe.levels is None else recipe.dequantisation.training(x, recipe.levels, key)
 
 
-def _errors_and_gradients(recipe, model, perturbed):
+def _errors_and_gradients(recipe, sde, model, perturbed):
     """The errors of perturbed examples, and the gradients of their mean by weights and by levels."""
     weights, rest = eqx.partition(model, eqx.is_inexact_array)
 
     def of_part(part):
         def mean_error(weights, levels):
             of_levels = dataclasses.replace(part, levels=levels)
-            errors = weighted_errors(eqx.combine(weights, rest), of_levels, recipe.objective)
+            errors = weighted_errors(sde, eqx.combine(weights, rest), of_levels, recipe.objective)
             return jnp.mean(errors), errors
 
         (_, errors), gradients = jax.value_and_grad(mean_error, (0, 1), has_aux=True)(weights, part.levels)

@@ -72,13 +72,13 @@ def score_matching_loss(
     perturbed = perturb(
         sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
     )
-    return jnp.mean(weighted_errors(model, perturbed, objective))
+    return jnp.mean(weighted_errors(sde, model, perturbed, objective))
 
 
 def check_loss(
     sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
 ) -> None:
-    """Raise unless these make a finite loss: a chain's bound, and its steps, are of that chain alone."""
+    """Raise unless these make a finite loss: a bound of discrete steps, and the steps, are of a chain alone."""
     call = "score_matching_loss"
     check_instance(call, "weighting", weighting, AbstractWeighting, "sgm.training.KarrasWeighting()")
     check_instance(call, "times", times, AbstractTimeSampling, "sgm.training.UniformLogSNR()")
@@ -94,11 +94,11 @@ def check_loss(
     bound = objective.bound if isinstance(objective, Hybrid) else objective
     if not isinstance(bound, Bound):
         return
-    same = is_traced((sde, bound.chain)) or eqx.tree_equal(sde, bound.chain)
-    if not (same and isinstance(weighting, UniformWeighting) and isinstance(times, ChainSteps)):
+    given = sde, weighting, times
+    if not all(map(isinstance, given, (DiscreteChain, UniformWeighting, ChainSteps))):
         raise ValueError(
-            f"{type(objective).__name__}: its terms are those of its own chain's steps, but the loss is of {names}; "
-            "pass that chain, UniformWeighting() and ChainSteps()."
+            f"{type(objective).__name__}: its terms are those of a chain's steps, but the loss is of {names}; pass a "
+            "DiscreteChain, UniformWeighting() and ChainSteps()."
         )
 
 
@@ -150,13 +150,13 @@ def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTim
 
 
 def weighted_errors(
-    model: AbstractModel, perturbed: Perturbed, objective: AbstractObjective = Squared()
+    sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed, objective: AbstractObjective = Squared()
 ) -> Float[Array, " n"]:
     """The weighted error of each example, a mean over dimensions."""
 
     def error(example):
         (level, weight), x0, noise = example.levels, example.x0, example.noise
         estimate = model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
-        return weight * objective.error(level, x0, noise, estimate)
+        return weight * objective.error(sde, level, x0, noise, estimate)
 
     return jax.vmap(error)(perturbed)

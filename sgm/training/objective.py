@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from sgm.likelihood import AbstractReconstruction, Flat
 from sgm.model.base import Estimate
-from sgm.model.kernel import AbstractVariance, FixedLarge, transition_kl
+from sgm.model.kernel import AbstractVariance, FixedLarge, Interpolated, transition_kl
+from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Example, Number, Scalar
@@ -20,14 +21,24 @@ class AbstractObjective(eqx.Module):
     """The error of an estimate for u = cos(theta) x0 + sin(theta) noise."""
 
     @abstractmethod
-    def error(self, level: Scalar, x0: Example, noise: Example, estimate: Estimate) -> Float[Array, ""]:
-        """The error, a mean over dimensions."""
+    def error(
+        self, sde: AbstractSDE, level: Scalar, x0: Example, noise: Example, estimate: Estimate
+    ) -> Float[Array, ""]:
+        """The error, a mean over dimensions.
+
+        Arguments:
+            sde: Process of the loss.
+            level: Noise level log tan(theta) at which the model was asked.
+            x0: Clean example, in standardised coordinates.
+            noise: Its noise.
+            estimate: Estimate of the model.
+        """
 
 
 class Squared(AbstractObjective):
     """|estimate.noise - noise|^2 / D. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
 
-    def error(self, level, x0, noise, estimate):
+    def error(self, sde, level, x0, noise, estimate):
         return jnp.mean(_noise_errors(level, x0, noise, estimate) ** 2)
 
 
@@ -38,14 +49,14 @@ class SquaredVelocity(AbstractObjective):
     Source: Salimans and Ho 2022 (arXiv:2202.00512, section 4, "SNR+1 weighting"); Lin et al. 2023 (arXiv:2305.08891).
     """
 
-    def error(self, level, x0, noise, estimate):
+    def error(self, sde, level, x0, noise, estimate):
         return jnp.mean((estimate.velocity - _velocity(level, x0, noise)) ** 2)
 
 
 class Absolute(AbstractObjective):
     """The mean of |estimate.noise - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
 
-    def error(self, level, x0, noise, estimate):
+    def error(self, sde, level, x0, noise, estimate):
         return jnp.mean(jnp.abs(_noise_errors(level, x0, noise, estimate)))
 
 
@@ -54,31 +65,40 @@ class Bound(AbstractObjective):
 
     c = log(2 pi e) / 2 + l_1 is what the last step, k = 1, costs a dimension where estimate.noise is zero, taken from
     it and shared by all steps, so that it does not stand out. Over steps drawn evenly (`ChainSteps`), the mean is the
-    negative bound a dimension, less the prior's term, which no training changes.
-    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14).
+    negative bound a dimension, less the prior's term, which no training changes. The process is a `DiscreteChain`.
+
+    Arguments:
+        variance: Variance of the reverse transitions.
+        reconstruction: Last step of the bound, log p(x_0 | x_1).
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14).
     """
 
-    chain: DiscreteChain
     variance: AbstractVariance = FixedLarge()
     reconstruction: AbstractReconstruction = Flat()
 
-    def error(self, level, x0, noise, estimate):
-        k = jnp.rint(self.chain.time(level))
-        s, t, first = (self.chain.level(at) for at in (jnp.maximum(k - 1, 1), jnp.maximum(k, 2), jnp.ones_like(k)))
+    def error(self, sde, level, x0, noise, estimate):
+        assert isinstance(sde, DiscreteChain)  # The loss has checked it.
+        k = jnp.rint(sde.time(level))
+        s, t, first = (sde.level(at) for at in (jnp.maximum(k - 1, 1), jnp.maximum(k, 2), jnp.ones_like(k)))
         log_variance = self.variance.log_variance(s, t, estimate)
         transition = transition_kl(s, t, x0, estimate, log_variance)
         last = -self.reconstruction.log_prob(x0, noise, first, estimate, log_variance)
         cost = 0.5 * math.log(2 * math.pi * math.e) + first
-        return cost + jnp.where(k == 1, last - x0.size * cost, transition) * (self.chain.steps / x0.size)
+        return cost + jnp.where(k == 1, last - x0.size * cost, transition) * (sde.steps / x0.size)
 
 
 class Hybrid(AbstractObjective):
     """`Squared`, which trains the mean, and `share` times `Bound`, which trains the variance alone.
 
-    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 16).
+    Arguments:
+        bound: Bound of a learned variance.
+        share: Weight of the bound.
+
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 16).
     """
 
-    bound: Bound
+    bound: Bound = Bound(Interpolated())
     share: Number = 1e-3
 
     def __check_init__(self):
@@ -88,11 +108,11 @@ class Hybrid(AbstractObjective):
                 "Interpolated() or Learned(steps), or the objective Squared()."
             )
 
-    def error(self, level, x0, noise, estimate):
+    def error(self, sde, level, x0, noise, estimate):
         fixed = jax.lax.stop_gradient(estimate)
         of_variance = eqx.tree_at(lambda estimate: estimate.log_variance, fixed, estimate.log_variance)
-        by_bound = self.bound.error(level, x0, noise, of_variance)
-        return Squared().error(level, x0, noise, estimate) + self.share * by_bound
+        by_bound = self.bound.error(sde, level, x0, noise, of_variance)
+        return Squared().error(sde, level, x0, noise, estimate) + self.share * by_bound
 
 
 def _noise_errors(level, x0, noise, estimate):

@@ -41,10 +41,15 @@ class LikelihoodWeighting(AbstractWeighting):
 class KarrasWeighting(AbstractWeighting):
     """Noise levels l ~ N(mean, std^2), each weighted so that a Karras-preconditioned network starts at unit loss.
 
-    Source: Karras et al. 2022 (arXiv:2206.00364, table 1), whose ln(sigma) is l.
+    Arguments:
+        sigma_data: Standard deviation of the data in standardised coordinates, as in `sgm.model.Karras`.
+        mean: Mean of the noise level log(sigma/alpha).
+        std: Standard deviation of the noise level.
+
+    Reference: Karras et al. 2022 (arXiv:2206.00364, table 1), whose ln(sigma) is l.
     """
 
-    sigma_data: Number = 0.5
+    sigma_data: Number = 1.0
     mean: Number = -1.2
     std: Number = 1.2
 

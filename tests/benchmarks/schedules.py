@@ -27,7 +27,7 @@ def draws(sde, model, x, times, key):
     """Estimates of the bound on -log p of one example, in nats a dimension; their times are stratified."""
     options = {"cond": None, "condition_dropout": 0.0, "weighting": LikelihoodWeighting(), "times": times}
     repeated = jnp.broadcast_to(x, (DRAWS, *x.shape))
-    return weighted_errors(model, perturb(sde, model, repeated, key, **options)) + end_terms(sde, repeated)
+    return weighted_errors(sde, model, perturb(sde, model, repeated, key, **options)) + end_terms(sde, repeated)
 
 
 def measure(run):

@@ -40,9 +40,9 @@ def test_each_term_is_that_of_the_closed_form(variance):
     chain, data, x0 = DiscreteChain(np.asarray([0.05, 0.2, 0.4, 0.6])), 0.49, 0.8
     model = Gaussian(jnp.zeros(1), jnp.asarray([[data]]))
     result = sgm.elbo(chain, model, jnp.full((1, 1), x0), jr.key(2), variance=variance, draws=20_000, full=True)
-    kept = np.cumprod(1 - chain.betas)
+    kept = np.cumprod(1 - chain.betas.values)
     expected = []
-    for s, t, beta in zip(kept[:-1], kept[1:], chain.betas[1:], strict=True):
+    for s, t, beta in zip(kept[:-1], kept[1:], chain.betas.values[1:], strict=True):
         small = beta * (1 - s) / (1 - t)
         used = small if isinstance(variance, FixedSmall) else beta
         shrink = np.sqrt(t) * data / (t * data + 1 - t)

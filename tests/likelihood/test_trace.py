@@ -15,7 +15,7 @@ SYMMETRIC = (MATRIX + MATRIX.T) / 2
 TRACES = {
     "Exact": sgm.Exact(),
     "signs": sgm.Hutchinson(4),
-    "normal": sgm.Hutchinson(4, jr.normal),
+    "normal": sgm.Hutchinson(4, "normal"),
     "Probing": sgm.Probing((2, 3, 1), 3),
 }
 each_trace = pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES.keys())
@@ -92,7 +92,7 @@ def test_small_spreads_have_degrees_of_freedom():
 
 @pytest.mark.parametrize(
     "trace",
-    [sgm.Hutchinson(2), sgm.Hutchinson(8), sgm.Hutchinson(16, jr.normal), sgm.Probing((4,), 4)],
+    [sgm.Hutchinson(2), sgm.Hutchinson(8), sgm.Hutchinson(16, "normal"), sgm.Probing((4,), 4)],
     ids=lambda trace: f"{type(trace).__name__} {trace.count}",
 )
 def test_intervals_cover_the_truth_as_often_as_they_say(trace):
@@ -124,6 +124,12 @@ def test_intervals_cover_the_truth_as_often_as_they_say(trace):
 def test_wrong_options_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_a_function_in_place_of_a_distribution_is_named():
+    with pytest.raises(ValueError, match=r'Hutchinson: distribution is rademacher; pass the name "rademacher" or "no'):
+        sgm.Hutchinson(4, jr.rademacher)  # type: ignore
 
 
 def test_the_chunk_sets_the_memory_of_an_exact_trace():

@@ -123,9 +123,9 @@ class TestNetwork:
     def test_the_lower_parts_are_joined_by_the_roots_of_their_widths(self):
         network = built(upper=1)
         conv, dense = U, U.reshape(-1)
-        for layer in network.convolutions:
+        for layer in network.convolution_layers:
             conv = layer(conv)
-        for layer in network.dense:
+        for layer in network.dense_layers:
             dense = jnp.where((y := dense @ layer.linear.kernel + layer.linear.bias) > 0, y, 0.05 * y)
         features = np.concatenate([conv / np.sqrt(6), dense.reshape(8, 8, 2) / np.sqrt(2)], axis=-1)
         expected = (features @ network.outlet.kernel + network.outlet.bias).reshape(8, 8, 6, 4)

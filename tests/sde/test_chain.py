@@ -29,7 +29,7 @@ def test_levels_at_the_steps_are_those_of_the_chain(betas):
     assert (chain.t0, chain.t1, chain.steps) == (1, len(betas), len(betas))
     np.testing.assert_allclose(chain.alpha(steps(betas)), np.sqrt(kept), rtol=1e-6)
     np.testing.assert_allclose(chain.sigma(steps(betas)), np.sqrt(1 - kept), rtol=1e-6)
-    np.testing.assert_allclose(chain.betas, betas, rtol=1e-12)
+    np.testing.assert_allclose(chain.betas.values, betas, rtol=1e-12)
 
 
 @each_table
@@ -77,7 +77,7 @@ def test_a_chain_is_a_process_in_continuous_time_and_back():
     t = jnp.linspace(1, 1000, 777)
     np.testing.assert_allclose(continuous.theta(t / 1000), chain.theta(t), rtol=2e-6)
     again = DiscreteChain.at_times(continuous, np.arange(1, 1001) / 1000)
-    np.testing.assert_allclose(again.betas, chain.betas, rtol=1e-6)
+    np.testing.assert_allclose(again.betas.values, chain.betas.values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -90,7 +90,7 @@ def test_a_chain_at_times_of_a_process_has_its_noise_levels(process):
 
 def test_a_fine_chain_of_vp_has_its_betas():
     """beta_k -> beta(t) dt. Source: Song et al. 2021 (arXiv:2011.13456, appendix B)."""
-    betas = DiscreteChain.at_times(sgm.VP(), np.arange(1, 1001) / 1000).betas
+    betas = DiscreteChain.at_times(sgm.VP(), np.arange(1, 1001) / 1000).betas.values
     np.testing.assert_allclose(betas, 1e-3 * (0.1 + 19.9 * (np.arange(1000) + 0.5) / 1000), rtol=0.011)
 
 
@@ -119,7 +119,7 @@ def test_tables_are_no_parameters():
         (lambda: DiscreteChain(np.asarray([np.nan, 0.1])), "DiscreteChain: beta_1 = nan"),
         (lambda: DiscreteChain.at_times(sgm.VP(), np.asarray([0.5, 0.1])), r"does not grow at times\[1\] = 0.1; pass"),
         (lambda: DiscreteChain.at_times(sgm.VP(), np.asarray([0.5, 2.0])), "at_times: t = 2.0 lies outside"),
-        (lambda: cosine_betas(1), "cosine_betas: steps = 1; pass steps >= 2"),
+        (lambda: cosine_betas(1), "CosineBetas: steps = 1; pass steps >= 2"),
     ],
 )
 def test_wrong_tables_are_named(build, message):

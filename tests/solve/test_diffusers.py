@@ -52,7 +52,7 @@ def test_ddpm_strided():
     """
     t = np.append(np.rint(np.linspace(999, 0, 25)), -1)
     x = walk(Ancestral(), clipped(Dummy(on(COSINE))), levels(COSINE, t), SAMPLE, torch_normal(0, 25))
-    beta = np.float32(COSINE.betas[0])
+    beta = np.float32(COSINE.betas.values[0])
     rounding = beta / (np.float32(1) - (np.float32(1) - beta))
     assert total(x) * rounding == pytest.approx(258.2044983, abs=3e-3)
 

@@ -77,7 +77,7 @@ def test_a_chain_of_large_steps_has_the_variance_of_its_recursion():
     """Of all its own steps, and of strides, for data N(0, s^2): Var u_s = a^2 Var u_t + v, in float64."""
     chain, data = sgm.DiscreteChain(sohl_dickstein_betas(40)), 0.25
     model = Gaussian(jnp.zeros(50), data * jnp.eye(50))
-    kept = np.cumprod(1 - chain.betas)
+    kept = np.cumprod(1 - chain.betas.values)
     for steps in (39, 13):
         k = np.rint(np.linspace(40, 1, steps + 1)).astype(int)
         variance = 1.0

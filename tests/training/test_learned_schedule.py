@@ -47,7 +47,7 @@ class TestSchedule:
         np.testing.assert_allclose(sde.time(sde.level(self.t)), self.t, atol=2e-5)
 
     def test_the_inverse_has_the_derivatives_of_a_root(self, schedule, float64):
-        schedule = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), schedule)
+        schedule = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), schedule)
         t = jnp.asarray(0.3)
 
         def round_trip(schedule, t):
@@ -116,7 +116,7 @@ def test_the_bound_is_that_of_the_closed_form(make):
     x = model.sample(jr.key(0), 200_000)
     perturbed = perturb(sde, model, x, jr.key(1), cond=None, condition_dropout=0.0, **OPTIONS)
     terms = closed_form(model, sde)
-    for values, expected in zip((weighted_errors(model, perturbed), end_terms(sde, x)), terms[:2], strict=True):
+    for values, expected in zip((weighted_errors(sde, model, perturbed), end_terms(sde, x)), terms[:2], strict=True):
         stderr = 2 * float(values.std()) / len(x) ** 0.5
         assert stderr < 0.03 and abs(2 * float(values.mean()) - expected) < 4 * stderr + 1e-4
 
@@ -132,7 +132,7 @@ def gradients(sde, model, x, key):
     perturbed = perturb(sde, model, x, key, cond=None, condition_dropout=0.0, **OPTIONS)
 
     def errors(levels):
-        return weighted_errors(model, dataclasses.replace(perturbed, levels=levels))
+        return weighted_errors(sde, model, dataclasses.replace(perturbed, levels=levels))
 
     def of_process(learned):
         process = eqx.combine(learned, sde)
@@ -190,7 +190,7 @@ def test_training_finds_the_schedule_of_least_variance():
         perturbed = perturb(process, model, x, jr.fold_in(key, 1), cond=None, condition_dropout=0.0, **OPTIONS)
 
         def mean(levels):
-            errors = weighted_errors(model, dataclasses.replace(perturbed, levels=levels))
+            errors = weighted_errors(sde, model, dataclasses.replace(perturbed, levels=levels))
             return jnp.mean(errors), errors
 
         by_levels, errors = jax.grad(mean, has_aux=True)(perturbed.levels)

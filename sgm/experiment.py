@@ -1,0 +1,217 @@
+"""An experiment: the objects that make a run, from data to evaluation."""
+
+import dataclasses
+import importlib.util
+import sys
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.random as jr
+from jaxtyping import PRNGKeyArray
+
+from sgm.checks import check_at_least
+from sgm.data import AbstractDataset
+from sgm.evaluation.metrics_section import AbstractMetric, LogLikelihood
+from sgm.likelihood import AbstractDequantisation, UniformDequantisation
+from sgm.model import AbstractPrediction, Karras, ScoreModel
+from sgm.nn import AbstractNetwork
+from sgm.nn.layers import Precision
+from sgm.options import ExperimentError, guess
+from sgm.sde import VP, AbstractSDE
+from sgm.serial import to_json
+from sgm.solve import AbstractMethod, EulerMaruyama
+from sgm.training.loss_section import Loss
+from sgm.training.settings import Training
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """How many samples are drawn after training.
+
+    Arguments:
+        n: Number of samples.
+        frames: Number of frames of a film strip, or of points of a trajectory.
+        tolerance: Absolute tolerance of the probability flow that is drawn beside the sampler.
+    """
+
+    n: int = 64
+    frames: int = 10
+    tolerance: float = 1e-4
+
+    def __post_init__(self):
+        check_at_least("Drawing", "n", self.n)
+        check_at_least("Drawing", "frames", self.frames)
+        if not self.tolerance > 0:
+            raise ValueError(f"Drawing: tolerance = {self.tolerance}; pass tolerance > 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated after training.
+
+    Arguments:
+        split: Split of the data.
+        n: Number of examples from the start of the split; None for all.
+        batch_size: Number of examples at a time.
+        precision: Precision in which the network computes, whatever it was trained in.
+    """
+
+    split: Literal["train", "test"] = "test"
+    n: int | None = None
+    batch_size: int = 100
+    precision: Precision = "float32"
+
+    def __post_init__(self):
+        check_at_least("Evaluation", "batch_size", self.batch_size)
+        if self.n is not None:
+            check_at_least("Evaluation", "n", self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All that a run is made of.
+
+    Arguments:
+        data: Data set.
+        network: Network without what it is built with: a `functools.partial` of a subclass of `sgm.nn.AbstractNetwork`.
+        sde: Process.
+        prediction: Meaning of the network's output.
+        loss: Loss of the training.
+        dequantisation: Rule that makes real numbers of grey levels, in training and evaluation.
+        training: Length and optimiser of the training.
+        sampler: Method that draws samples.
+        drawing: Samples that are drawn.
+        metrics: Metrics of the evaluation.
+        evaluation: Examples that are evaluated.
+        seed: Seed of all randomness.
+
+    Example:
+        >>> experiment = Experiment(data=Digits(), network=partial(MLP, width=320), training=Training(steps=11_000))
+        >>> sde, model = experiment.build()
+    """
+
+    data: AbstractDataset
+    network: partial[AbstractNetwork]
+    sde: AbstractSDE = VP()
+    prediction: AbstractPrediction = Karras()
+    loss: Loss = Loss()
+    dequantisation: AbstractDequantisation = UniformDequantisation()
+    training: Training = Training()
+    sampler: AbstractMethod = EulerMaruyama(500)
+    drawing: Drawing = Drawing()
+    metrics: tuple[AbstractMetric, ...] = (LogLikelihood(),)
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+
+    def key(self, purpose: str) -> PRNGKeyArray:
+        """The key of the seed for one purpose. No two purposes share a key."""
+        return jr.fold_in(jr.key(self.seed), zlib.crc32(purpose.encode()))
+
+    def build(self) -> tuple[AbstractSDE, ScoreModel]:
+        """Build the process and the untrained model, in the units of the data.
+
+        Raises:
+            ExperimentError: where conditions are dropped that the data do not have.
+        """
+        conditioning, dropout = self.data.conditioning, self.loss.condition_dropout
+        if dropout > 0 and not conditioning.parts:
+            raise ExperimentError(
+                f"loss.condition_dropout = {dropout}, but the data have no condition to drop; pass 0, or data with one."
+            )
+        network = self.network(
+            self.data.shape,
+            outputs=self.prediction.outputs,
+            conditioning=dataclasses.replace(conditioning, null=dropout > 0),
+            key=self.key("network"),
+        )
+        return self.sde, ScoreModel(network, self.prediction, data=self.data)
+
+
+# What a run may change when it goes on: none of it changes the trained model, but for rounding.
+_FREE = (
+    *("sampler", "drawing", "metrics", "evaluation", "data.path", "network.remat", "training.accumulate"),
+    *("training.log_every", "training.checkpoint_every", "training.preview_every"),
+)
+
+
+def differences(first: Experiment, second: Experiment) -> set[str]:
+    """The options, as `training.steps`, in which two experiments would not train the same model.
+
+    Where they have different classes at a place, as two processes, the place is named, and not the classes' options.
+    """
+    return {
+        name
+        for name in _differing(to_json(first), to_json(second), "")
+        if not any(name == free or name.startswith(f"{free}.") for free in _FREE)
+    }
+
+
+def _differing(first: Any, second: Any, place: str):
+    if isinstance(first, dict) and isinstance(second, dict) and first["type"] == second["type"]:
+        for name in first | second:
+            yield from _differing(first.get(name), second.get(name), f"{place}.{name}".lstrip("."))
+    elif first != second:
+        yield place
+
+
+def config_folder() -> Path:
+    """The folder of the shipped configurations: in the package once installed, and beside it in the repository."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def config_names() -> list[str]:
+    """The names of the shipped configurations."""
+    return sorted(path.stem for path in config_folder().glob("*.py"))
+
+
+def load_config(name: str) -> Experiment:
+    """Load an experiment from a configuration file.
+
+    Arguments:
+        name: Name of a shipped configuration, such as "digits", or the path of a Python file that defines `experiment`.
+            Such a file is imported as a module of its name, so that its classes can be named in files and by flags.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ExperimentError: where there is no such file, or it defines no experiment.
+    """
+    if name.endswith(".py"):
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise ExperimentError(f"load_config: there is no file {name}; pass the path of a Python file.")
+        module = _import(path)
+    elif name in config_names():
+        path = config_folder() / f"{name}.py"
+        module = _executed(path, f"sgm.configs.{name}")
+    else:
+        raise ExperimentError(
+            f"load_config: there is no configuration {name}; {guess(name, config_names())}. Or pass the path of a "
+            "Python file."
+        )
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ExperimentError(f"load_config: {path} defines no `experiment`; add experiment = Experiment(...) to it.")
+    return experiment
+
+
+def _import(path):
+    """Import a file as the module of its name, as running it would, and put its folder where its imports look."""
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) != str(path):
+        raise ExperimentError(f"load_config: {path.stem} is the name of another module; give {path} another name.")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    return _executed(path, path.stem)
+
+
+def _executed(path, name):
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,208 @@
+"""What a class can be built with, read from its constructor.
+
+A class keeps every constructor argument under the argument's name. So its signature says which options it has, its
+attributes which values they were given, and its docstring what they mean. Flags, files and comparisons need no more.
+"""
+
+import dataclasses
+import inspect
+import re
+from functools import partial
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import equinox as eqx
+
+from sgm.nn.network import AbstractNetwork
+
+MISSING = inspect.Parameter.empty
+"""The default of an option that must be given."""
+
+_SCALARS = (float, int, bool, str, NoneType)
+# What a network is given when it is built, by the data and the prediction.
+_OF_THE_BUILD = ("shape", "outputs", "conditioning", "key")
+
+
+class ExperimentError(ValueError):
+    """An experiment that cannot be described, read or built."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One argument of a constructor.
+
+    Arguments:
+        name: Name of the argument.
+        kind: Annotation of the argument.
+        default: Default of the argument, or `MISSING`.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+
+
+def options(cls: type) -> dict[str, Option]:
+    """List the options of a class by their names. A network's lack those that it is given when it is built."""
+    try:
+        signature = inspect.signature(cls, eval_str=True)
+    except NameError:  # Of annotations in quotes that are not imported, which cannot be written as text anyway.
+        signature = inspect.signature(cls)
+    left_out = _OF_THE_BUILD if issubclass(cls, AbstractNetwork) else ()
+    return {
+        name: Option(name, parameter.annotation, parameter.default)
+        for name, parameter in signature.parameters.items()
+        if name not in left_out
+    }
+
+
+def class_of(made: Any) -> type:
+    """The class of an object, or the class that a `functools.partial` builds."""
+    return made.func if isinstance(made, partial) else type(made)
+
+
+def value_of(made: Any, option: Option) -> Any:
+    """The value that an object, or a `functools.partial` of its class, was given for an option.
+
+    Raises:
+        ExperimentError: for a class that does not keep it under its name.
+    """
+    if isinstance(made, partial):
+        return made.keywords.get(option.name, option.default)
+    try:
+        return getattr(made, option.name)
+    except AttributeError:
+        raise ExperimentError(
+            f"{type(made).__name__} does not keep its argument {option.name!r}; set self.{option.name} in its "
+            "constructor, as every class of an experiment does with each argument."
+        ) from None
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """List the alternatives of an annotation that can be written as text: scalars, literals, tuples and classes.
+
+    Arrays and functions cannot, and are left out. A number that may be an array is a float.
+    """
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return members(get_args(kind)[0])
+    if origin in (Union, UnionType):
+        parts = tuple(member for part in get_args(kind) for member in members(part))
+        return tuple(part for part in parts if not (part is int and float in parts))
+    if origin is tuple:
+        return (kind,) if all(members(part) for part in get_args(kind) if part is not ...) else ()
+    named = isinstance(kind, type) and (
+        issubclass(kind, eqx.Module) or dataclasses.is_dataclass(kind) or kind.__name__.startswith("Abstract")
+    )
+    return (kind,) if origin in (Literal, partial) or kind in _SCALARS or named else ()
+
+
+def bases(kind: Any) -> tuple[type, ...]:
+    """The classes of which, or of whose subclasses, an option takes an instance, or a tuple of instances."""
+    found = []
+    for member in members(kind):
+        if get_origin(member) is tuple:
+            found += [base for part in get_args(member) if part is not ... for base in bases(part)]
+        elif get_origin(member) is partial:
+            found += get_args(member)
+        elif get_origin(member) is None and member not in _SCALARS:
+            found.append(member)
+    return tuple(found)
+
+
+def choices(kind: Any) -> list[type]:
+    """List the concrete classes that can stand for an option: the only ones that flags and files can name."""
+    found: dict[tuple[str, str], type] = {}
+    for base in bases(kind):
+        for cls in _descendants(base):
+            if _is_concrete(cls) and _is_writable(cls):
+                found[cls.__module__, cls.__qualname__] = cls  # The last one, of a notebook's cell that ran twice.
+    return list(found.values())
+
+
+def named(kind: Any, name: str, where: str) -> type:
+    """Find the class of this name among the choices for an option.
+
+    Raises:
+        ExperimentError: where there is none, or more than one.
+    """
+    known = choices(kind)
+    found = [cls for cls in known if cls.__name__ == name]
+    if len(found) > 1:
+        places = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+        raise ExperimentError(f"{where}: {name} may be {places}; give one of the classes another name.")
+    if not found:
+        raise ExperimentError(f"{where}: there is no {name}; {guess(name, [cls.__name__ for cls in known])}.")
+    return found[0]
+
+
+def guess(name: str, known: list[str]) -> str:
+    """The remedy for a misspelt name: the closest of the known ones, and all of them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known) or difflib.get_close_matches(name.lower(), known)
+    listed = ", ".join(sorted(known)) or "none"
+    return f"did you mean {' or '.join(close)}? There are {listed}" if close else f"there are {listed}"
+
+
+def explanations(cls: type) -> dict[str, str]:
+    """What each option of a class means: the entries under "Arguments:" in its docstring, or in that of a base."""
+    found: dict[str, str] = {}
+    for base in cls.__mro__:
+        for name, text in _entries(vars(base).get("__doc__") or "").items():
+            found.setdefault(name, text)
+    return found
+
+
+def summary(cls: type) -> str:
+    """The first paragraph of a class's docstring, on one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _entries(docstring):
+    """The entries "name: text", or "- `name`: text", of the section Arguments."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    headers = [place for place, line in enumerate(lines) if line.strip("* ") == "Arguments:"]
+    found, name = {}, None
+    for line in lines[headers[0] + 1 :] if headers else []:
+        entry = re.match(r"(?:    |- )`?(\w+)`?: (.*)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif line.strip() and not line.startswith("  "):
+            break
+        elif name is not None:
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def _descendants(base):
+    yield base
+    for subclass in base.__subclasses__():
+        yield from _descendants(subclass)
+
+
+def _is_concrete(cls):
+    private = cls.__name__.startswith(("_", "Abstract"))
+    return not (private or inspect.isabstract(cls) or getattr(cls, "__abstractvars__", ()))
+
+
+def _is_writable(cls, outer=()):
+    """Whether all that the class must be given can be written as text."""
+    if cls in outer:
+        return False
+    required = [option for option in options(cls).values() if option.default is MISSING]
+    return all(is_writable(option.kind, (*outer, cls)) for option in required)
+
+
+def is_writable(kind: Any, outer: tuple[type, ...] = ()) -> bool:
+    """Whether an option of this kind can be written as text, other than by leaving it at None.
+
+    Arguments:
+        kind: Annotation of the option.
+        outer: Classes of which the option is a part, which cannot stand for it without end.
+    """
+    known = bases(kind)
+    if known:
+        return any(_is_concrete(cls) and _is_writable(cls, outer) for base in known for cls in _descendants(base))
+    return any(member is not NoneType for member in members(kind))

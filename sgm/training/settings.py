@@ -1,0 +1,116 @@
+"""How long a model is trained, and by which optimiser."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import equinox as eqx
+import optax
+
+from sgm.checks import check_at_least
+
+
+class AbstractOptimiser(eqx.Module):
+    """A rule that makes an optimiser for a run of known length."""
+
+    @abstractmethod
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """Make the optimiser.
+
+        Arguments:
+            steps: Number of steps of the whole run.
+        """
+
+
+def warmup_cosine(learning_rate: float, warmup: int, steps: int) -> optax.Schedule:
+    """A learning rate that rises linearly over `warmup` steps, at most half of all, then falls to zero as a cosine."""
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, min(warmup, steps // 2), steps)
+
+
+class Adam(AbstractOptimiser):
+    """Adam on gradients clipped to a global norm. Its rate rises linearly, then falls to zero as a cosine.
+
+    Arguments:
+        learning_rate: Largest learning rate.
+        warmup: Number of steps over which the learning rate rises.
+        clip: Largest global norm of a gradient.
+
+    Example:
+        >>> optimiser = Adam(4e-3).build(steps=10_000)
+    """
+
+    learning_rate: float = eqx.field(static=True, default=1e-3)
+    warmup: int = eqx.field(static=True, default=500)
+    clip: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self):
+        _check(self)
+
+    def build(self, steps):
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip), optax.adam(warmup_cosine(self.learning_rate, self.warmup, steps))
+        )
+
+
+class AdamW(AbstractOptimiser):
+    """Adam with decoupled weight decay, on gradients clipped to a global norm. Its rate is that of `Adam`.
+
+    Arguments:
+        learning_rate: Largest learning rate.
+        warmup: Number of steps over which the learning rate rises.
+        clip: Largest global norm of a gradient.
+        weight_decay: Share of a weight that is taken off at each step, before the learning rate.
+
+    Reference: Loshchilov and Hutter 2019 (arXiv:1711.05101).
+    """
+
+    learning_rate: float = eqx.field(static=True, default=1e-3)
+    warmup: int = eqx.field(static=True, default=500)
+    clip: float = eqx.field(static=True, default=1.0)
+    weight_decay: float = eqx.field(static=True, default=1e-2)
+
+    def __check_init__(self):
+        _check(self)
+        check_at_least("AdamW", "weight_decay", self.weight_decay, 0)
+
+    def build(self, steps):
+        rate = warmup_cosine(self.learning_rate, self.warmup, steps)
+        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adamw(rate, weight_decay=self.weight_decay))
+
+
+def _check(optimiser):
+    name = type(optimiser).__name__
+    for option in ("learning_rate", "clip"):
+        if not getattr(optimiser, option) > 0:
+            raise ValueError(f"{name}: {option} = {getattr(optimiser, option)}; pass {option} > 0.")
+    check_at_least(name, "warmup", optimiser.warmup, 0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long a model is trained, and what is kept of it.
+
+    Arguments:
+        steps: Number of steps of the whole run.
+        batch_size: Number of examples of a step.
+        optimiser: Optimiser of the weights.
+        average_decay: Decay of the exponential average of the weights.
+        accumulate: Number of parts of a batch whose gradients are found one after the other, to save memory.
+        log_every: Number of steps between two lines of the metrics.
+        checkpoint_every: Number of steps between two checkpoints.
+        preview_every: Number of steps between two previews of samples.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    optimiser: AbstractOptimiser = Adam()
+    average_decay: float = 0.999
+    accumulate: int = 1
+    log_every: int = 50
+    checkpoint_every: int = 500
+    preview_every: int = 2000
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
+            check_at_least("Training", name, getattr(self, name))
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"Training: average_decay = {self.average_decay}; pass 0 <= average_decay < 1.")
