@@ -1,14 +1,18 @@
 """`sgm.data.Checkerboard`, a distribution in the plane."""
 
-from sgm.config import Config, EvaluateConfig, MLPConfig, SampleConfig, SDEConfig, TrainConfig
-from sgm.data import Checkerboard
+from functools import partial
 
-config = Config(
+from sgm.data import Checkerboard
+from sgm.experiment import Drawing, Evaluation, Experiment
+from sgm.nn import MLP
+from sgm.sde import VP
+from sgm.training import Adam, Training
+
+experiment = Experiment(
     data=Checkerboard(),
-    network=MLPConfig(width=128, depth=3, frequencies=6),
-    sde=SDEConfig(t0=1e-4),
-    sigma_data=2.3,
-    train=TrainConfig(steps=20_000, batch_size=512, learning_rate=2e-3, sample_every=10_000),
-    sample=SampleConfig(n=4000, steps=500, frames=40),
-    evaluate=EvaluateConfig(trace="exact", n=10_000, batch_size=1000),
+    network=partial(MLP, width=128, depth=3, frequencies=6),
+    sde=VP(t0=1e-4),
+    training=Training(steps=20_000, batch_size=512, optimiser=Adam(2e-3), preview_every=10_000),
+    drawing=Drawing(n=4000, frames=40),
+    evaluation=Evaluation(n=10_000, batch_size=1000),
 )

@@ -1,24 +1,28 @@
 """CIFAR-10 conditioned on its ten classes, which one condition in ten leaves out. Sized for an accelerator."""
 
-from sgm.config import Config, EvaluateConfig, SampleConfig, TrainConfig, UNetConfig
-from sgm.data import Images
+from functools import partial
 
-config = Config(
+from sgm.data import Images
+from sgm.evaluation import LogLikelihood
+from sgm.experiment import Evaluation, Experiment
+from sgm.likelihood import Hutchinson
+from sgm.model import Karras
+from sgm.nn import UNet
+from sgm.training import Adam, KarrasWeighting, Loss, NormalLogSNR, Training
+
+experiment = Experiment(
     data=Images("uoft-cs/cifar10", resolution=32, flip=True, classes=10),
-    network=UNetConfig(width=128, multipliers=(2, 2, 2), blocks=4, attention=(16,), dropout=0.13),
-    sigma_data=0.5,
-    train=TrainConfig(
+    network=partial(UNet, width=128, multipliers=(2, 2, 2), blocks=4, attention=(16,), dropout=0.13),
+    prediction=Karras(0.5),
+    loss=Loss(KarrasWeighting(0.5), NormalLogSNR(), condition_dropout=0.1),
+    training=Training(
         steps=200_000,
         batch_size=128,
-        learning_rate=2e-4,
-        warmup=5000,
+        optimiser=Adam(2e-4, warmup=5000),
         average_decay=0.9999,
-        condition_dropout=0.1,
-        weighting="Karras",
-        times="NormalLogSNR",
         checkpoint_every=5000,
-        sample_every=10_000,
+        preview_every=10_000,
     ),
-    sample=SampleConfig(n=64, steps=500),
-    evaluate=EvaluateConfig(trace="hutchinson", batch_size=64),
+    metrics=(LogLikelihood(Hutchinson()),),
+    evaluation=Evaluation(batch_size=64),
 )

@@ -1,21 +1,19 @@
 """Gaussian random fields conditioned on a noisy map of them with a rectangle hidden; the exact posterior is known."""
 
-from sgm.config import Config, EvaluateConfig, SampleConfig, TrainConfig, UNetConfig
-from sgm.data import GaussianFieldMap
+from functools import partial
 
-config = Config(
+from sgm.data import GaussianFieldMap
+from sgm.evaluation import LogLikelihood
+from sgm.experiment import Evaluation, Experiment
+from sgm.likelihood import Hutchinson
+from sgm.nn import UNet
+from sgm.training import Adam, KarrasWeighting, Loss, NormalLogSNR, Training
+
+experiment = Experiment(
     data=GaussianFieldMap(resolution=16),
-    network=UNetConfig(width=24, multipliers=(1, 2, 4), blocks=1),
-    sigma_data=1.0,
-    train=TrainConfig(
-        steps=3000,
-        batch_size=64,
-        learning_rate=3e-3,
-        warmup=100,
-        weighting="Karras",
-        times="NormalLogSNR",
-        sample_every=1500,
-    ),
-    sample=SampleConfig(n=64, steps=500),
-    evaluate=EvaluateConfig(trace="hutchinson", n=256, batch_size=64),
+    network=partial(UNet, width=24, multipliers=(1, 2, 4), blocks=1),
+    loss=Loss(KarrasWeighting(), NormalLogSNR()),
+    training=Training(steps=3000, batch_size=64, optimiser=Adam(3e-3, warmup=100), preview_every=1500),
+    metrics=(LogLikelihood(Hutchinson()),),
+    evaluation=Evaluation(n=256, batch_size=64),
 )

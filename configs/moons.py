@@ -1,13 +1,16 @@
 """`sgm.data.Moons`, a distribution in the plane."""
 
-from sgm.config import Config, EvaluateConfig, MLPConfig, SampleConfig, TrainConfig
-from sgm.data import Moons
+from functools import partial
 
-config = Config(
+from sgm.data import Moons
+from sgm.experiment import Drawing, Evaluation, Experiment
+from sgm.nn import MLP
+from sgm.training import Adam, Training
+
+experiment = Experiment(
     data=Moons(),
-    network=MLPConfig(width=128, depth=3),
-    sigma_data=1.3,
-    train=TrainConfig(steps=10_000, batch_size=512, learning_rate=2e-3, sample_every=5000),
-    sample=SampleConfig(n=4000, steps=500, frames=40),
-    evaluate=EvaluateConfig(trace="exact", n=2000, batch_size=1000),
+    network=partial(MLP, width=128, depth=3),
+    training=Training(steps=10_000, batch_size=512, optimiser=Adam(2e-3), preview_every=5000),
+    drawing=Drawing(n=4000, frames=40),
+    evaluation=Evaluation(n=2000, batch_size=1000),
 )

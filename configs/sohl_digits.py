@@ -3,24 +3,35 @@
 The network has forty temporal bumps where theirs has ten.
 """
 
-from sgm.config import Config, ConvDenseConfig, EvaluateConfig, SampleConfig, SDEConfig, TrainConfig
-from sgm.data import Digits
+from functools import partial
 
-config = Config(
+from sgm.data import Digits
+from sgm.evaluation import ChainBound, LogLikelihood
+from sgm.experiment import Evaluation, Experiment
+from sgm.likelihood import Hutchinson
+from sgm.model import Learned, MeanCoefficient, WithVariance
+from sgm.nn import ConvDense
+from sgm.sde import DiscreteChain, SohlDicksteinBetas
+from sgm.solve import Ancestral, ChainGrid
+from sgm.training import Adam, Bound, ChainSteps, Loss, Training, UniformWeighting
+
+chain, variance = DiscreteChain(SohlDicksteinBetas(1000)), Learned(1000)
+experiment = Experiment(
     data=Digits(),
-    network=ConvDenseConfig(width=32, dense_width=320, dense_outputs=4, upper_width=64, bumps=40, dropout=0.1),
-    sde=SDEConfig("DiscreteChain", "SohlDickstein", steps=1000),
-    prediction="MeanCoefficient",
-    variance="Learned",
-    train=TrainConfig(
-        steps=7000,
-        batch_size=128,
-        learning_rate=2e-3,
-        weighting="Uniform",
-        times="ChainSteps",
-        objective="Bound",
-        sample_every=3500,
+    network=partial(
+        ConvDense,
+        width=32,
+        dense_width=320,
+        dense_outputs=4,
+        upper_width=64,
+        bumps=40,
+        dropout=0.1,
     ),
-    sample=SampleConfig(n=64, method="Ancestral", steps=999, grid="ChainGrid"),
-    evaluate=EvaluateConfig(trace="hutchinson", batch_size=99),
+    sde=chain,
+    prediction=WithVariance(MeanCoefficient(chain)),
+    loss=Loss(UniformWeighting(), ChainSteps(), Bound(variance)),
+    training=Training(steps=7000, batch_size=128, optimiser=Adam(2e-3), preview_every=3500),
+    sampler=Ancestral(999, variance, ChainGrid()),
+    metrics=(LogLikelihood(Hutchinson()), ChainBound(variance)),
+    evaluation=Evaluation(batch_size=99),
 )

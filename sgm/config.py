@@ -57,10 +57,10 @@ def _check_positive(section, config, *names):
 
 
 _BETAS = {
-    "Linear": sgm.sde.linear_betas,
-    "Cosine": sgm.sde.cosine_betas,
-    "Sigmoid": sgm.sde.sigmoid_betas,
-    "SohlDickstein": sgm.sde.sohl_dickstein_betas,
+    "Linear": sgm.sde.LinearBetas,
+    "Cosine": sgm.sde.CosineBetas,
+    "Sigmoid": sgm.sde.SigmoidBetas,
+    "SohlDickstein": sgm.sde.SohlDicksteinBetas,
 }
 _SCHEDULES = ("Linear", "Cosine", "LearnedLogSNR")
 

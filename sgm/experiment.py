@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from sgm.checks import check_at_least
 from sgm.data import AbstractDataset
-from sgm.evaluation.metrics_section import AbstractMetric, LogLikelihood
+from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model import AbstractPrediction, Karras, ScoreModel
 from sgm.nn import AbstractNetwork
@@ -22,8 +22,7 @@ from sgm.options import ExperimentError, guess
 from sgm.sde import VP, AbstractSDE
 from sgm.serial import to_json
 from sgm.solve import AbstractMethod, EulerMaruyama
-from sgm.training.loss_section import Loss
-from sgm.training.settings import Training
+from sgm.training import Loss, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,9 @@ class Experiment:
 
         Raises:
             ExperimentError: where conditions are dropped that the data do not have.
+            ValueError: where the prediction is not of the process.
         """
+        self.prediction.check(self.sde)
         conditioning, dropout = self.data.conditioning, self.loss.condition_dropout
         if dropout > 0 and not conditioning.parts:
             raise ExperimentError(

@@ -155,7 +155,10 @@ def _choose(cls: type, written: dict[str, Any], flags: Flags, path: str) -> _Cho
             continue
         value = written.get(name, MISSING)
         if value is MISSING and option.default is not MISSING:
-            value = to_json(option.default, place)
+            try:
+                value = to_json(option.default, place)
+            except ExperimentError:  # A default that has no form as text is kept.
+                continue
         if bases(option.kind):
             entries[name] = _choose_classes(option, value, flags, place)
         else:

@@ -403,7 +403,7 @@ def test_differences_are_what_changes_the_model():
         (SDEConfig(), sgm.VP()),
         (SDEConfig("SubVP", beta_max=10.0), sgm.SubVP(sgm.sde.Linear(beta_max=10.0))),
         (SDEConfig("VP", schedule="Cosine"), sgm.VP(sgm.sde.Cosine())),
-        (SDEConfig("DiscreteChain", "Cosine", steps=40), sgm.DiscreteChain(sgm.sde.cosine_betas(40))),
+        (SDEConfig("DiscreteChain", "Cosine", steps=40), sgm.DiscreteChain(sgm.sde.CosineBetas(40))),
         (SDEConfig("VE", sigma_max=50.0), sgm.VE(sigma_max=50.0)),
         (SDEConfig("Rectified", t0=0.01), sgm.Rectified(t0=0.01)),
     ],

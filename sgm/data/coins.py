@@ -19,17 +19,18 @@ class Coins(AbstractSimulated):
     the entropy is 0.7504 bits a coin, and the best model of independent coins has 0.8113. An example is an image of a
     single row, so that whatever shows images shows coins.
 
-    Raises ValueError for a setting out of range.
+    Arguments:
+        coins: Number of coins of an example.
+        heads: Number of coins that show heads.
 
-    Source: the example ex_coins of github.com/tonyduan/diffusion, 2023.
+    Raises:
+        ValueError: for a setting out of range.
+
+    Reference: the example ex_coins of github.com/tonyduan/diffusion, 2023.
     """
 
     coins: int = 48
-    """Coins an example."""
-
     heads: int = 36
-    """Those of them that show heads."""
-
     levels: ClassVar[int | None] = 2
 
     def __post_init__(self):

@@ -47,20 +47,20 @@ class DeadLeaves(AbstractSimulated):
     (tables 2 and 1; by the readme of their code, the last column of table 1 is the improvement over N(0, I)). Such
     numbers depend on the noise and the radii, which are not given there: compare none with them.
 
-    Raises ValueError for a setting out of range.
+    Arguments:
+        resolution: Pixels a side.
+        r_min: Smallest radius of a leaf, in pixels.
+        r_max: Largest radius of a leaf, in pixels. An image takes about (resolution + 2 r_max)^2 / r_min^2 leaves.
+        noise: Standard deviation of the noise of a pixel, at least 0 and less than 1, that of the pixel.
+
+    Raises:
+        ValueError: for a setting out of range.
     """
 
     resolution: int = 32
-    """Pixels a side."""
-
     r_min: float = 2.0
-    """The smallest radius, in pixels."""
-
     r_max: float = 16.0
-    """The largest radius, in pixels. An image takes about (resolution + 2 r_max)^2 / r_min^2 leaves."""
-
     noise: float = 0.05
-    """Standard deviation of the noise of a pixel, at least 0 and less than 1, that of the pixel."""
 
     def __post_init__(self):
         if self.resolution < 1:

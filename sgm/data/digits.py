@@ -18,7 +18,10 @@ class Digits(AbstractFiniteDataset):
 
     With `label`, the digit 0 ... 9 is the condition field "label".
 
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+    Arguments:
+        label: Whether the digit 0 ... 9 is the condition.
+
+    Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
     """
 
     label: bool = False

@@ -127,7 +127,14 @@ class AbstractGaussianField(AbstractSimulated):
 class GaussianField(AbstractGaussianField):
     """Fields of unlike spectra; the condition "params" is (amplitude, slope), each uniform on its range.
 
-    Raises ValueError for a setting out of range; a range needs a width, since `statistics` has to standardise by it.
+    Arguments:
+        resolution: Pixels a side.
+        pivot: Wave number, in cycles per box, at which the power is the amplitude.
+        amplitude: Range of the amplitude of the power spectrum.
+        slope: Range of the slope of the power spectrum.
+
+    Raises:
+        ValueError: for a setting out of range; a range needs a width, since `statistics` has to standardise by it.
     """
 
     resolution: int = 16
@@ -167,7 +174,15 @@ class GaussianFieldMap(AbstractGaussianField):
     rectangle lies anywhere, wrapped around the edges; its sides are uniform on N // 4 ... N - N // 4, so that a quarter
     of the pixels is hidden on average.
 
-    Raises ValueError for a setting out of range.
+    Arguments:
+        resolution: Pixels a side.
+        pivot: Wave number, in cycles per box, at which the power is the amplitude.
+        amplitude: Amplitude of the power spectrum.
+        slope: Slope of the power spectrum.
+        noise_std: Standard deviation of the noise of the map.
+
+    Raises:
+        ValueError: for a setting out of range.
     """
 
     resolution: int = 16

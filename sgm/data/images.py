@@ -63,15 +63,11 @@ class Images(AbstractFiniteDataset):
     name: str | None
     path: str | None = None
     resolution: int | tuple[int, int] = 64
-    """Height and width in pixels, or one number for both."""
     channels: int = 3
-    """1 is grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
     flip: bool = False
     classes: int | None = None
     levels: Literal[256, 65536] = 256
-    """65536 reads files of 16 bits a channel; 256 refuses them."""
     background: str = "white"
-    """The colour under transparent pixels, such as white or #8080ff."""
 
     def __post_init__(self):
         if self.name is None and self.path is None:

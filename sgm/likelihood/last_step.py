@@ -41,8 +41,14 @@ class DiscretisedGaussian(AbstractReconstruction):
     """The probability under N(denoised, variance) of the bin, one of `count` of [low, high), in whose middle x0 lies.
 
     The first and the last bin reach to infinity. The variance is that of the step before, since the last step, to no
-    noise at all, has none of its own. Sources: Ho et al. 2020 (arXiv:2006.11239, eq. 13); Nichol and Dhariwal 2021
-    (arXiv:2102.09672).
+    noise at all, has none of its own.
+
+    Arguments:
+        count: Number of bins.
+        low: Lower end of the first bin.
+        high: Upper end of the last bin.
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239, eq. 13); Nichol and Dhariwal 2021 (arXiv:2102.09672).
     """
 
     count: int = eqx.field(static=True, default=256)

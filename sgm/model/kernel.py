@@ -94,7 +94,12 @@ class Interpolated(AbstractVariance):
 class Learned(AbstractVariance):
     """sigmoid(logit(beta) + v / sqrt(steps)), around the large variance beta, with the model's second output v.
 
-    `steps` are those of the chain that it is learned on. Source: Sohl-Dickstein et al. 2015, by its published code.
+    `steps` are those of the chain that it is learned on.
+
+    Arguments:
+        steps: Number of steps of the chain on which it is learned.
+
+    Reference: Sohl-Dickstein et al. 2015, by its published code.
     """
 
     learned = True

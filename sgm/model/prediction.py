@@ -11,6 +11,7 @@ import numpy as np
 
 from sgm.checks import check_instance, is_traced
 from sgm.model.base import Estimate, from_denoised, from_noise, from_velocity
+from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Example, Number, Scalar
@@ -30,6 +31,9 @@ class AbstractPrediction(eqx.Module):
     def defined_at_pure_noise(self) -> bool:
         """Whether it tells x0 at level = inf, as an output does that is x0 or the velocity."""
         return True
+
+    def check(self, sde: AbstractSDE) -> None:
+        """Raise ValueError for a process under which it cannot be trained."""
 
     @abstractmethod
     def estimate(self, network: Network, level: Scalar, u: Example) -> Estimate:
@@ -90,6 +94,13 @@ class MeanCoefficient(AbstractPrediction):
 
     chain: DiscreteChain = eqx.field(static=True, default=DiscreteChain())
 
+    def check(self, sde):
+        if sde != self.chain:
+            raise ValueError(
+                "MeanCoefficient: its output is of the steps of its own chain, but the process is another; pass "
+                "MeanCoefficient(sde), with the DiscreteChain that the model is trained on."
+            )
+
     @property
     def defined_at_pure_noise(self):
         return False
@@ -119,6 +130,9 @@ class WithVariance(AbstractPrediction):
     @property
     def outputs(self):
         return 2 * self.mean.outputs
+
+    def check(self, sde):
+        self.mean.check(sde)
 
     @property
     def defined_at_pure_noise(self):

@@ -127,8 +127,8 @@ class UNet(AbstractNetwork):
         key: Key of the initial weights.
 
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). After the
-    DDPM++ of Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is
-    `UNet((32, 32, 3), 128, (2, 2, 2), 4, attention=(16,))`.
+    DDPM++ of Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is `UNet((32, 32, 3), 128, (2, 2, 2), 4,
+    attention=(16,))`.
     """
 
     embedding: Embedding

@@ -8,7 +8,12 @@ from sgm.types import Number
 class Rectified(AbstractSDE):
     """The straight path of rectified flow: alpha = 1 - t, sigma = t. At t1 = 1 nothing is left of the data.
 
-    Source: Liu et al. 2023 (arXiv:2209.03003); Lipman et al. 2023 (arXiv:2210.02747), with time running towards noise.
+    Arguments:
+        t0: Time at which the process begins, at the data.
+        t1: Time at which the process ends, at noise.
+
+    Reference: Liu et al. 2023 (arXiv:2209.03003); Lipman et al. 2023 (arXiv:2210.02747), with time running towards
+    noise.
     """
 
     t0: Number = 1e-3

@@ -12,7 +12,14 @@ from sgm.types import Number
 class SubVP(AbstractSDE):
     """The sub-variance-preserving process: alpha = exp(-B/2), sigma = 1 - exp(-B), so sigma/alpha = 2 sinh(B/2).
 
-    It starts where sigma/alpha = 1e-3. Source: Song et al. 2021 (arXiv:2011.13456, eq. 12).
+    It starts where sigma/alpha = 1e-3.
+
+    Arguments:
+        schedule: Integrated rate of the process.
+        t0: Time at which the process begins, at the data. By default sigma/alpha is 1e-3 there.
+        t1: Time at which the process ends, at noise.
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, eq. 12).
     """
 
     schedule: AbstractSchedule

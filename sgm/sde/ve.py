@@ -8,7 +8,13 @@ from sgm.types import Number
 class VE(AbstractSDE):
     """The variance-exploding process: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t on [0, 1].
 
-    Source: Song et al. 2021 (arXiv:2011.13456, eq. 9 and appendix C).
+    Arguments:
+        sigma_min: Standard deviation of the noise at t = 0.
+        sigma_max: Standard deviation of the noise at t = 1.
+        t0: Time at which the process begins, at the data.
+        t1: Time at which the process ends, at noise.
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, eq. 9 and appendix C).
     """
 
     sigma_min: Number = 1e-3

@@ -34,7 +34,13 @@ class AbstractVP(AbstractSDE):
 
 
 class VP(AbstractVP):
-    """The variance-preserving process in continuous time."""
+    """The variance-preserving process in continuous time.
+
+    Arguments:
+        schedule: Integrated rate of the process.
+        t0: Time at which the process begins, at the data.
+        t1: Time at which the process ends, at noise.
+    """
 
     schedule: AbstractSchedule = Linear()
     t0: Number = 1e-5

@@ -12,7 +12,13 @@ class Ancestral(AbstractSampler):
 
     On a chain's own steps, `Ancestral(chain.steps - 1, ChainGrid())`, it is the sampler of the chain: the last step of
     all, from k = 1 to 0, is the denoised end that `sample` returns.
-    Sources: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (DDPM, arXiv:2006.11239, algorithm 2).
+
+    Arguments:
+        steps: Number of steps.
+        variance: Variance of the reverse transitions.
+        grid: Rule that places the steps along the process.
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (DDPM, arXiv:2006.11239, algorithm 2).
     """
 
     steps: int = eqx.field(static=True, default=500)

@@ -15,7 +15,13 @@ class DDIM(AbstractSampler):
     normal draw. At eta = 0 it is Euler's method on x/alpha driven by sigma/alpha, of order 1; at eta = 1 the ancestral
     sampler of small variance.
     The default is for speed: it draws Gaussians with a spread that is off by 6%.
-    Source: Song et al. 2021 (arXiv:2010.02502, eq. 12 and 16).
+
+    Arguments:
+        steps: Number of steps.
+        eta: Share of fresh noise, from 0 (none) to 1 (that of the ancestral sampler).
+        grid: Rule that places the steps along the process.
+
+    Reference: Song et al. 2021 (arXiv:2010.02502, eq. 12 and 16).
     """
 
     steps: int = eqx.field(static=True, default=50)

@@ -72,7 +72,13 @@ class DPMSolverPP(_AbstractMultistep):
     """The multistep DPM-Solver++ of the probability flow, of order 1 (which is DDIM), 2 or 3.
 
     The default is for speed: it draws Gaussians with a spread that is off by 2%.
-    Source: Lu et al. 2022 (arXiv:2211.01095, algorithm 2); order 3 takes the curvature that its expansion (eq. 3.4)
+
+    Arguments:
+        steps: Number of steps.
+        order: Order of the solver: 1, 2 or 3.
+        grid: Rule that places the steps along the process.
+
+    Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 2); order 3 takes the curvature that its expansion (eq. 3.4)
     asks for, twice that of published code.
     """
 
@@ -88,7 +94,12 @@ class DPMSolverPP(_AbstractMultistep):
 class SDEDPMSolverPP(_AbstractMultistep):
     """The multistep DPM-Solver++ of the reverse SDE, one draw a step.
 
-    Source: Lu et al. 2022 (arXiv:2211.01095, appendix C: SDE-DPM-Solver++(2M)).
+    Arguments:
+        steps: Number of steps.
+        order: Order of the solver: 1, 2 or 3.
+        grid: Rule that places the steps along the process.
+
+    Reference: Lu et al. 2022 (arXiv:2211.01095, appendix C: SDE-DPM-Solver++(2M)).
     """
 
     steps: int = eqx.field(static=True, default=50)

@@ -12,7 +12,13 @@ class SingleDPMSolverPP(AbstractSampler):
 
     Order 2 has its second evaluation halfway in level, order 3 its two at a third and two thirds.
     The default is for speed: it draws Gaussians with a spread that is off by 7%.
-    Source: Lu et al. 2022 (arXiv:2211.01095, algorithm 1 and appendix B).
+
+    Arguments:
+        steps: Number of steps.
+        order: Order of the solver, and number of evaluations a step: 1, 2 or 3.
+        grid: Rule that places the steps along the process.
+
+    Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 1 and appendix B).
     """
 
     steps: int = eqx.field(static=True, default=10)

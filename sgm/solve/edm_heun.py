@@ -16,9 +16,18 @@ class EDMHeun(AbstractSampler):
     With `churn` > 0 each step between the levels `churn_min` and `churn_max` of sigma/alpha first adds noise of
     standard deviation `noise_std` times what raises sigma/alpha by the factor 1 + min(churn / steps, sqrt(2) - 1).
     The default is for speed: it draws Gaussians with a spread that is off by 2 to 39%, most where the data are narrow.
-    Source: Karras et al. 2022 (EDM, arXiv:2206.00364, algorithm 2 and table 5); its last step, to no noise at all, is
-    the denoised end that `sample` returns, without churn. The paper's N counts that step: its S_churn / N is
-    churn / steps for N = steps + 1 and churn = S_churn steps / (steps + 1).
+
+    Arguments:
+        steps: Number of steps.
+        churn: Amount of noise that is added on the way; 0 makes the sampler deterministic.
+        churn_min: Smallest sigma/alpha at which noise is added.
+        churn_max: Largest sigma/alpha at which noise is added.
+        noise_std: Standard deviation of the noise that is added, as a multiple of what the level asks for.
+        grid: Rule that places the steps along the process.
+
+    Reference: Karras et al. 2022 (EDM, arXiv:2206.00364, algorithm 2 and table 5); its last step, to no noise at all,
+    is the denoised end that `sample` returns, without churn. The paper's N counts that step: its S_churn / N is churn /
+    steps for N = steps + 1 and churn = S_churn steps / (steps + 1).
     """
 
     steps: int = eqx.field(static=True, default=18)

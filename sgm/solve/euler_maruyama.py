@@ -11,7 +11,12 @@ class EulerMaruyama(AbstractMethod):
     """Euler-Maruyama on the reverse SDE in (x, t), `steps` evaluations of the model. Weak order 1.
 
     The default draws Gaussians with a spread that is off by up to 2%, most where they are as narrow as the noise at t0.
-    Source: Song et al. 2021 (arXiv:2011.13456, eq. 6), there on a grid uniform in t.
+
+    Arguments:
+        steps: Number of steps.
+        grid: Rule that places the steps along the process.
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, eq. 6), there on a grid uniform in t.
     """
 
     steps: int = eqx.field(static=True, default=500)

@@ -67,7 +67,10 @@ class LogSNRGrid(AbstractGrid):
 class KarrasGrid(AbstractGrid):
     """Uniform in (sigma/alpha)^(1/power). From pure noise, the first step is to sigma/alpha = 1000.
 
-    Source: Karras et al. 2022 (arXiv:2206.00364, eq. 5).
+    Arguments:
+        power: Power of sigma/alpha; a larger one places more steps near the data.
+
+    Reference: Karras et al. 2022 (arXiv:2206.00364, eq. 5).
     """
 
     power: Number = 7.0
@@ -102,7 +105,12 @@ class ChainGrid(AbstractGrid):
 
 
 class FixedSteps(eqx.Module):
-    """`steps` steps on a grid, in the place of a step size controller."""
+    """`steps` steps on a grid, in the place of a step size controller.
+
+    Arguments:
+        steps: Number of steps.
+        grid: Rule that places the steps along the process.
+    """
 
     steps: int = eqx.field(static=True, default=100)
     grid: AbstractGrid = LogSNRGrid()

@@ -18,7 +18,15 @@ class PredictorCorrector(AbstractSampler):
     The paper's step is e = 2 (snr |z| / |score|)^2 with both norms averaged over a batch; sin_s is their ratio where
     the score is all noise, -z / sin_s. The norms of one example alone would make the step depend on its state, and
     draw from another density, by far in few dimensions.
-    Source: Song et al. 2021 (arXiv:2011.13456, algorithms 2 to 5).
+
+    Arguments:
+        steps: Number of steps.
+        corrections: Number of Langevin steps after each ancestral step.
+        snr: Size of a Langevin step, between 0 and 1.
+        variance: Variance of the reverse transitions.
+        grid: Rule that places the steps along the process.
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, algorithms 2 to 5).
     """
 
     steps: int = eqx.field(static=True, default=500)

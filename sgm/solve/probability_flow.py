@@ -10,6 +10,10 @@ class ProbabilityFlow(AbstractMethod):
 
     An adaptive controller's `atol` is a share of the noise of the level, sin(theta), so that data of any width are
     drawn as well; its `rtol` is a share of |u|, and is to be far smaller than the data are narrow.
+
+    Arguments:
+        solver: Solver of Diffrax.
+        stepping: Step size controller of Diffrax, or fixed steps on a grid.
     """
 
     solver: diffrax.AbstractSolver = diffrax.Tsit5()

@@ -55,7 +55,11 @@ class UniformLogSNR(AbstractTimeSampling):
 class NormalLogSNR(AbstractTimeSampling):
     """l ~ N(mean, std^2), truncated to the process's ends: the importance sampling of `KarrasWeighting`.
 
-    Source: Karras et al. 2022 (arXiv:2206.00364, table 1).
+    Arguments:
+        mean: Mean of the noise level log(sigma/alpha).
+        std: Standard deviation of the noise level.
+
+    Reference: Karras et al. 2022 (arXiv:2206.00364, table 1).
     """
 
     mean: Number = -1.2
