@@ -1,0 +1,109 @@
+"""The command line: train a diffusion model, draw samples from it, evaluate it."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Literal
+
+from sgm.data import DataUnavailable
+from sgm.experiment import Experiment, config_names, differences, load_config
+from sgm.flags import from_flags
+from sgm.options import ExperimentError
+from sgm.runs import is_begun, read_experiment
+from sgm.stages import STAGES
+from sgm.training import CheckpointError, TrainingDiverged
+
+Stage = Literal["train", "sample", "evaluate"]
+_DESCRIPTION = """Train a diffusion model, draw samples from it and evaluate it. --config takes the name of a shipped
+configuration ({names}) or the path of a Python file that defines `experiment`; the options below change it. Without it,
+--data and --network say what is trained on what, and the other options have their defaults."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Experiment):
+    """Train a diffusion model, draw samples from it and evaluate it.
+
+    Arguments:
+        stages: Stages that are run, in this order.
+        run: Folder of the run; by default runs/NAME, after the configuration or the data.
+        from_: Folder of another run, whose averaged weights and trained schedule this one begins with.
+    """
+
+    stages: tuple[Stage, ...] = ("train", "sample", "evaluate")
+    run: str | None = None
+    from_: str | None = None
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment alone."""
+        return Experiment(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Experiment)})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stages that the command line asks for.
+
+    Arguments:
+        arguments: Those of the command line, by default of this process.
+
+    Returns:
+        The exit status: 0, or 1 after an error, which is printed in one line.
+    """
+    try:
+        command = read_command(sys.argv[1:] if arguments is None else arguments)
+        for stage in command.stages:
+            print(f"== {stage}: {command.run}", flush=True)
+            STAGES[stage](command.experiment, Path(command.run), command.from_)
+    except (ValueError, TypeError, DataUnavailable, CheckpointError, TrainingDiverged) as error:
+        print(f"sgm: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read_command(arguments: list[str]) -> Command:
+    """Read the command line, and hold it against the run that may be in its folder.
+
+    Raises:
+        ExperimentError: for options that are wrong, or are not those of the run.
+    """
+    name, run, rest = _peek(arguments)
+    names = config_names()
+    description = _DESCRIPTION.format(names=", ".join(names)).replace("\n", " ")
+
+    def read(default: Experiment | None) -> Command:
+        return from_flags(Command, rest, default, prog="sgm", description=description)
+
+    begun = run is not None and is_begun(run)
+    if name is None and not begun and not {"--data", "--network"} & set(rest):
+        name = "digits"
+    if name is None and begun:
+        default = read_experiment(run)[0]
+    else:
+        default = None if name is None else load_config(name)
+    command = read(default)
+    if run is None:
+        run = Path("runs") / (type(command.data).__name__.lower() if name is None else Path(name).stem)
+    if is_begun(run):
+        saved, _ = read_experiment(run)
+        conflicts = differences(command.experiment, saved)
+        if "train" not in command.stages:
+            # Options that are not given need not be repeated, but the data set must be that of the run.
+            conflicts &= {"data", "data.name"}
+            if not conflicts:
+                command = read(saved)
+                conflicts = differences(command.experiment, saved)
+        if conflicts:
+            raise ExperimentError(
+                f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; give the same "
+                "--config and options to go on, or another folder with --run."
+            )
+    return dataclasses.replace(command, run=str(run))
+
+
+def _peek(arguments):
+    """The configuration and the run that are named, and the arguments without the former."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    known, rest = parser.parse_known_args(arguments)
+    parser.add_argument("--run", type=Path)
+    return known.config, parser.parse_known_args(arguments)[0].run, rest
