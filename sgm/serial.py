@@ -10,11 +10,11 @@ import math
 import sys
 from functools import partial
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
-from sgm.options import MISSING, ExperimentError, choices, class_of, members, named, options, value_of
+from sgm.options import MISSING, ExperimentError, bases, choices, class_of, members, named, options, value_of
 
 _NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _LIBRARIES = ("sgm", "diffrax", "optimistix", "lineax")
@@ -76,10 +76,12 @@ def from_json(value: Any, kind: Any, where: str = "") -> Any:
         ExperimentError: for a class that cannot stand there, an option that it does not have or lacks, or a value of
             another type.
     """
-    if isinstance(value, dict):
-        return _build(value, kind, where)
     parts = members(kind)
-    if isinstance(value, list):
+    if isinstance(value, dict):
+        classes = tuple(part for part in parts if bases(part) and get_origin(part) is not tuple)
+        if classes:
+            return _build(value, Union[classes], where)  # noqa: UP007
+    elif isinstance(value, list):
         for part in parts:
             kinds = get_args(part) if get_origin(part) is tuple else ()
             kinds = kinds[:1] * len(value) if ... in kinds else kinds
@@ -90,7 +92,7 @@ def from_json(value: Any, kind: Any, where: str = "") -> Any:
         return value
     elif float in parts and value in _NUMBERS:
         return _NUMBERS[value]
-    raise ExperimentError(f"{where} = {value!r}; pass {described(kind)}.")
+    raise ExperimentError(f"{where or 'experiment'} = {value!r}; pass {described(kind)}.")
 
 
 def described(kind: Any) -> str:
@@ -121,19 +123,20 @@ def _build(value, kind, where):
     name, module = written.pop("type", None), written.pop("module", None)
     if not isinstance(name, str):
         raise ExperimentError(f'{where or "experiment"}: it does not say its type; add it, as in {{"type": "VP"}}.')
-    where = where or name
+    place = where or name
     if module is not None and module not in sys.modules and name not in {cls.__name__ for cls in choices(kind)}:
-        raise ExperimentError(f"{where}: {name} is a class of the module {module!r}; import {module} first.")
-    cls = named(kind, name, where)
+        raise ExperimentError(f"{place}: {name} is a class of the module {module!r}; import {module} first.")
+    cls = named(kind, name, place)
     known = options(cls)
     for option in written:
         if option not in known:
-            raise ExperimentError(f"{where}: {name} has no option {option!r}; it has {', '.join(known) or 'none'}.")
+            raise ExperimentError(f"{place}: {name} has no option {option!r}; it has {', '.join(known) or 'none'}.")
     for option in known.values():
         if option.default is MISSING and option.name not in written:
-            raise ExperimentError(f"{where}: {name} lacks {option.name!r}; pass {described(option.kind)}.")
-    prefix = "" if where == name else f"{where}."
-    given = {name: from_json(part, known[name].kind, f"{prefix}{name}") for name, part in written.items()}
+            raise ExperimentError(f"{place}: {name} lacks {option.name!r}; pass {described(option.kind)}.")
+    given = {
+        option: from_json(part, known[option].kind, f"{where}.{option}".lstrip(".")) for option, part in written.items()
+    }
     if any(get_origin(member) is partial for member in members(kind)):
         return partial(cls, **given)
     return cls(**given)

@@ -35,32 +35,32 @@ class Images(AbstractFiniteDataset):
     validation, else a fixed random tenth of train, which "train" then lacks.
 
     Arguments:
+        name: Data set of the HuggingFace hub, such as "nelorth/oxford-flowers".
+        path: Folder that is read instead, of parquet files (train*.parquet, test*.parquet) or of image files
+            (train/CLASS/*.png), in any layout that `datasets.load_dataset` understands. A changed file is known by its
+            modification time.
+        resolution: Height and width in pixels, or one number for both.
+        channels: Number of channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). Files are converted;
+            those without alpha are opaque.
+        flip: Whether training images are mirrored left to right, each with probability 1/2.
+        classes: Number of classes. The class is then the condition "label": the first column of class labels, or else
+            the column named label, whose sorted distinct values are the classes.
+        levels: Number of grey levels: 256, or 65536 for files of 16 bits a channel: PNG, or any grey format that Pillow
+            reads as such. Files of 8 bits then have their levels times 257. With 256, files of more bits are refused,
+            since they would be cut.
+        background: Colour on which transparent pixels are laid, such as "white" or "#8080ff" (see `PIL.ImageColor`).
+            Where alpha is kept, with 2 or 4 channels, it is the colour of fully transparent pixels alone.
 
-    - `name`: a data set of the HuggingFace hub, such as "nelorth/oxford-flowers".
-    - `path`: a folder that is read instead, of parquet files (train*.parquet, test*.parquet) or of image files
-      (train/CLASS/*.png), in any layout that `datasets.load_dataset` understands. A changed file is known by its
-      modification time.
-    - `resolution`: height and width in pixels, or one number for both.
-    - `channels`: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). Files are converted; those without alpha
-      are opaque.
-    - `flip`: mirror training images left to right, each with probability 1/2.
-    - `classes`: the number of classes. The class is then the condition "label": the first column of class labels, or
-      else the column named label, whose sorted distinct values are the classes.
-    - `levels`: 256, or 65536 for files of 16 bits a channel: PNG, or any grey format that Pillow reads as such. Files
-      of 8 bits then have their levels times 257. With 256, files of more bits are refused, since they would be cut.
-    - `background`: the colour on which transparent pixels are laid, such as "white" or "#8080ff" (see
-      `PIL.ImageColor`). Where alpha is kept, with 2 or 4 channels, it is the colour of fully transparent pixels alone.
-
-    Raises ValueError for a setting out of range, an image that is unreadable or of another depth, or a missing label;
-    DataUnavailable for data that are not to be had.
+    Raises:
+        ValueError: for a setting out of range, an image that is unreadable or of another depth, or a missing label.
+        DataUnavailable: for data that are not to be had.
 
     Example:
-
-        data = Images(None, "photographs", resolution=(48, 64))
-        x, condition = data.rows("train", 0, 16)  # uint8 (16, 48, 64, 3), and {}
+        >>> data = Images(path="photographs", resolution=(48, 64))
+        >>> x, condition = data.rows("train", 0, 16)  # uint8 (16, 48, 64, 3), and {}
     """
 
-    name: str | None
+    name: str | None = None
     path: str | None = None
     resolution: int | tuple[int, int] = 64
     channels: int = 3

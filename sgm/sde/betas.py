@@ -27,7 +27,7 @@ class TableBetas(AbstractBetas):
     """A table that is given number by number.
 
     Arguments:
-        table: beta_1 ... beta_N, each between 0 and 1; the last may be 1.
+        table: Values of beta_1 ... beta_N, each between 0 and 1; the last may be 1.
     """
 
     table: tuple[float, ...] = eqx.field(static=True, converter=to_table)
@@ -42,8 +42,8 @@ class LinearBetas(AbstractBetas):
 
     Arguments:
         steps: Number of steps, N.
-        first: beta_1.
-        last: beta_N.
+        first: Value of beta_1.
+        last: Value of beta_N.
 
     Reference: Ho et al. 2020 (DDPM, arXiv:2006.11239, section 4).
     """

@@ -1,0 +1,128 @@
+"""Experiments: what they build, in what they differ, and where they are loaded from."""
+
+import dataclasses
+import sys
+from functools import partial
+
+import jax.random as jr
+import numpy as np
+import pytest
+
+import sgm
+from sgm.experiment import Drawing, Evaluation, Experiment, config_names, differences, load_config
+from sgm.model import Karras, MeanCoefficient, Noise, WithVariance
+from sgm.nn import MLP
+from sgm.options import ExperimentError
+from sgm.training import AdamW, Loss, Training
+
+PLAIN = Experiment(sgm.data.Moons(), partial(MLP, width=8, depth=1))
+
+
+def test_it_builds_the_process_and_the_model():
+    sde, model = PLAIN.build()
+    assert sde is PLAIN.sde and model.shape == (2,) and model.prediction == Karras()
+    assert model.network.width == 8 and not model.network.conditioning.null
+    np.testing.assert_array_equal(model.units.mean.value, PLAIN.data.units.mean.value)
+
+
+def test_the_network_has_the_outputs_and_the_condition():
+    experiment = dataclasses.replace(
+        PLAIN, data=sgm.data.Digits(label=True), prediction=WithVariance(Noise()), loss=Loss(condition_dropout=0.1)
+    )
+    _, model = experiment.build()
+    assert model.network.outputs == 2 and model.conditioning == sgm.nn.Conditioning(classes=10, null=True)
+
+
+def test_a_condition_that_there_is_not_cannot_be_dropped():
+    with pytest.raises(ExperimentError, match=r"loss.condition_dropout = 0.1, but the data have no condition to drop"):
+        dataclasses.replace(PLAIN, loss=Loss(condition_dropout=0.1)).build()
+
+
+def test_a_prediction_is_of_the_chain_of_the_process():
+    prediction = WithVariance(MeanCoefficient(sgm.DiscreteChain(sgm.sde.LinearBetas(9))))
+    for sde in (sgm.VP(), sgm.DiscreteChain(sgm.sde.LinearBetas(8))):
+        with pytest.raises(ValueError, match=r"MeanCoefficient: its output is of .* but the process is another"):
+            dataclasses.replace(PLAIN, sde=sde, prediction=prediction).build()
+
+
+def test_no_two_purposes_share_a_key():
+    keys = [experiment.key(name) for experiment in (PLAIN, dataclasses.replace(PLAIN, seed=1)) for name in ("a", "b")]
+    assert len({tuple(np.asarray(jr.key_data(key))) for key in keys}) == 4
+    assert PLAIN.key("a") == PLAIN.key("a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, set()),
+        ({"sde": sgm.VE()}, {"sde"}),
+        ({"sde": sgm.VP(t0=1e-4)}, {"sde.t0"}),
+        ({"network": partial(MLP, width=8, depth=2, remat=True)}, {"network.depth"}),
+        ({"loss": Loss(condition_dropout=0.5)}, {"loss.condition_dropout"}),
+        (
+            {"training": Training(steps=9, log_every=1, accumulate=2, optimiser=AdamW())},
+            {"training.steps", "training.optimiser"},
+        ),
+        ({"sampler": sgm.DDIM(), "drawing": Drawing(3), "metrics": (), "evaluation": Evaluation(n=3)}, set()),
+        ({"seed": 1, "data": sgm.data.SwissRoll()}, {"seed", "data"}),
+    ],
+)
+def test_experiments_differ_in_what_changes_the_trained_model(changes, expected):
+    other = dataclasses.replace(PLAIN, **changes)
+    assert differences(PLAIN, other) == differences(other, PLAIN) == expected
+
+
+def test_data_may_move():
+    here, there = (dataclasses.replace(PLAIN, data=sgm.data.Images(None, path)) for path in ("here", "there"))
+    assert differences(here, there) == set()
+
+
+def test_configurations_are_loaded_by_name():
+    assert "digits" in config_names()
+    assert load_config("digits").prediction == Karras(0.7)
+    with pytest.raises(ExperimentError, match=r"there is no configuration digit; did you mean digits or .* There are"):
+        load_config("digit")
+
+
+FILE = """
+import dataclasses
+from functools import partial
+from helper import NUMBER
+from sgm.data import SwissRoll
+from sgm.experiment import Experiment
+from sgm.nn import MLP
+
+@dataclasses.dataclass(frozen=True)
+class Rolls(SwissRoll):
+    \"\"\"Rolls.\"\"\"
+    turns: int = NUMBER
+
+experiment = Experiment(Rolls(), partial(MLP, width=16))
+"""
+
+
+def test_a_file_of_the_users_own_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "helper.py").write_text("NUMBER = 3")
+    (tmp_path / "my_rolls.py").write_text(FILE)
+    experiment = load_config(str(tmp_path / "my_rolls.py"))
+    assert experiment.data.turns == 3
+    arguments = ["--data.turns", "5"]
+    assert sgm.flags.from_flags(Experiment, arguments, experiment).data == sys.modules["my_rolls"].Rolls(5)
+    again = load_config(str(tmp_path / "my_rolls.py"))
+    assert type(again.data) is sys.modules["my_rolls"].Rolls
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.py", None, "load_config: there is no file .*none.py; pass the path of a Python file"),
+        ("json.py", "", "load_config: json is the name of another module; give .*json.py another name"),
+        ("empty_experiment.py", "experiment = 3", "defines no `experiment`; add experiment = Experiment"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(name, text, message, tmp_path):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ExperimentError, match=message):
+        load_config(str(tmp_path / name))
