@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import expit
 
 from sgm.checks import check_at_least, check_concrete
 
@@ -31,7 +30,7 @@ def sigmoid_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02, re
     """first + (last - first) sigmoid(y), y evenly from -reach to reach. Source: Xu et al. 2022 (arXiv:2203.02923)."""
     check_at_least("sigmoid_betas", "steps", steps, 2)
     check_concrete("sigmoid_betas", first=first, last=last, reach=reach)
-    return first + (last - first) * expit(np.linspace(-reach, reach, steps))
+    return first + (last - first) / (1 + np.exp(-np.linspace(-reach, reach, steps)))
 
 
 def sohl_dickstein_betas(steps: int = 1000, floor: float = 1e-6, step1: float = 1e-3) -> Betas:
