@@ -3,15 +3,20 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, PyTree
-from matplotlib.figure import Figure
 
 from sgm.sde.base import AbstractSDE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = "matplotlib.figure.Figure"  # matplotlib is loaded when a figure is drawn, since it takes half a second
 
 # Batches of examples; the functions check the shapes themselves, to say what to pass.
 Batch = Float[Array | np.ndarray, "..."]
@@ -149,7 +154,7 @@ def corner(panels: Mapping[str, Batch]) -> Figure:
     low, high = first.min(axis=0), first.max(axis=0)
     margin = 0.08 * np.where(high > low, high - low, 1)
     low, high = low - margin, high + margin
-    figure = Figure(figsize=(1.6 * count + 1.5, 1.6 * count + 1.5), layout="constrained")
+    figure = _figure((1.6 * count + 1.5, 1.6 * count + 1.5))
     grid = figure.subplots(count, count, squeeze=False).tolist()
     for row, column in np.ndindex(count, count):
         axis = grid[row][column]
@@ -296,8 +301,14 @@ def trajectories(paths: Float[Array, "n times 2"], title: str = "probability flo
     return figure
 
 
+def _figure(size):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
 def _axes(columns, size):
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _figure(size)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 

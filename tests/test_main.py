@@ -348,16 +348,16 @@ def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch
     def offline(*args, **options):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr("sgm.data.images.HfApi.dataset_info", offline)
-    monkeypatch.setattr("sgm.data.images.Cache", lambda **options: (_ for _ in ()).throw(ValueError("not cached")))
+    monkeypatch.setattr("sgm.data.prepare.HfApi.dataset_info", offline)
+    monkeypatch.setattr("sgm.data.prepare.Cache", lambda **options: (_ for _ in ()).throw(ValueError("not cached")))
     assert main(["--config", "flowers", "--run", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert "nelorth/oxford-flowers" in error and "connect to the internet" in error and "--data.path FOLDER" in error
+    assert "nelorth/oxford-flowers" in error and "connect to the internet" in error and "as path" in error
     assert error.count("\n") == 1
     # What the line advises works: the run has not begun yet, and so may have another source.
     assert main(["--config", "flowers", "--run", str(tmp_path), "--data.path", str(tmp_path / "none")]) == 1
     error = capsys.readouterr().err
-    assert "there is no folder" in error and "--data.path FOLDER" in error and error.count("\n") == 1
+    assert "there is no folder" in error and "as path" in error and error.count("\n") == 1
 
 
 def test_load_names_what_is_missing(tmp_path):

@@ -139,6 +139,20 @@ def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 
+def holdout(size: int, share: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A random choice of rows to hold out, and the other rows, both in increasing order.
+
+    Arguments:
+        size: Number of rows.
+        share: Share of them that is held out, rounded down to whole rows, but at least one row of two or more. With 0,
+            none is.
+        seed: Seed of the choice, a function of which it is.
+    """
+    count = max(int(size * share), min(1, size - 1)) if share else 0
+    order = np.random.default_rng(seed).permutation(size)
+    return np.sort(order[:count]), np.sort(order[count:])
+
+
 def check_split(split: str) -> None:
     if split not in ("train", "test"):
         raise ValueError(f'unknown split {split!r}: a data set has the splits "train" and "test"')

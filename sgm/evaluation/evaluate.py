@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from jaxtyping import PRNGKeyArray
-from tqdm import tqdm
 
 from sgm.data import AbstractDataset
 from sgm.likelihood.dequantise import bits_per_dim, dequantise
@@ -92,6 +89,8 @@ def evaluate(
         columns = {"log_prob": result.value, "stderr": result.stderr, "nfe": nfe, "converged": converged}
         return {name: np.asarray(values)[new] for name, values in columns.items()}
 
+    from tqdm import tqdm
+
     parts, seconds = [], 0.0
     with tqdm(desc=f"log-likelihood of {split}", total=total, unit="example") as bar:
         for start in range(0, total, batch_size):
@@ -111,6 +110,8 @@ def evaluate(
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     """A parquet file of these columns, whole or not at all."""
+    import pyarrow.parquet  # here, because importing sgm loads no more than it needs
+
     part = path.with_suffix(".part")
     pyarrow.parquet.write_table(pyarrow.table(dict(columns)), part)
     part.replace(path)
@@ -118,6 +119,8 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
     """The columns of a parquet file."""
+    import pyarrow.parquet
+
     table = pyarrow.parquet.read_table(path)
     return {name: table[name].to_numpy() for name in table.column_names}
 

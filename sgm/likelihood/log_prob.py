@@ -15,7 +15,6 @@ import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
-from scipy import stats
 
 from sgm.checks import (
     check_at_least,
@@ -73,6 +72,8 @@ class LogProb(eqx.Module):
 
     def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """The ends of the interval of Student's t around `value`, widened by the solver's error where it is known."""
+        from scipy import stats  # here, because it takes a second to import
+
         check_concrete("interval", confidence=confidence)
         reach = stats.t.ppf(0.5 + confidence / 2, np.asarray(self.dof)) * np.asarray(self.stderr)
         if self.solver_error is not None:

@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import expit
 
 from sgm.checks import check_at_least, check_concrete
 from sgm.sde.schedules import to_table
@@ -106,7 +105,7 @@ class SigmoidBetas(AbstractBetas):
 
     @property
     def values(self):
-        return self.first + (self.last - self.first) * expit(np.linspace(-self.reach, self.reach, self.steps))
+        return self.first + (self.last - self.first) / (1 + np.exp(np.linspace(self.reach, -self.reach, self.steps)))
 
 
 class SohlDicksteinBetas(AbstractBetas):

@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 State = TypeVar("State", bound=eqx.Module)
@@ -30,6 +29,8 @@ def latest_step(run: Path) -> int | None:
 
 def save_checkpoint(run: Path, step: int, state: eqx.Module) -> None:
     """Write the arrays of `state`, and keep the two newest checkpoints."""
+    import orbax.checkpoint as ocp  # here, because it takes a second to import
+
     with _manager(run) as manager:
         manager.save(step, args=ocp.args.StandardSave(_named_arrays(state)), force=True)
 
@@ -39,6 +40,8 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
 
     Raises `CheckpointError` where the checkpoint is damaged, or its arrays are not those of `like`.
     """
+    import orbax.checkpoint as ocp
+
     path, wanted = checkpoint_path(run, step), _named_arrays(like)
     # Placed here, since the devices it was saved from may not be there.
     place = SingleDeviceSharding(jax.local_devices()[0])
@@ -61,6 +64,8 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
 
 
 def _manager(run):
+    import orbax.checkpoint as ocp
+
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     folder = (run / "checkpoints").absolute()
     return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())

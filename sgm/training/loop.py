@@ -15,7 +15,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
-from tqdm import tqdm
 
 from sgm.checks import check_at_least, warn_of_scale
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
@@ -278,6 +277,8 @@ def train(
     metrics_file = run / "metrics.jsonl"
     _truncate(metrics_file, start)
     pending, shown = [], {}
+    from tqdm import tqdm  # here, because importing sgm loads no more than it needs
+
     with tqdm(desc="train", total=steps, initial=start, unit="step") as bar:
         for step, batch in enumerate(batches(start, steps), start + 1):
             check_batch(len(batch[0]), recipe.accumulate, mesh.size)

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import httpx
 
-from sgm.data import DataUnavailable, Images, images, prefetch
+from sgm.data import DataUnavailable, Images, prefetch, prepare
 from sgm.nn.conditioning import Conditioning
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -166,7 +166,7 @@ def test_a_tenth_is_held_out_where_there_is_no_other_split(folder, count, held_o
 def test_preparation_is_done_once(folder, monkeypatch):
     write_parquet(folder / "train.parquet", numbered(3))
     before = Images(None, str(folder), resolution=4, channels=1).rows("train", 0, 3)[0]
-    monkeypatch.setattr(images._Preparation, "__call__", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(prepare._Preparation, "__call__", lambda *_: pytest.fail("prepared again"))
     np.testing.assert_array_equal(Images(None, str(folder), resolution=4, channels=1).rows("train", 0, 3)[0], before)
 
 
@@ -231,7 +231,7 @@ def unavailable(data):
     with pytest.raises(DataUnavailable) as caught:
         data.size("train")
     message = str(caught.value)
-    assert message.endswith("give a folder of parquet or image files with --data.path FOLDER")
+    assert message.endswith("give a folder of parquet or image files as path")
     assert "\n" not in message
     assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None)
     return message
@@ -411,5 +411,5 @@ def test_real_images(name, resolution, channels, size, classes):
     assert (data.size("test"), data.shape) == (size, (resolution, resolution, channels))
     x, condition = data.rows("test", 0, size)
     assert np.unique(condition["label"]).tolist() == list(range(classes))
-    stored = data._stored["test"][size - 1]["image"]
+    stored = data._stored.splits["test"][size - 1]["image"]
     np.testing.assert_array_equal(x[-1], np.asarray(stored).reshape(data.shape))
