@@ -76,11 +76,8 @@ def read_command(arguments: list[str]) -> Command:
     begun = run is not None and is_begun(run)
     if name is None and not begun and not {"--data", "--network"} & set(rest):
         name = "digits"
-    if name is None and begun:
-        default = read_experiment(run)[0]
-    else:
-        default = None if name is None else load_config(name)
-    command = read(default)
+    begun_with = read_experiment(run)[0] if begun else None
+    command = read(begun_with if name is None else load_config(name))
     if run is None:
         run = Path("runs") / (type(command.data).__name__.lower() if name is None else Path(name).stem)
     if is_begun(run):

@@ -68,7 +68,9 @@ def read_experiment(run: Path) -> tuple[Experiment, DataFacts]:
         raise ExperimentError(f"{run}: there is no run ({_FILE} is missing); pass the folder of a run.") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ExperimentError(f"{path}: it cannot be read ({reason}); restore it, or begin in another folder.") from None
+        raise ExperimentError(
+            f"{path}: it cannot be read ({reason}); restore it, or begin in another folder."
+        ) from None
     return from_json(parts[0], Experiment), from_json(parts[1], DataFacts)
 
 

@@ -85,6 +85,8 @@ def sample(
 ) -> PyTree[Float[Array, "..."] | Int[Array, "..."]]:
     """One example of shape `model.shape`, or `n` of them: x ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
 
+    Examples and paths are in the units of the data, `model.units`.
+
     - `cond`: one condition for all examples, or one each (a leading axis of length `n` on every part).
     - `saveat`: by default the result is E[x0 | x], the denoised end of each path. A `diffrax.SaveAt` asks for the path
       x itself, in the process's time: `SaveAt(ts=jnp.linspace(sde.t1, sde.t0, 8))` for eight frames, of shape
@@ -124,7 +126,7 @@ def sample(
     method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     levels = method.levels(sde, saveat)
-    sde, model, method = trace_floats((sde, model, method))
+    sde, model, method = trace_floats((sde, model, method.standardised(model.units)))
     # A progress meter counts the steps of one loop.
     alone = mesh is None and (not isinstance(progress, diffrax.NoProgressMeter) or count is None)
     mesh = mesh_for("sample", (sde, model, key, cond), mesh)
@@ -142,6 +144,12 @@ def sample(
     if is_traced(steps):
         return result, steps
     return trimmed(result, saveat, int(jnp.max(steps)), axis=len(batch)), steps
+
+
+def _denoised_end(sde, model, x, cond):
+    """E[x0 | x] of the end of a path in standardised coordinates, in the data's units."""
+    level = jnp.asarray(sde.level(sde.t0), x.dtype)
+    return model.units.restore(model.predict(level, x / sde.rho(sde.t0), cond).denoised)
 
 
 @eqx.filter_jit
@@ -164,8 +172,9 @@ def _sample(shared, each, static):
             progress,
             levels=levels,
             from_pure_noise=from_pure_noise,
+            units=None if saveat is None else model.units,
         )
-        return (model.denoise(sde, sde.t0, path[-1], cond) if saveat is None else path), steps
+        return (_denoised_end(sde, model, path[-1], cond) if saveat is None else path), steps
 
     if alone:
         return of_one(shared, each)

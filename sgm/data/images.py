@@ -1,6 +1,6 @@
 """Image data sets from the HuggingFace hub or from a folder.
 
-The libraries that read them take seconds to import; they are in `prepare`, which is imported when images are first read.
+The libraries that read them take seconds to import. They are in `prepare`, which is imported at the first read.
 """
 
 import dataclasses

@@ -59,8 +59,7 @@ def read_pixels(
             )
         elif levels == 256:
             raise UnsuitableImage(
-                "it has 16 bits a channel, but levels is 256, which is 8 bits: pass levels=65536, "
-                "or store it with 8"
+                "it has 16 bits a channel, but levels is 256, which is 8 bits: pass levels=65536, or store it with 8"
             )
         else:
             colour, alpha = _deep(image, encoded)

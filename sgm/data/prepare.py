@@ -98,9 +98,7 @@ class Stored:
                 return column
         if "label" in self._features:
             return "label"
-        raise ValueError(
-            f"{self.source} has no labels, only the columns {list(self._features)}: leave classes at None"
-        )
+        raise ValueError(f"{self.source} has no labels, only the columns {list(self._features)}: leave classes at None")
 
     @functools.cached_property
     def _class_index(self) -> dict[Any, int]:

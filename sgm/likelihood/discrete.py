@@ -16,13 +16,15 @@ from jax.scipy.stats import norm
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_array, check_at_least, check_instance
+from sgm.checks import check_array, check_at_least, check_instance, is_traced
 from sgm.likelihood.accuracy import warn_of_missed
 from sgm.likelihood.dequantise import check_levels, dequantise
 from sgm.likelihood.log_prob import Density, LogProb, log_prob
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.model.with_units import WithUnits
 from sgm.nn.condition import Condition, flat_condition
+from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
 
@@ -98,8 +100,8 @@ def discrete_log_prob(
     key: PRNGKeyArray,
     *,
     count: int = 256,
-    low: Number = -1.0,
-    high: Number = 1.0,
+    low: Number | None = None,
+    high: Number | None = None,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     samples: int = 1,
     cond: Condition | None = None,
@@ -120,8 +122,8 @@ def discrete_log_prob(
     key: PRNGKeyArray,
     *,
     count: int = 256,
-    low: Number = -1.0,
-    high: Number = 1.0,
+    low: Number | None = None,
+    high: Number | None = None,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     samples: int = 1,
     cond: Condition | None = None,
@@ -142,8 +144,8 @@ def discrete_log_prob(
     key: PRNGKeyArray,
     *,
     count: int = 256,
-    low: Number = -1.0,
-    high: Number = 1.0,
+    low: Number | None = None,
+    high: Number | None = None,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     samples: int = 1,
     cond: Condition | None = None,
@@ -163,8 +165,8 @@ def discrete_log_prob(
     key: PRNGKeyArray,
     *,
     count: int = 256,
-    low: Number = -1.0,
-    high: Number = 1.0,
+    low: Number | None = None,
+    high: Number | None = None,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     samples: int = 1,
     cond: Condition | None = None,
@@ -180,9 +182,10 @@ def discrete_log_prob(
     """log of the mean over `samples` draws of p(x) / q(x | levels), in nats, for levels of any batch axes.
 
     Its mean is a lower bound on log P(levels) that rises with `samples` towards it (Burda et al. 2016,
-    arXiv:1509.00519). The arguments from `trace` on are those of `log_prob`. The noise of random probes enters the mean
-    of more than one draw as its exponential, which is biased upwards by up to half its variance: take `trace=Exact()`
-    there.
+    arXiv:1509.00519). The levels fill the range from `low` to `high` in the data's units: by default [-1, 1) of
+    standardised data, which is that of `Units.of_levels(count)`. The arguments from `trace` on are those of `log_prob`.
+    The noise of random probes enters the mean of more than one draw as its exponential, which is biased upwards by up
+    to half its variance: take `trace=Exact()` there.
 
     Raises ValueError for levels that are no integers from 0 to count - 1.
     """
@@ -195,17 +198,17 @@ def discrete_log_prob(
     check_at_least(call, "samples", samples)
     if key is None:
         raise ValueError("discrete_log_prob: key is None, but dequantisation is random; pass key=jax.random.key(seed).")
-    levels = _check_levels(levels, count, low, high, model.shape)
+    levels = _check_levels(levels, count, model.shape)
     key_data, key_trace = jr.split(key)
     repeated = jnp.broadcast_to(levels, (samples, *levels.shape))
-    x, log_q = dequantisation.draw(sde, repeated, count, key_data, low, high)
+    x, log_q = dequantisation.draw(sde, repeated, count, key_data, *_ends(model.units, count, low, high))
     batch = levels.shape[: levels.ndim - len(model.shape)]
     _, cond_axis = flat_condition("discrete_log_prob", model, cond, batch)
     if cond_axis == 0:
         cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (samples, *part.shape)), cond)
     draws = log_prob(
         sde,
-        model,
+        WithUnits(model, Units()),  # The levels' probability does not depend on units.
         x,
         key_trace,
         cond=cond,
@@ -230,11 +233,30 @@ def discrete_log_prob(
     return DiscreteLogProb(value, stderr, converged, draws) if full else value
 
 
-def _check_levels(levels, count, low, high, shape):
+def _ends(units, count, low, high):
+    """The ends of the range of all levels in standardised coordinates; by default they are -1 and 1."""
+    known = not is_traced(units) and not units.is_identity
+    if low is None and high is None:
+        if known and not eqx.tree_equal(units, Units.of_levels(count)):
+            raise ValueError(
+                f"discrete_log_prob: the units of the model, {units}, are not those of {count} grey levels; pass their "
+                "count, or low and high, the ends of the range that the levels fill in the data's units."
+            )
+        return -1.0, 1.0
+    if low is None or high is None:
+        raise ValueError(f"discrete_log_prob: low = {low}, high = {high}; pass both, or neither.")
+    if not is_traced((low, high)) and not low < high:
+        raise ValueError(f"discrete_log_prob: low = {low}, high = {high}; pass low < high.")
+    if units.std.value.ndim:
+        raise ValueError("discrete_log_prob: low and high are given, but the units differ by channel; leave them out.")
+    return tuple(units.standardise(jnp.asarray(end)) for end in (low, high))
+
+
+def _check_levels(levels, count, shape):
     if levels.shape[max(0, levels.ndim - len(shape)) :] != shape or levels.size == 0:
         raise ValueError(
             f"discrete_log_prob: levels have shape {levels.shape}, but the model is of examples of shape {shape}; "
             "pass one example or more, with batch axes in front of that shape."
         )
-    check_levels("discrete_log_prob", levels, count, low, high)
+    check_levels("discrete_log_prob", levels, count, -1.0, 1.0)
     return jnp.asarray(levels)

@@ -4,6 +4,7 @@ log p(x_0) >= E_q[log p(x_0 | x_1)] - sum over k = 2 ... N of KL(q(x_(k-1) | x_k
               - KL(q(x_N | x_0) || p(x_N))
 """
 
+import dataclasses
 import math
 from typing import Literal, overload
 
@@ -106,6 +107,8 @@ def elbo(
 ) -> Float[Array, "*batch"] | ELBO:
     """An unbiased estimate of the lower bound on log p(x) at k = 0, in nats, of one example or a batch.
 
+    x and its density are in the units of the data, `model.units`.
+
     - `variance`: of the reverse transitions, as in `Ancestral`.
     - `reconstruction`: the last step, `Flat()` for a density, `DiscretisedGaussian(count)` for a probability of levels.
     - `steps`: how many of the N - 1 transitions each draw visits, one at random in each of as many equal parts of the
@@ -140,12 +143,16 @@ def elbo(
             f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
         )
     chain, model, variance, reconstruction = trace_floats((chain, model, variance, reconstruction))
-    x, keys = jnp.asarray(x).reshape(n, *model.shape), jr.split(key, n)
+    x, keys = model.units.standardise(x).reshape(n, *model.shape), jr.split(key, n)
     mesh = mesh_for("elbo", (chain, model, x, keys, cond), mesh)
     chain, model, x, keys, cond = replicate((chain, model, x, keys, cond), mesh)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
     shared = chain, model, shared_cond, variance, reconstruction
     result = _elbo(shared, (x, keys, each_cond), steps, draws, mesh)
+    if reconstruction.is_density:
+        volume = model.units.log_volume(model.shape)
+        value, last = result.value - volume, result.reconstruction - volume
+        result = dataclasses.replace(result, value=value, reconstruction=last)
     result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
     return result if full else result.value
 

@@ -14,7 +14,12 @@ from sgm.types import Example, Number, Scalar
 
 
 class AbstractReconstruction(eqx.Module):
-    """The last step's log p(x_0 | x_1)."""
+    """The last step's log p(x_0 | x_1), in standardised coordinates."""
+
+    @property
+    def is_density(self) -> bool:
+        """Whether it is the log of a density, which depends on units, and not of a probability."""
+        return True
 
     @abstractmethod
     def log_prob(
@@ -45,8 +50,8 @@ class DiscretisedGaussian(AbstractReconstruction):
 
     Arguments:
         count: Number of bins.
-        low: Lower end of the first bin.
-        high: Upper end of the last bin.
+        low: Lower end of the first bin, in standardised coordinates.
+        high: Upper end of the last bin, in standardised coordinates.
 
     Reference: Ho et al. 2020 (arXiv:2006.11239, eq. 13); Nichol and Dhariwal 2021 (arXiv:2102.09672).
     """
@@ -57,6 +62,10 @@ class DiscretisedGaussian(AbstractReconstruction):
 
     def __check_init__(self):
         check_at_least("DiscretisedGaussian", "count", self.count)
+
+    @property
+    def is_density(self):
+        return False
 
     def log_prob(self, x0, noise, level, estimate, log_variance):
         width, std = (self.high - self.low) / self.count, jnp.exp(0.5 * log_variance)

@@ -31,6 +31,7 @@ from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition, flat_condition
+from sgm.nn.units import Units
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 
@@ -52,7 +53,8 @@ class LogProb(eqx.Module):
     - `value`: log p(x) in nats; nan where the solve did not finish.
     - `stderr`: the standard error of `value` from the trace's probes, in nats; 0 for an exact trace, nan like `value`.
     - `dof`: the degrees of freedom of Student's t with which `stderr` is known.
-    - `latent`: x carried to t1 by the probability flow.
+    - `latent`: x carried to t1 by the probability flow, in the process's own coordinates: the data's are distributed as
+      `sde.prior`.
     - `nfe`: evaluations of the velocity and its divergence, of all solves.
     - `result`: `diffrax.RESULTS`, successful or the reason why not.
     - `solver_error`: an estimate of the error of the solver and of rounding, in nats; None unless `accuracy` was asked
@@ -150,6 +152,8 @@ def log_prob(
 ) -> Float[Array, "*batch"] | LogProb:
     """log p(x) at t0 in nats, for one example of shape `model.shape` or a batch with any leading axes.
 
+    x and the density are in the units of the data, `model.units`.
+
     - `key`: for random probes; each example draws its own.
     - `cond`: one condition for all examples, or one each.
     - `trace`: how the divergence is found: `Exact()`, `Hutchinson(count)`, `Probing(strides)`.
@@ -159,7 +163,7 @@ def log_prob(
     - `accuracy`: of the solver and the probes together, as a standard error in nats; then tolerances, and the number of
       probes, are chosen for each example (see `to_accuracy`).
       Values are looked at to choose, so that neither `jax.jit` nor `jax.grad` can go through.
-    - `prior`: the density of x at t1 in place of `sde.prior`.
+    - `prior`: the density of x at t1, in the process's own coordinates, in place of `sde.prior`.
     - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
     - `full`: return a `LogProb`, with error bars, latents, evaluations and the solver's results.
     - `mesh`: devices over which a batch is spread, by default all of this process's; not inside `jax.jit` or
@@ -185,12 +189,13 @@ def log_prob(
     cond, cond_axis = flat_condition("log_prob", model, cond, batch)
     check_at_least("log_prob", "the number of examples", math.prod(batch))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
+    units, x = model.units, model.units.standardise(x)
     if prior is None and batch:
         warn_of_mismatch("log_prob", sde, x.reshape(-1, *model.shape))
     prior = sde.prior if prior is None else prior
     sde, model, controller, prior = trace_floats((sde, model, controller, prior))
     n = math.prod(batch)
-    x, keys = jnp.asarray(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
+    x, keys = x.reshape(n, *model.shape), None if key is None else jr.split(key, n)
     mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
     sde, model, x, keys, cond, prior = replicate((sde, model, x, keys, cond, prior), mesh)
 
@@ -209,8 +214,17 @@ def log_prob(
         result = to_accuracy(solve, solver, trace, accuracy, keys, n, model.shape)
         if not full:
             warn_of_missed("log_prob", result.converged, accuracy)
+    result = in_units(result, units, model.shape)
     result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
     return result if full else result.value
+
+
+def in_units(result: LogProb, units: Units, shape: tuple[int, ...]) -> LogProb:
+    """The log-density of standardised examples as that of the same examples in their units."""
+    volume = units.log_volume(shape)
+    value, error = result.value - volume, result.solver_error
+    rounding = jnp.finfo(value.dtype).eps * jnp.abs(volume)
+    return dataclasses.replace(result, value=value, solver_error=None if error is None else error + rounding)
 
 
 @eqx.filter_jit

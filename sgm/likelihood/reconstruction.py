@@ -19,9 +19,10 @@ def reconstruction(
 ) -> Float[Array, "*batch"]:
     """log p(x0 | x) - log q(x | x0) in nats, of clean data `x0` and their noisy counterparts `x` at t0.
 
-    With s = sigma/alpha at t0, q = N(alpha x0, sigma^2) and p = N(E[x0 | x], s^2), which is exact where the data's
-    density is flat over a width s. The mean over x ~ q of `log_prob(sde, model, x) + reconstruction(sde, model, x0, x)`
-    is a lower bound on log p(x0), the density of the data themselves.
+    Both are in the data's units. In standardised coordinates, with s = sigma/alpha at t0, q = N(alpha x0, sigma^2) and
+    p = N(E[x0 | x], s^2), which is exact where the data's density is flat over a width s. The mean over x ~ q of
+    `log_prob(sde, model, x) + reconstruction(sde, model, x0, x)` is a lower bound on log p(x0), the density of the data
+    themselves.
     Source: Song et al. 2021 (arXiv:2101.09258).
     """
     check_process_and_model("reconstruction", sde, model)
@@ -34,11 +35,14 @@ def reconstruction(
     cond, cond_axis = flat_condition("reconstruction", model, cond, batch)
     n = math.prod(batch)
 
+    level = jnp.asarray(sde.level(sde.t0), jnp.result_type(float))
+
     def of_one(x0, x, cond):
         alpha, sigma = sde.alpha(sde.t0), sde.sigma(sde.t0)
-        by_model = jnp.sum((x0 - model.denoise(sde, sde.t0, x, cond)) ** 2) * (alpha / sigma) ** 2
+        denoised = model.predict(level, x / sde.rho(sde.t0), cond).denoised
+        by_model = jnp.sum((x0 - denoised) ** 2) * (alpha / sigma) ** 2
         by_noise = jnp.sum((x - alpha * x0) ** 2) / sigma**2
         return x.size * jnp.log(alpha) + 0.5 * (by_noise - by_model)
 
-    flat_x0, flat_x = (part.reshape(n, *model.shape) for part in (x0, x))
+    flat_x0, flat_x = (model.units.standardise(part).reshape(n, *model.shape) for part in (x0, x))
     return jax.vmap(of_one, in_axes=(0, 0, cond_axis))(flat_x0, flat_x, cond).reshape(batch)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_finite, trace_floats
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
-from sgm.likelihood.log_prob import TOLERANCE, LogProb
+from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_pure_noise
 from sgm.nn.condition import Condition, flat_condition
@@ -78,8 +78,8 @@ def sample_and_log_prob(
         mesh: devices over which the examples are spread, by default all of this process's.
 
     Returns:
-        x at t0, of shape (n, *model.shape), which is not denoised; and log p(x at t0) in nats, of shape (n,), nan where
-        the solve did not finish.
+        x at t0 in the data's units, of shape (n, *model.shape), not denoised; and log p(x at t0) in nats, of shape
+        (n,), nan where the solve did not finish.
 
     Raises:
         ValueError: for n < 1, a condition of another batch, or random probes of a shape that they do not fit.
@@ -96,13 +96,14 @@ def sample_and_log_prob(
     check_finite("sample_and_log_prob", cond, "cond")
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
-    sde, model = trace_floats((sde, model))
+    units, (sde, model) = model.units, trace_floats((sde, model))
     keys = key[None] if count is None else jr.split(key, count)
     mesh = mesh_for("sample_and_log_prob", (sde, model, keys, cond), mesh)
     sde, model, keys, cond = replicate((sde, model, keys, cond), mesh)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
     shared = sde, model, shared_cond, controller
     x, result = _draw(shared, (keys, each_cond), trace, solver, adjoint, mesh)
+    x, result = units.restore(x), in_units(result, units, model.shape)
     x, result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), (x, result))
     return x, (result if full else result.value)
 

@@ -82,6 +82,11 @@ class Units(eqx.Module):
             )
         return cls(mean, np.sqrt(square / count))
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether x = z. Raises where the units are traced, whose values cannot be looked at."""
+        return bool(np.all(np.asarray(self.mean.value) == 0) and np.all(np.asarray(self.std.value) == 1))
+
     def standardise(self, x: Float[Array | np.ndarray, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
         """z = (x - mean) / std. NumPy arrays are standardised in double precision, so that no digit is lost."""
         mean, std = self.mean.value, self.std.value

@@ -1,5 +1,7 @@
 """Ancestral sampling of a posterior."""
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -42,6 +44,9 @@ class PosteriorAncestral(AbstractSampler):
     @property
     def draws(self):
         return 1
+
+    def standardised(self, units):
+        return dataclasses.replace(self, evidence=self.evidence.standardised(units))
 
     def check(self, sde):
         self.evidence.check(self.stepping.levels(sde))

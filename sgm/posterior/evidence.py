@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sgm.checks import is_traced
+from sgm.nn.units import Units
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.types import Example, Scalar
 
@@ -28,6 +29,10 @@ class AbstractEvidence(eqx.Module):
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """That of the example."""
+
+    @abstractmethod
+    def standardised(self, units: Units) -> "AbstractEvidence":
+        """The evidence, which is in the data's units, in standardised coordinates."""
 
     def check(self, levels: Float[Array, " times"]) -> None:
         """Raise where it cannot be told at these levels log tan(theta), the sampler's own, falling."""
@@ -59,6 +64,9 @@ class Inpainting(AbstractEvidence):
     def shape(self):
         return self.known.shape
 
+    def standardised(self, units):
+        return Inpainting(units.standardise(self.known), self.mask)
+
     def apply(self, level, mean, std):
         return jnp.where(self.mask, self.known, mean), jnp.where(self.mask, 0.0, std)
 
@@ -73,7 +81,7 @@ class Denoising(AbstractEvidence):
     """
 
     observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
 
     def __check_init__(self):
         _check_std("Denoising", self.std)
@@ -81,6 +89,9 @@ class Denoising(AbstractEvidence):
     @property
     def shape(self):
         return self.observed.shape
+
+    def standardised(self, units):
+        return Denoising(units.standardise(self.observed), self.std / units.std.value)
 
     def apply(self, level, mean, std):
         gain = 1 / (1 + (self.std / std) ** 2)
@@ -100,7 +111,7 @@ class MatchedDenoising(AbstractEvidence):
     """
 
     observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
 
     def __check_init__(self):
         _check_std("MatchedDenoising", self.std)
@@ -109,8 +120,11 @@ class MatchedDenoising(AbstractEvidence):
     def shape(self):
         return self.observed.shape
 
+    def standardised(self, units):
+        return MatchedDenoising(units.standardise(self.observed), self.std / units.std.value)
+
     def check(self, levels):
-        if not is_traced((levels, self.std)) and jnp.exp(levels[1]) < self.std < jnp.inf:
+        if not is_traced((levels, self.std)) and jnp.any((jnp.exp(levels[1]) < self.std) & (self.std < jnp.inf)):
             raise ValueError(
                 f"MatchedDenoising: std = {self.std}, but after its first step the process is at sigma/alpha = "
                 f"{jnp.exp(levels[1])}, already below; pass a process with a later t1, or more steps."
@@ -126,5 +140,5 @@ class MatchedDenoising(AbstractEvidence):
 
 
 def _check_std(call, std):
-    if not is_traced(std) and not std > 0:
+    if not is_traced(std) and not jnp.all(std > 0):
         raise ValueError(f"{call}: std = {std}; pass std > 0, or Inpainting(known, mask) for entries known exactly.")

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
 from sgm.nn.condition import Condition
+from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.brownian import GridBrownianPath
@@ -44,6 +45,10 @@ class AbstractMethod(eqx.Module):
     def equation(self, sde: AbstractSDE, model: AbstractModel, cond: Condition | None) -> AbstractEquation:
         """What is solved for one example."""
 
+    def standardised(self, units: Units) -> "AbstractMethod":
+        """The method with all that it holds in the data's units brought to standardised coordinates."""
+        return self
+
     def check(self, sde: AbstractSDE) -> None:
         """Raise ValueError for a process that it cannot sample."""
 
@@ -73,11 +78,13 @@ class AbstractMethod(eqx.Module):
         *,
         levels: Float[Array, " levels"] | None = None,
         from_pure_noise: bool = False,
+        units: Units | None = None,
     ) -> tuple[PyTree[Float[Array, "..."]], Int[Array, ""]]:
         """What `saveat`, in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0.
 
         - `levels`: those of `self.levels(sde, saveat)`.
         - `from_pure_noise`: whether the level at t1 is infinite, so that the first step takes `x1` for noise alone.
+        - `units`: those in which the path is saved; None for standardised coordinates.
 
         Returns what is asked for, and the number of steps.
         """
@@ -115,12 +122,12 @@ class AbstractMethod(eqx.Module):
                 first_step,
                 start_state,
                 stepsize_controller=controller,
-                saveat=on_clock(saveat, equation, levels, not isinstance(self.stepping, FixedSteps)),
+                saveat=on_clock(saveat, equation, levels, not isinstance(self.stepping, FixedSteps), units),
                 adjoint=adjoint,
                 progress_meter=progress,
                 max_steps=max_steps,
             )
-        return frames(saveat, equation, solution, x1, from_pure_noise), solution.stats["num_accepted_steps"]
+        return frames(saveat, equation, solution, x1, from_pure_noise, units), solution.stats["num_accepted_steps"]
 
     def _controller(self, equation, saveat, start, end):
         """The adaptive controller, by the noise of the level; with noise, it steps to the saved times."""

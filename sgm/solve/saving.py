@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sgm.checks import check_time, is_traced
+from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.solve.terms import AbstractEquation
 
@@ -71,7 +72,11 @@ def union(sde: AbstractSDE, levels: Float[Array, " levels"], saveat: diffrax.Sav
 
 
 def on_clock(
-    saveat: diffrax.SaveAt, equation: AbstractEquation, levels: Float[Array, " levels"], adaptive: bool
+    saveat: diffrax.SaveAt,
+    equation: AbstractEquation,
+    levels: Float[Array, " levels"],
+    adaptive: bool,
+    units: Units | None,
 ) -> diffrax.SaveAt:
     """`saveat` for the equation's clock and state, in a solve that steps to `levels`, or adaptively between two."""
     clocks = equation.clock(levels)
@@ -86,7 +91,7 @@ def on_clock(
             ts = jnp.asarray(ts, clocks.dtype)
 
         def in_process(clock, state, args):
-            return sub.fn(*_in_process(equation, clock, state), args)
+            return sub.fn(*_in_process(equation, clock, state, units), args)
 
         # The state itself is brought to x after the solve, since not all adjoints take a function.
         fn = sub.fn if sub.fn is _SAVE_STATE else in_process
@@ -96,9 +101,14 @@ def on_clock(
 
 
 def frames(
-    saveat: diffrax.SaveAt, equation: AbstractEquation, solution: Any, x1: Float[Array, "*shape"], from_pure_noise: bool
+    saveat: diffrax.SaveAt,
+    equation: AbstractEquation,
+    solution: Any,
+    x1: Float[Array, "*shape"],
+    from_pure_noise: bool,
+    units: Units | None,
 ) -> PyTree[Float[Array, "..."]]:
-    """What a solve with `on_clock(saveat)` has saved, in x; frames that an adaptive one leaves over are nan."""
+    """What a solve with `on_clock(saveat)` has saved, in `units`; frames that an adaptive one leaves over are nan."""
     subs = _subs(saveat)
     structure = jax.tree.structure(saveat.subs, is_leaf=_is_sub)
     ts, ys = (structure.flatten_up_to(part) for part in (solution.ts, solution.ys))
@@ -106,7 +116,7 @@ def frames(
     def of_sub(sub, clocks, saved):
         if sub.fn is _SAVE_STATE:
             used = jnp.isfinite(clocks)
-            _, saved = jax.vmap(lambda clock, state: _in_process(equation, clock, state))(
+            _, saved = jax.vmap(lambda clock, state: _in_process(equation, clock, state, units))(
                 jnp.where(used, clocks, equation.clock(equation.sde.level(equation.sde.t0))), saved
             )
         if sub.steps:
@@ -114,7 +124,8 @@ def frames(
         if from_pure_noise and sub.ts is not None:
             # The solve began below the infinite level, where x1 is.
             noise = jnp.arange(len(clocks)) < jnp.sum(jnp.isinf(equation.sde.level(_times(sub))))
-            first = x1 if sub.fn is _SAVE_STATE else sub.fn(equation.sde.t1, x1, None)
+            first = _restored(x1, units)
+            first = first if sub.fn is _SAVE_STATE else sub.fn(equation.sde.t1, first, None)
             saved = jax.tree.map(lambda leaf, first: _where(noise, first, leaf), saved, first)
         return saved
 
@@ -136,10 +147,14 @@ def trimmed(tree: PyTree[Array], saveat: diffrax.SaveAt, most: int, axis: int) -
     return jax.tree.unflatten(structure, parts)
 
 
-def _in_process(equation, clock, state):
+def _in_process(equation, clock, state, units):
     sde = equation.sde
     t = jnp.clip(sde.time(equation.level(clock)), sde.t0, sde.t1)
-    return t, state * equation.scale(t)
+    return t, _restored(state * equation.scale(t), units)
+
+
+def _restored(x, units):
+    return x if units is None else units.restore(x)
 
 
 def _where(mask, yes, no):

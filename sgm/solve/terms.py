@@ -94,7 +94,8 @@ class ReverseTimeSDE(AbstractStochasticEquation):
 
     def drift(self, clock, state, args):
         t = jnp.negative(clock)
-        score = self.model.score(self.sde, t, state, self.cond)
+        level = jnp.asarray(self.sde.level(t), state.dtype)
+        score = -self.model.predict(level, state / self.sde.rho(t), self.cond).noise / self.sde.sigma(t)
         return self.sde.diffusion(t) ** 2 * score - self.sde.drift(t, state)
 
     def noise(self, clock):
