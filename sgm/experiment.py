@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
@@ -103,6 +103,20 @@ class Experiment:
     metrics: tuple[AbstractMetric, ...] = (LogLikelihood(),)
     evaluation: Evaluation = Evaluation()
     seed: int = 0
+
+    def __post_init__(self):
+        check_instance("Experiment", "data", self.data, AbstractDataset, "sgm.data.Digits()")
+        check_instance("Experiment", "network", self.network, partial, "functools.partial(sgm.nn.MLP, width=64)")
+        check_instance("Experiment", "sde", self.sde, AbstractSDE, "sgm.VP()")
+        check_instance("Experiment", "prediction", self.prediction, AbstractPrediction, "sgm.model.Velocity()")
+        check_instance("Experiment", "sampler", self.sampler, AbstractMethod, "sgm.DDIM(50)")
+        check_instance("Experiment", "metrics", self.metrics, tuple, "(sgm.evaluation.LogLikelihood(),)")
+        network = self.network.func
+        if not (isinstance(network, type) and issubclass(network, AbstractNetwork)) or self.network.args:
+            raise ExperimentError(
+                f"Experiment: network is {self.network}; pass a functools.partial of a subclass of "
+                "sgm.nn.AbstractNetwork, with its options by name."
+            )
 
     def key(self, purpose: str) -> PRNGKeyArray:
         """The key of the seed for one purpose. No two purposes share a key."""
@@ -214,5 +228,9 @@ def _executed(path, name):
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -45,6 +45,22 @@ def test_a_prediction_is_of_the_chain_of_the_process():
             dataclasses.replace(PLAIN, sde=sde, prediction=prediction).build()
 
 
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": MLP}, r"network is the class MLP; pass an instance such as functools.partial\(sgm.nn.MLP, width"),
+        ({"network": partial(MLP, (2,))}, r"network is functools.partial\(.*\); pass .* with its options by name"),
+        ({"network": partial(dict)}, "pass a functools.partial of a subclass of sgm.nn.AbstractNetwork"),
+        ({"sde": sgm.VP}, "sde is the class VP; pass an instance"),
+        ({"metrics": sgm.evaluation.LogLikelihood()}, "metrics is a LogLikelihood; pass an instance such as "),
+    ],
+)
+def test_parts_that_are_none_are_named(changes, message):
+    with pytest.raises((TypeError, ExperimentError), match=f"Experiment: .*{message}"):
+        dataclasses.replace(PLAIN, **changes)
+
+
 def test_no_two_purposes_share_a_key():
     keys = [experiment.key(name) for experiment in (PLAIN, dataclasses.replace(PLAIN, seed=1)) for name in ("a", "b")]
     assert len({tuple(np.asarray(jr.key_data(key))) for key in keys}) == 4
