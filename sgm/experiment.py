@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import equinox as eqx
 import jax.random as jr
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from sgm.checks import check_at_least, check_instance
@@ -16,7 +18,7 @@ from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model import AbstractPrediction, Karras, ScoreModel
-from sgm.nn import AbstractNetwork
+from sgm.nn import AbstractNetwork, Units
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, guess
 from sgm.sde import VP, AbstractSDE
@@ -129,19 +131,37 @@ class Experiment:
             ExperimentError: where conditions are dropped that the data do not have.
             ValueError: where the prediction is not of the process.
         """
-        self.prediction.check(self.sde)
+        return self.sde, ScoreModel(self._network(), self.prediction, data=self.data)
+
+    def skeleton(self) -> tuple[AbstractSDE, ScoreModel]:
+        """Build as `build` does, with shapes in place of arrays, to restore a trained model. No data are read.
+
+        Raises:
+            ExperimentError: as `build` does.
+            ValueError: as `build` does.
+        """
+        fitted = self.data.levels is None and type(self.data).units is AbstractDataset.units
+        channels = self.data.shape[-1:]
+        units = Units(np.zeros(channels), np.ones(channels)) if fitted else self.data.units
+
+        def model():
+            return ScoreModel(self._network(), self.prediction, shape=self.data.shape, units=units)
+
+        return self.sde, eqx.filter_eval_shape(model)
+
+    def _network(self):
         conditioning, dropout = self.data.conditioning, self.loss.condition_dropout
         if dropout > 0 and not conditioning.parts:
             raise ExperimentError(
                 f"loss.condition_dropout = {dropout}, but the data have no condition to drop; pass 0, or data with one."
             )
-        network = self.network(
+        self.prediction.check(self.sde)
+        return self.network(
             self.data.shape,
             outputs=self.prediction.outputs,
             conditioning=dataclasses.replace(conditioning, null=dropout > 0),
             key=self.key("network"),
         )
-        return self.sde, ScoreModel(network, self.prediction, data=self.data)
 
 
 # What a run may change when it goes on: none of it changes the trained model, but for rounding.
