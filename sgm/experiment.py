@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import equinox as eqx
 import jax.random as jr
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model import AbstractPrediction, Karras, ScoreModel
-from sgm.nn import AbstractNetwork
+from sgm.nn import AbstractNetwork, Units
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, guess
 from sgm.sde import VP, AbstractSDE
@@ -104,6 +106,20 @@ class Experiment:
     evaluation: Evaluation = Evaluation()
     seed: int = 0
 
+    def __post_init__(self):
+        check_instance("Experiment", "data", self.data, AbstractDataset, "sgm.data.Digits()")
+        check_instance("Experiment", "network", self.network, partial, "functools.partial(sgm.nn.MLP, width=64)")
+        check_instance("Experiment", "sde", self.sde, AbstractSDE, "sgm.VP()")
+        check_instance("Experiment", "prediction", self.prediction, AbstractPrediction, "sgm.model.Velocity()")
+        check_instance("Experiment", "sampler", self.sampler, AbstractMethod, "sgm.DDIM(50)")
+        check_instance("Experiment", "metrics", self.metrics, tuple, "(sgm.evaluation.LogLikelihood(),)")
+        network = self.network.func
+        if not (isinstance(network, type) and issubclass(network, AbstractNetwork)) or self.network.args:
+            raise ExperimentError(
+                f"Experiment: network is {self.network}; pass a functools.partial of a subclass of "
+                "sgm.nn.AbstractNetwork, with its options by name."
+            )
+
     def key(self, purpose: str) -> PRNGKeyArray:
         """The key of the seed for one purpose. No two purposes share a key."""
         return jr.fold_in(jr.key(self.seed), zlib.crc32(purpose.encode()))
@@ -115,19 +131,37 @@ class Experiment:
             ExperimentError: where conditions are dropped that the data do not have.
             ValueError: where the prediction is not of the process.
         """
-        self.prediction.check(self.sde)
+        return self.sde, ScoreModel(self._network(), self.prediction, data=self.data)
+
+    def skeleton(self) -> tuple[AbstractSDE, ScoreModel]:
+        """Build as `build` does, with shapes in place of arrays, to restore a trained model. No data are read.
+
+        Raises:
+            ExperimentError: as `build` does.
+            ValueError: as `build` does.
+        """
+        fitted = self.data.levels is None and type(self.data).units is AbstractDataset.units
+        channels = self.data.shape[-1:]
+        units = Units(np.zeros(channels), np.ones(channels)) if fitted else self.data.units
+
+        def model():
+            return ScoreModel(self._network(), self.prediction, shape=self.data.shape, units=units)
+
+        return self.sde, eqx.filter_eval_shape(model)
+
+    def _network(self):
         conditioning, dropout = self.data.conditioning, self.loss.condition_dropout
         if dropout > 0 and not conditioning.parts:
             raise ExperimentError(
                 f"loss.condition_dropout = {dropout}, but the data have no condition to drop; pass 0, or data with one."
             )
-        network = self.network(
+        self.prediction.check(self.sde)
+        return self.network(
             self.data.shape,
             outputs=self.prediction.outputs,
             conditioning=dataclasses.replace(conditioning, null=dropout > 0),
             key=self.key("network"),
         )
-        return self.sde, ScoreModel(network, self.prediction, data=self.data)
 
 
 # What a run may change when it goes on: none of it changes the trained model, but for rounding.
@@ -214,5 +248,9 @@ def _executed(path, name):
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

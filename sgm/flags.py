@@ -7,6 +7,7 @@ set numbers and strings, which `tyro` reads and explains.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_origin
 
@@ -119,29 +120,28 @@ class _Slot:
         return any(get_origin(member) is tuple for member in members(self.option.kind))
 
     @property
-    def labels(self) -> list[str]:
-        """What each entry of a tuple is called: its class, with a number where the class is there before."""
-        names = [part.cls.__name__ for part in self.parts or ()]
-        counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
-        return [name if count == 1 else f"{name}{count}" for name, count in zip(names, counts, strict=True)]
+    def given(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(part.cls.__name__ for part in self.parts or ())
 
     def fields(self, info):
         name, names = self.option.name, sorted({cls.__name__ for cls in choices(self.option.kind)})
         names += ["None"] if NoneType in members(self.option.kind) else []
-        fields, forms = [], [part.form() for part in self.parts or ()]
+        given, forms = self.given, [part.form() for part in self.parts or ()]
+        fields: list[tuple] = []
         if self.many or len(names) > 1:
-            which, given = Literal[tuple(names)], tuple(part.cls.__name__ for part in self.parts or ())
+            which: Any = Literal[tuple(names)]
             value = MISSING if self.parts is None else given if self.many else (*given, "None")[0]
             fields.append(_field(f"{name}_class", tuple[which, ...] if self.many else which, info, value))
         if self.many:
-            inner = zip(self.labels, forms, strict=True)
+            inner = zip(_labels(given), forms, strict=True)
             forms = [_form(name, [(label, form) for label, form in inner if dataclasses.fields(form)], "")]
         return fields + [(name, form) for form in forms if dataclasses.fields(form)]
 
     def read(self, parsed):
         inner = getattr(parsed, self.option.name, None)
         if self.many:
-            pairs = zip(self.labels, self.parts or (), strict=True)
+            pairs = zip(_labels(self.given), self.parts or (), strict=True)
             return [part.read(getattr(inner, label, None)) for label, part in pairs]
         return self.parts[0].read(inner) if self.parts else None
 
@@ -181,13 +181,18 @@ def _choose_classes(option: Option, value: Any, flags: Flags, place: str) -> _Sl
         raise ExperimentError(f"--{place}: it names {len(names)} classes; pass one.")
     elif not slot.many and names == ["None"] and NoneType in members(option.kind):
         names = []
-    classes = [named(option.kind, name, f"--{place}") for name in names]
-    labels = _Slot(option, [_Chosen(cls, {}) for cls in classes]).labels if slot.many else [""]
+    kept = dict(zip(_labels([entry["type"] for entry in before]), before, strict=True))
     parts = []
-    for cls, label in zip(classes, labels, strict=False):
-        same = [entry for entry in before if entry["type"] == cls.__name__]
-        parts.append(_choose(cls, same[0] if same else {}, flags, f"{place}.{label}".rstrip(".")))
+    for name, label in zip(names, _labels(names), strict=True):
+        cls, path = named(option.kind, name, f"--{place}"), f"{place}.{label}" if slot.many else place
+        parts.append(_choose(cls, kept.get(label, {}), flags, path))
     return _Slot(option, parts)
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """What each entry of a tuple is called: its class, with a number where the class is there before."""
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [name if count == 1 else f"{name}{count}" for name, count in zip(names, counts, strict=True)]
 
 
 def _values(arguments: list[str]) -> Flags:

@@ -15,7 +15,7 @@ import equinox as eqx
 
 from sgm.nn.network import AbstractNetwork
 
-MISSING = inspect.Parameter.empty
+MISSING: Any = inspect.Parameter.empty
 """The default of an option that must be given."""
 
 _SCALARS = (float, int, bool, str, NoneType)
@@ -56,7 +56,7 @@ def options(cls: type) -> dict[str, Option]:
     }
 
 
-def class_of(made: Any) -> type:
+def class_of(made: Any) -> Any:
     """The class of an object, or the class that a `functools.partial` builds."""
     return made.func if isinstance(made, partial) else type(made)
 

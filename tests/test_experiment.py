@@ -4,12 +4,14 @@ import dataclasses
 import sys
 from functools import partial
 
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
 
 import sgm
 from sgm.experiment import Drawing, Evaluation, Experiment, config_names, differences, load_config
+from sgm.flags import from_flags
 from sgm.model import Karras, MeanCoefficient, Noise, WithVariance
 from sgm.nn import MLP
 from sgm.options import ExperimentError
@@ -23,6 +25,27 @@ def test_it_builds_the_process_and_the_model():
     assert sde is PLAIN.sde and model.shape == (2,) and model.prediction == Karras()
     assert model.network.width == 8 and not model.network.conditioning.null
     np.testing.assert_array_equal(model.units.mean.value, PLAIN.data.units.mean.value)
+
+
+def test_a_skeleton_has_the_shapes_and_needs_no_data():
+    class Unread(sgm.data.Moons):
+        def rows(self, split, start, stop):
+            raise AssertionError("the data are read")
+
+    for data in (sgm.data.Moons(), sgm.data.GaussianField(resolution=4), sgm.data.Digits(label=True)):
+        built, skeleton = (
+            jax.tree.leaves(model)
+            for _, model in (getattr(dataclasses.replace(PLAIN, data=data), name)() for name in ("build", "skeleton"))
+        )
+        for leaf, shape in zip(built, skeleton, strict=True):
+            assert np.shape(leaf) == np.shape(shape) and getattr(leaf, "dtype", leaf) == getattr(shape, "dtype", shape)
+    dataclasses.replace(PLAIN, data=Unread()).skeleton()
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_a_shipped_configuration_can_be_built(name):
+    sde, model = load_config(name).skeleton()
+    assert sde.t0 < sde.t1 and model.shape == load_config(name).data.shape
 
 
 def test_the_network_has_the_outputs_and_the_condition():
@@ -43,6 +66,22 @@ def test_a_prediction_is_of_the_chain_of_the_process():
     for sde in (sgm.VP(), sgm.DiscreteChain(sgm.sde.LinearBetas(8))):
         with pytest.raises(ValueError, match=r"MeanCoefficient: its output is of .* but the process is another"):
             dataclasses.replace(PLAIN, sde=sde, prediction=prediction).build()
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": MLP}, r"network is the class MLP; pass an instance such as functools.partial\(sgm.nn.MLP, width"),
+        ({"network": partial(MLP, (2,))}, r"network is functools.partial\(.*\); pass .* with its options by name"),
+        ({"network": partial(dict)}, "pass a functools.partial of a subclass of sgm.nn.AbstractNetwork"),
+        ({"sde": sgm.VP}, "sde is the class VP; pass an instance"),
+        ({"metrics": sgm.evaluation.LogLikelihood()}, "metrics is a LogLikelihood; pass an instance such as "),
+    ],
+)
+def test_parts_that_are_none_are_named(changes, message):
+    with pytest.raises((TypeError, ExperimentError), match=f"Experiment: .*{message}"):
+        dataclasses.replace(PLAIN, **changes)
 
 
 def test_no_two_purposes_share_a_key():
@@ -108,7 +147,7 @@ def test_a_file_of_the_users_own_is_imported(tmp_path, monkeypatch):
     experiment = load_config(str(tmp_path / "my_rolls.py"))
     assert experiment.data.turns == 3
     arguments = ["--data.turns", "5"]
-    assert sgm.flags.from_flags(Experiment, arguments, experiment).data == sys.modules["my_rolls"].Rolls(5)
+    assert from_flags(Experiment, arguments, experiment).data == sys.modules["my_rolls"].Rolls(5)
     again = load_config(str(tmp_path / "my_rolls.py"))
     assert type(again.data) is sys.modules["my_rolls"].Rolls
 

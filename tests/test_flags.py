@@ -1,5 +1,6 @@
 """Flags by the signatures of classes: every option of every class that an experiment can have."""
 
+import dataclasses
 from functools import partial
 from types import NoneType
 from typing import Literal, get_args, get_origin
@@ -126,6 +127,11 @@ def test_metrics_are_listed_and_each_has_its_options():
     arguments += "--metrics.LogLikelihood.tolerance 0.5 --metrics.LogLikelihood2.trace Hutchinson"
     metrics = from_flags(Experiment, arguments.split(), DIGITS).metrics
     assert metrics == (LogLikelihood(tolerance=0.5), ChainBound(steps=9), LogLikelihood(Hutchinson()))
+    twice = dataclasses.replace(DIGITS, metrics=(LogLikelihood(), LogLikelihood(tolerance=0.1)))
+    assert from_flags(Experiment, ["--metrics.LogLikelihood2.samples", "3"], twice).metrics == (
+        LogLikelihood(),
+        LogLikelihood(tolerance=0.1, samples=3),
+    )
     assert from_flags(Experiment, ["--metrics", "SlicedWasserstein"], DIGITS).metrics == (SlicedWasserstein(),)
     assert from_flags(Experiment, ["--metrics"], DIGITS).metrics == ()
 
@@ -136,6 +142,25 @@ def test_an_experiment_needs_no_configuration():
     assert experiment.data == sgm.data.DeadLeaves(resolution=16) and experiment.network.func is UNet
     assert experiment.network.keywords["multipliers"] == (1, 2)
     assert to_json(experiment)["training"] == to_json(Training())
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Experiment):
+    """A command.
+
+    Arguments:
+        stages: Stages.
+        from_: Folder.
+    """
+
+    stages: tuple[Literal["train", "sample"], ...] = ("train", "sample")
+    from_: str | None = None
+
+
+def test_a_command_has_more_options_than_an_experiment():
+    command = from_flags(Command, ["--stages", "sample", "--from", "runs/a", "--seed", "5"], DIGITS)
+    assert (command.stages, command.from_, command.seed) == (("sample",), "runs/a", 5)
+    assert command.sampler == sgm.EulerMaruyama(200)
 
 
 def test_flags_are_of_any_class():

@@ -122,7 +122,7 @@ def edited(path, value):
             r"metrics\[0\]: there is no Exact; there are ChainBound, LogLikelihood",
         ),
         ({"type": "Training"}, "there is no Training"),
-        ([], "pass one of Experiment"),
+        ([], "pass one of .*Experiment"),
     ],
 )
 def test_what_cannot_stand_at_a_place_is_named(written, message):

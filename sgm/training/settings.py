@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import optax
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_concrete
 
 
 class AbstractOptimiser(eqx.Module):
@@ -43,7 +43,7 @@ class Adam(AbstractOptimiser):
     clip: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
-        _check(self)
+        _check(self, "learning_rate", "clip")
 
     def build(self, steps):
         return optax.chain(
@@ -69,7 +69,8 @@ class AdamW(AbstractOptimiser):
     weight_decay: float = eqx.field(static=True, default=1e-2)
 
     def __check_init__(self):
-        _check(self)
+        _check(self, "learning_rate", "clip")
+        check_concrete("AdamW", weight_decay=self.weight_decay)
         check_at_least("AdamW", "weight_decay", self.weight_decay, 0)
 
     def build(self, steps):
@@ -77,11 +78,13 @@ class AdamW(AbstractOptimiser):
         return optax.chain(optax.clip_by_global_norm(self.clip), optax.adamw(rate, weight_decay=self.weight_decay))
 
 
-def _check(optimiser):
+def _check(optimiser, *positive):
     name = type(optimiser).__name__
-    for option in ("learning_rate", "clip"):
-        if not getattr(optimiser, option) > 0:
-            raise ValueError(f"{name}: {option} = {getattr(optimiser, option)}; pass {option} > 0.")
+    for option in positive:
+        value = getattr(optimiser, option)
+        check_concrete(name, **{option: value})
+        if not value > 0:
+            raise ValueError(f"{name}: {option} = {value}; pass {option} > 0.")
     check_at_least(name, "warmup", optimiser.warmup, 0)
 
 

@@ -48,8 +48,8 @@ def test_the_velocity_counts_at_pure_noise():
     model = sgm.ScoreModel(NETWORK, Denoised(), shape=(2,))
     x0, noise = jnp.asarray([2.0, 4.0]), jnp.ones(2)
     estimate = model.predict(jnp.asarray(math.inf), noise)  # A new network: E[x0] = 0.
-    assert float(Squared().error(jnp.asarray(math.inf), x0, noise, estimate)) == 0
-    assert float(SquaredVelocity().error(jnp.asarray(math.inf), x0, noise, estimate)) == pytest.approx(10)
+    assert float(Squared().error(COSINE, jnp.asarray(math.inf), x0, noise, estimate)) == 0
+    assert float(SquaredVelocity().error(COSINE, jnp.asarray(math.inf), x0, noise, estimate)) == pytest.approx(10)
 
 
 def test_what_has_no_finite_loss_is_refused():

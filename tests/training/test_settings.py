@@ -1,0 +1,48 @@
+"""Optimisers and the length of a training."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sgm.training import Adam, AdamW, Training
+from sgm.training.settings import warmup_cosine
+
+pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("standard_promotion")]
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    rate = warmup_cosine(1e-3, 100, 1000)
+    np.testing.assert_allclose([rate(0), rate(50), rate(100), rate(1000)], [0, 5e-4, 1e-3, 0], atol=1e-9)
+    assert warmup_cosine(1e-3, 500, 10)(5) == pytest.approx(1e-3)  # At most half of a short run.
+
+
+@pytest.mark.parametrize("optimiser", [Adam(0.1, warmup=0), AdamW(0.1, warmup=0, weight_decay=0.5)], ids=type)
+def test_the_first_step_is_of_the_length_of_the_rate(optimiser):
+    rule, weights = optimiser.build(1000), jnp.asarray([1.0, -2.0])
+    update, _ = rule.update(jnp.asarray([3.0, -4.0]), rule.init(weights), weights)
+    decay = 0.1 * 0.5 * weights if isinstance(optimiser, AdamW) else 0
+    np.testing.assert_allclose(update, -0.1 * jnp.asarray([1.0, -1.0]) - decay, rtol=1e-4)
+
+
+def test_gradients_are_clipped_together():
+    rule = Adam(clip=2.0).build(10)
+    weights = jnp.zeros(2)
+    _, state = rule.update(jnp.asarray([30.0, 40.0]), rule.init(weights), weights)
+    np.testing.assert_allclose(optax.tree.get(state, "mu"), 0.1 * jnp.asarray([1.2, 1.6]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Adam(0.0), "Adam: learning_rate = 0.0; pass learning_rate > 0"),
+        (lambda: AdamW(clip=-1.0), "AdamW: clip = -1.0; pass clip > 0"),
+        (lambda: AdamW(weight_decay=-0.1), "AdamW: weight_decay = -0.1; pass weight_decay >= 0"),
+        (lambda: Adam(warmup=-1), "Adam: warmup = -1; pass warmup >= 0"),
+        (lambda: Training(steps=0), "Training: steps = 0; pass steps >= 1"),
+        (lambda: Training(average_decay=1.0), "Training: average_decay = 1.0; pass 0 <= average_decay < 1"),
+    ],
+)
+def test_wrong_options_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
