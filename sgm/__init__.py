@@ -1,7 +1,8 @@
 """sgm: differentiable diffusion models in JAX."""
 
+from importlib.metadata import version
+
 from sgm import data, likelihood, model, nn, plot, posterior, sde, solve, training
-from sgm.build import load
 from sgm.likelihood import (
     Exact,
     Hutchinson,
@@ -15,6 +16,7 @@ from sgm.likelihood import (
 from sgm.likelihood.elbo import bits_over_gaussian, elbo
 from sgm.model import ScoreModel
 from sgm.nn import Condition, Units
+from sgm.runs import load
 from sgm.sample import sample
 from sgm.sde import VE, VP, DiscreteChain, Rectified, SubVP
 from sgm.solve import (
@@ -29,7 +31,9 @@ from sgm.solve import (
     SDEDPMSolverPP,
     SingleDPMSolverPP,
 )
-from sgm.training.loss import score_matching_loss
+from sgm.training import Loss, score_matching_loss, train
+
+__version__ = version("sgm")
 
 __all__ = [
     "DDIM",
@@ -44,6 +48,7 @@ __all__ = [
     "Exact",
     "Hutchinson",
     "LogProb",
+    "Loss",
     "PredictorCorrector",
     "ProbabilityFlow",
     "Probing",
@@ -71,5 +76,6 @@ __all__ = [
     "score_matching_loss",
     "sde",
     "solve",
+    "train",
     "training",
 ]

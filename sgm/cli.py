@@ -50,18 +50,21 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0, or 1 after an error, which is printed in one line.
     """
     try:
-        command = read_command(sys.argv[1:] if arguments is None else arguments)
+        command, run = read_command(sys.argv[1:] if arguments is None else arguments)
         for stage in command.stages:
-            print(f"== {stage}: {command.run}", flush=True)
-            STAGES[stage](command.experiment, Path(command.run), command.from_)
+            print(f"== {stage}: {run}", flush=True)
+            STAGES[stage](command.experiment, run, None if command.from_ is None else Path(command.from_))
     except (ValueError, TypeError, DataUnavailable, CheckpointError, TrainingDiverged) as error:
         print(f"sgm: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def read_command(arguments: list[str]) -> Command:
+def read_command(arguments: list[str]) -> tuple[Command, Path]:
     """Read the command line, and hold it against the run that may be in its folder.
+
+    Returns:
+        What is asked for, and the folder of the run.
 
     Raises:
         ExperimentError: for options that are wrong, or are not those of the run.
@@ -73,15 +76,14 @@ def read_command(arguments: list[str]) -> Command:
     def read(default: Experiment | None) -> Command:
         return from_flags(Command, rest, default, prog="sgm", description=description)
 
-    begun = run is not None and is_begun(run)
-    if name is None and not begun and not {"--data", "--network"} & set(rest):
+    begun = read_experiment(run) if run is not None and is_begun(run) else None
+    if name is None and begun is None and not {"--data", "--network"} & set(rest):
         name = "digits"
-    begun_with = read_experiment(run)[0] if begun else None
-    command = read(begun_with if name is None else load_config(name))
+    command = read(begun if name is None else load_config(name))
     if run is None:
         run = Path("runs") / (type(command.data).__name__.lower() if name is None else Path(name).stem)
     if is_begun(run):
-        saved, _ = read_experiment(run)
+        saved = read_experiment(run)
         conflicts = differences(command.experiment, saved)
         if "train" not in command.stages:
             # Options that are not given need not be repeated, but the data set must be that of the run.
@@ -94,7 +96,7 @@ def read_command(arguments: list[str]) -> Command:
                 f"{run} was begun with another configuration, in {', '.join(sorted(conflicts))}; give the same "
                 "--config and options to go on, or another folder with --run."
             )
-    return dataclasses.replace(command, run=str(run))
+    return command, run
 
 
 def _peek(arguments):

@@ -2,41 +2,22 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import equinox as eqx
 
 from sgm.experiment import Experiment
-from sgm.nn.conditioning import Conditioning
-from sgm.nn.units import Units
+from sgm.model import AbstractModel
+from sgm.nn.layers import Precision
 from sgm.options import ExperimentError
+from sgm.sde import AbstractSDE
 from sgm.serial import from_json, to_json
+from sgm.training import latest_step
+from sgm.training.learned_schedule import has_learned_part, learned_part
+from sgm.training.load import restore
 
 _FILE = "experiment.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class DataFacts:
-    """What a model is built from of its data, so that a run can be loaded where the data are not.
-
-    Arguments:
-        shape: Shape of one example.
-        conditioning: What a network conditioned on the records is built for.
-        units_shape: Shape of the mean and standard deviation of the units, whose values are restored with the model.
-    """
-
-    shape: tuple[int, ...]
-    conditioning: Conditioning
-    units_shape: tuple[int, ...]
-
-    @property
-    def units(self) -> Units:
-        """Units of the right shape."""
-        return Units(np.zeros(self.units_shape), np.ones(self.units_shape))
-
-    def statistics(self) -> None:
-        return None
 
 
 def is_begun(run: Path) -> bool:
@@ -46,35 +27,56 @@ def is_begun(run: Path) -> bool:
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
     """Write an experiment to the folder of its run, whole or not at all."""
-    data = experiment.data
-    facts = DataFacts(data.shape, data.conditioning, np.shape(data.units.mean.value))
-    text = json.dumps({"experiment": to_json(experiment), "data": to_json(facts)}, indent=2, allow_nan=False)
+    text = json.dumps(to_json(experiment), indent=2, allow_nan=False)
     part = run / (_FILE + ".part")
     part.write_text(text + "\n")
     part.replace(run / _FILE)
 
 
-def read_experiment(run: Path) -> tuple[Experiment, DataFacts]:
-    """Read the experiment of a run, and what its model is built from of the data.
+def read_experiment(run: Path) -> Experiment:
+    """Read the experiment of a run.
 
     Raises:
         ExperimentError: where there is none, or it cannot be read.
     """
     path = run / _FILE
     try:
-        written: Any = json.loads(path.read_text())
-        parts = written["experiment"], written["data"]
+        written = json.loads(path.read_text())
     except FileNotFoundError:
         raise ExperimentError(f"{run}: there is no run ({_FILE} is missing); pass the folder of a run.") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ExperimentError(
-            f"{path}: it cannot be read ({reason}); restore it, or begin in another folder."
-        ) from None
-    return from_json(parts[0], Experiment), from_json(parts[1], DataFacts)
+    except json.JSONDecodeError as error:
+        raise ExperimentError(f"{path}: it is not JSON ({error}); restore it, or begin in another folder.") from None
+    return from_json(written, Experiment)
 
 
-def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, ScoreModel]:
+def load(
+    run: str | Path, *, average: bool = True, precision: Precision | None = None
+) -> tuple[AbstractSDE, AbstractModel]:
+    """Load what the command line has trained.
+
+    Arguments:
+        run: Folder of the run.
+        average: Whether the averaged weights are loaded, or the raw ones.
+        precision: Precision in which the network computes; None for that of the training.
+
+    Returns:
+        The process and the model of the newest checkpoint, in the units of the data.
+
+    Raises:
+        ExperimentError: where the folder has no experiment, or one with a class whose module is not imported.
+        CheckpointError: where there is no checkpoint, or it is damaged.
+
+    Example:
+        >>> sde, model = sgm.load("runs/digits")
+    """
+    experiment = read_experiment(Path(run))
+    if precision is not None:
+        experiment = dataclasses.replace(experiment, network=partial(experiment.network, precision=precision))
+    sde, model = experiment.skeleton()
+    return restore(run, sde, model, average=average)
+
+
+def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, AbstractModel]:
     """Build the process and the model with which a run begins that goes on from another one.
 
     Arguments:
@@ -89,9 +91,8 @@ def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, ScoreMod
         ExperimentError: where the two runs have other networks, naming the options.
         CheckpointError: where the folder has no checkpoint.
     """
-    saved, facts = read_experiment(run)
-    theirs = _network_settings(saved, facts.shape, facts.conditioning)
-    ours = _network_settings(experiment, experiment.data.shape, experiment.data.conditioning)
+    saved = read_experiment(run)
+    theirs, ours = _network_settings(saved), _network_settings(experiment)
     names = [name for name in sorted(theirs | ours) if theirs.get(name) != ours.get(name)]
     if names:
         lines = (f"{name} ({theirs.get(name)}, not {ours.get(name)})" for name in names)
@@ -99,16 +100,18 @@ def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, ScoreMod
             f"--from {run}: that run has another network, in {', '.join(lines)}; pass the options that it was trained "
             "with, or leave --from out."
         )
-    sde, model = load(run)
+    # In the settings of the new run that the weights do not depend on, such as dropout.
+    sde, model = restore(run, saved.sde, experiment.skeleton()[1])
     both = has_learned_part(sde) and has_learned_part(experiment.sde)
     return eqx.combine(learned_part(sde), experiment.sde) if both else experiment.sde, model
 
 
-def _network_settings(experiment, shape, conditioning):
+def _network_settings(experiment):
     """All that the weights of a network depend on, by the names of the options."""
     free = ("dropout", "remat", "precision")
     parts = {"network": experiment.network, "prediction": experiment.prediction}
-    settings = {"data.shape": shape, "data.conditioning": conditioning}
+    data = experiment.data
+    settings = {"data.shape": data.shape, "data.conditioning": data.conditioning}
     settings["loss.condition_dropout > 0"] = experiment.loss.condition_dropout > 0
     for place, part in parts.items():
         written = to_json(part)

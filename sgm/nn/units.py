@@ -89,10 +89,14 @@ class Units(eqx.Module):
 
     def standardise(self, x: Float[Array | np.ndarray, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
         """z = (x - mean) / std. NumPy arrays are standardised in double precision, so that no digit is lost."""
-        mean, std = self.mean.value, self.std.value
         if isinstance(x, np.ndarray) and not is_traced(self):
-            return jnp.asarray((np.asarray(x, np.float64) - np.asarray(mean)) / np.asarray(std), mean.dtype)
-        return (jnp.asarray(x) - mean) / std
+            return jnp.asarray(self.standardised(x))
+        return (jnp.asarray(x) - self.mean.value) / self.std.value
+
+    def standardised(self, x: Float[np.ndarray, "*batch_and_shape"]) -> Float[np.ndarray, "*batch_and_shape"]:
+        """`standardise` on the host, from double to single precision."""
+        mean, std = np.asarray(self.mean.value), np.asarray(self.std.value)
+        return ((np.asarray(x, np.float64) - mean) / std).astype(mean.dtype)
 
     def restore(self, z: Float[ArrayLike, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
         """x = mean + std z."""

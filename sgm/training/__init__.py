@@ -1,7 +1,13 @@
 """Training: the loss, the step, the loop, and what of it is kept on disk."""
 
+from sgm.training.checkpoint import CheckpointError as CheckpointError
+from sgm.training.checkpoint import latest_step as latest_step
+from sgm.training.fingerprint import RunMismatch as RunMismatch
+from sgm.training.load import load_run as load_run
+from sgm.training.loop import train as train
+from sgm.training.loss import Loss as Loss
 from sgm.training.loss import score_matching_loss as score_matching_loss
-from sgm.training.loss_section import Loss as Loss
+from sgm.training.metrics import TrainingDiverged as TrainingDiverged
 from sgm.training.objective import Absolute as Absolute
 from sgm.training.objective import AbstractObjective as AbstractObjective
 from sgm.training.objective import Bound as Bound
@@ -12,6 +18,7 @@ from sgm.training.settings import AbstractOptimiser as AbstractOptimiser
 from sgm.training.settings import Adam as Adam
 from sgm.training.settings import AdamW as AdamW
 from sgm.training.settings import Training as Training
+from sgm.training.step import gradient_rms as gradient_rms
 from sgm.training.times import AbstractTimeSampling as AbstractTimeSampling
 from sgm.training.times import ChainSteps as ChainSteps
 from sgm.training.times import NormalLogSNR as NormalLogSNR

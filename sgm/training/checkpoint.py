@@ -6,8 +6,9 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 from jax.sharding import SingleDeviceSharding
+from jaxtyping import PyTree
 
-State = TypeVar("State", bound=eqx.Module)
+State = TypeVar("State", bound=PyTree)
 
 
 class CheckpointError(Exception):
@@ -35,22 +36,26 @@ def save_checkpoint(run: Path, step: int, state: eqx.Module) -> None:
         manager.save(step, args=ocp.args.StandardSave(_named_arrays(state)), force=True)
 
 
-def restore_checkpoint(run: Path, step: int, like: State) -> State:
+def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> State:
     """The state saved at `step`, with the structure of `like`, whose arrays may be `jax.ShapeDtypeStruct`s.
+
+    `within` is the place of `like` in the state, such as ".average"; by default it is all of it.
 
     Raises `CheckpointError` where the checkpoint is damaged, or its arrays are not those of `like`.
     """
     import orbax.checkpoint as ocp
 
-    path, wanted = checkpoint_path(run, step), _named_arrays(like)
+    path = checkpoint_path(run, step)
+    wanted = {within + name: array for name, array in _named_arrays(like).items()}
     # Placed here, since the devices it was saved from may not be there.
     place = SingleDeviceSharding(jax.local_devices()[0])
-    wanted = {name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for name, array in wanted.items()}
     try:
         with _manager(run) as manager:
-            found = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).items()}
+            saved = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).items()}
+            found = {name: kind for name, kind in saved.items() if name.startswith(within)}
             _check_same(path, found, {name: (array.shape, array.dtype) for name, array in wanted.items()})
-            arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+            places = {name: jax.ShapeDtypeStruct(*kind, sharding=place) for name, kind in saved.items()}
+            arrays = manager.restore(step, args=ocp.args.StandardRestore(places))
     except CheckpointError:
         raise
     except Exception as error:  # Orbax raises many kinds for files that are missing or cut short.
@@ -60,7 +65,9 @@ def restore_checkpoint(run: Path, step: int, like: State) -> State:
             "delete this folder, and the run goes on from the checkpoint before it."
         ) from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    return jax.tree.unflatten(structure, [arrays.get(jax.tree_util.keystr(name), leaf) for name, leaf in leaves])
+    return jax.tree.unflatten(
+        structure, [arrays.get(within + jax.tree_util.keystr(name), leaf) for name, leaf in leaves]
+    )
 
 
 def _manager(run):

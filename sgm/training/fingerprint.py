@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from sgm.training.learned_schedule import has_learned_part, learned_part
+from sgm.training.settings import AbstractOptimiser
 
 _FILE = "fingerprint.json"
 # Fields that change no result, but for rounding.
@@ -35,21 +35,24 @@ class RunMismatch(ValueError):
     """A folder holds a run that was begun with other settings."""
 
 
-def fingerprint(recipe: Any, model: PyTree, batch: tuple[Any, Any]) -> dict[str, Any]:
+def fingerprint(recipe: Any, optimiser: Any, steps: int, model: PyTree, batch: tuple[Any, Any]) -> dict[str, Any]:
     """Describe all that a run depends on.
 
     Arguments:
-        recipe: the `sgm.training.loop.Recipe`.
-        model: the model at the start, of which only the structure counts.
-        batch: the examples and the condition of the first step.
+        recipe: The `sgm.training.step.Recipe`, or one with a schedule beside it.
+        optimiser: The optimiser as the caller gave it: a setting, or a transformation of optax.
+        steps: Number of steps of the run, of which a setting makes a learning rate.
+        model: The model at the start, of which only the structure counts.
+        batch: The examples and the condition of the first step.
 
     Returns:
         The parts "recipe", "model" and "data", as JSON.
     """
-    settings = describe(recipe, values_of)
-    settings["optimiser"] = behaviour(recipe.optimiser, eqx.filter(model, eqx.is_inexact_array))
-    if has_learned_part(recipe.sde):
-        settings["process_optimiser"] = behaviour(recipe.process_optimiser, learned_part(recipe.sde))
+    settings = describe(getattr(recipe, "recipe", recipe), values_of)
+    if isinstance(optimiser, AbstractOptimiser):
+        settings |= {"optimiser": describe(optimiser, values_of), "steps": steps}
+    else:
+        settings["optimiser"] = behaviour(optimiser, eqx.filter(model, eqx.is_inexact_array))
     data = dict(zip(("x", "cond"), batch, strict=True))
     return {"recipe": settings, "model": describe(model, structure_of), "data": describe(data, values_of)}
 

@@ -16,14 +16,17 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+import optax
+from jaxtyping import Array, Float, Int, PyTree
 
 from sgm.likelihood import prior_mismatch
+from sgm.model.base import AbstractModel
 from sgm.sde import VP, AbstractSDE, LearnedLogSNR
 from sgm.training.loss import Levels, Times, levels_at
-from sgm.training.objective import AbstractObjective, Squared
-from sgm.training.times import AbstractTimeSampling, UniformTime
-from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting
+from sgm.training.objective import Squared
+from sgm.training.step import AbstractRecipe, AbstractState, Batch, Recipe, copied
+from sgm.training.times import UniformTime
+from sgm.training.weightings import LikelihoodWeighting
 
 
 def learned_part(sde: AbstractSDE) -> PyTree:
@@ -40,24 +43,78 @@ def has_learned_part(sde: AbstractSDE) -> bool:
     return bool(jax.tree.leaves(learned_part(sde)))
 
 
-def check_trains_schedule(
-    sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
-) -> None:
-    """Raise if a process with something to train meets a loss that is not its bound, or does not depend on it."""
-    if not has_learned_part(sde):
-        return
-    if not (isinstance(sde, VP) and 0 <= sde.t0 <= 1e-3 and sde.t1 == 1):
-        raise ValueError(
-            f"LearnedLogSNR: its ends are those of a VP on [0, 1], but the process is {type(sde).__name__} on "
-            f"[{sde.t0}, {sde.t1}]; pass a VP with t0 of at most 1e-3 and t1 = 1."
-        )
-    given = weighting, times, objective
-    if not all(map(isinstance, given, (LikelihoodWeighting, UniformTime, Squared))):
-        names = ", ".join(type(part).__name__ for part in given)
-        raise ValueError(
-            f"LearnedLogSNR: it is trained on the bound at uniform times, but the loss is of {names}; pass "
-            "LikelihoodWeighting, UniformTime and Squared, or a fixed schedule."
-        )
+class ScheduleState(AbstractState):
+    """The state of a model and of the process that is trained beside it; `learned` is what of that changes."""
+
+    model: AbstractModel
+    average: AbstractModel
+    step: Int[Array, ""]
+    opt_state: PyTree
+    learned: PyTree
+    learned_opt_state: PyTree
+
+    def process(self, sde):
+        return eqx.combine(self.learned, sde)
+
+
+class ScheduleRecipe(AbstractRecipe):
+    """How a model is trained, and a learned schedule beside it. The loss is the bound, in nats a dimension.
+
+    Arguments:
+        recipe: How the model is trained.
+        optimiser: Optimiser of the schedule. A clip over all of it would let the interior's gradient, which is by far
+            the larger, scale that of the ends.
+    """
+
+    recipe: Recipe
+    optimiser: optax.GradientTransformation
+
+    def __check_init__(self):
+        sde, loss = self.recipe.sde, self.recipe.loss
+        if not (isinstance(sde, VP) and 0 <= sde.t0 <= 1e-3 and sde.t1 == 1):
+            raise ValueError(
+                f"LearnedLogSNR: its ends are those of a VP on [0, 1], but the process is {type(sde).__name__} on "
+                f"[{sde.t0}, {sde.t1}]; pass a VP with t0 of at most 1e-3 and t1 = 1."
+            )
+        given = loss.weighting, loss.times, loss.objective
+        if not all(map(isinstance, given, (LikelihoodWeighting, UniformTime, Squared))):
+            names = ", ".join(type(part).__name__ for part in given)
+            raise ValueError(
+                f"LearnedLogSNR: it is trained on the bound at uniform times, but the loss is of {names}; pass "
+                "LikelihoodWeighting, UniformTime and Squared, or a fixed schedule."
+            )
+
+    @property
+    def sde(self):
+        return self.recipe.sde
+
+    def start(self, model):
+        learned, state = copied(learned_part(self.sde)), self.recipe.start(model)
+        learned_opt_state = self.optimiser.init(learned)
+        return ScheduleState(state.model, state.average, state.step, state.opt_state, learned, learned_opt_state)
+
+    def step(self, state, batch):
+        loss, gradients, by_learned = self.loss_and_gradients(state, batch)
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
+        metrics["process_gradient_norm"] = optax.tree.norm(by_learned)
+        model, average, opt_state = self.recipe.descend(state, gradients)
+        updates, learned_opt_state = self.optimiser.update(by_learned, state.learned_opt_state, state.learned)
+        learned = eqx.apply_updates(state.learned, updates)
+        return ScheduleState(model, average, state.step + 1, opt_state, learned, learned_opt_state), metrics
+
+    def loss_and_gradients(self, state: ScheduleState, batch: Batch) -> tuple[Float[Array, ""], PyTree, PyTree]:
+        """The bound in nats a dimension, its gradients by the weights, and those that train the schedule."""
+        sde = state.process(self.sde)
+        perturbed = self.recipe.perturbed(sde, state, batch)
+        errors, gradients, by_levels = self.recipe.errors_and_gradients(sde, state.model, perturbed)
+        bound = jnp.mean(errors + end_terms(sde, perturbed.x0))
+        return bound, gradients, schedule_gradients(sde, perturbed.t, perturbed.x0, errors, by_levels)
+
+    def held_out(self, state, batch):
+        sde = state.process(self.sde)
+        examples = self.recipe.held_out_examples(sde, state, batch)
+        errors = self.recipe.loss.errors(sde, state.average, examples)
+        return jnp.mean(errors + end_terms(sde, examples.x0))
 
 
 def end_terms(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:

@@ -4,8 +4,9 @@ With l = log tan(theta) = -log_snr / 2, the loss is the weighted error of the no
 
     loss = E over t ~ U(t0, t1) of weight(t) |estimate.noise - noise|^2 / D
 
-A weighting chooses the loss. A time sampling chooses how it is estimated and leaves its expectation as it is, but for
-`ChainSteps`, under which t is one of a chain's own steps. An objective replaces the squared error.
+x0 is standardised, by the units of the model. A weighting chooses the loss. A time sampling chooses how it is estimated
+and leaves its expectation as it is, but for `ChainSteps`, under which t is one of a chain's own steps. An objective
+replaces the squared error.
 
 Where a process ends in pure noise, l is at most `LARGEST_LEVEL`, and weight and density at t1 are those of the last
 time before it. The noise is known there, whatever the model: train with `SquaredVelocity()` for an error that counts.
@@ -28,7 +29,7 @@ from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
 from sgm.training.objective import AbstractObjective, Bound, Hybrid, Squared, SquaredVelocity
-from sgm.training.times import AbstractTimeSampling, ChainSteps, UniformTime
+from sgm.training.times import AbstractTimeSampling, ChainSteps, UniformLogSNR, UniformTime
 from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting, UniformWeighting
 from sgm.types import Number
 
@@ -47,6 +48,131 @@ class Perturbed(eqx.Module):
     key: Shaped[Array, "n *words"]
 
 
+class Loss(eqx.Module):
+    """The loss that a model is trained on, called on clean data.
+
+    Arguments:
+        weighting: Weight of the error at each time.
+        times: Distribution of the times.
+        objective: Error of an estimate.
+        condition_dropout: Probability with which an example's condition is dropped; above 0 the network learns a null
+            in its place, and is to be built with one.
+
+    Example:
+        >>> value, gradients = eqx.filter_value_and_grad(lambda model: Loss()(sde, model, x, key))(model)
+
+    Reference: Song et al. 2021 (arXiv:2011.13456); Kingma et al. 2021 (VDM, arXiv:2107.00630).
+    """
+
+    weighting: AbstractWeighting = LikelihoodWeighting()
+    times: AbstractTimeSampling = UniformLogSNR()
+    objective: AbstractObjective = Squared()
+    condition_dropout: Number = 0.0
+
+    def __check_init__(self):
+        check_instance("Loss", "weighting", self.weighting, AbstractWeighting, "sgm.training.KarrasWeighting()")
+        check_instance("Loss", "times", self.times, AbstractTimeSampling, "sgm.training.UniformLogSNR()")
+        check_instance("Loss", "objective", self.objective, AbstractObjective, "sgm.training.Squared()")
+        if not is_traced(self.condition_dropout) and not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"Loss: condition_dropout = {self.condition_dropout}; pass 0 <= condition_dropout < 1.")
+
+    def __call__(
+        self,
+        sde: AbstractSDE,
+        model: AbstractModel,
+        x: Float[Array | np.ndarray, "..."],
+        key: PRNGKeyArray,
+        cond: Condition | None = None,
+    ) -> Float[Array, ""]:
+        """An unbiased estimate of the loss.
+
+        Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset,
+        shifted by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021,
+        arXiv:2107.00630, I.1).
+
+        Arguments:
+            sde: The process.
+            model: The model.
+            x: Clean data in their units, one example of shape `model.shape` or a batch.
+            key: Key of all randomness. It also switches the network's dropout on.
+            cond: Condition, one for all examples or one each.
+
+        Returns:
+            The mean over examples.
+
+        Raises:
+            ValueError: for a process that ends in pure noise and a model that predicts the noise, and for parts of the
+                loss that do not go together.
+        """
+        check_process_and_model("Loss", sde, model)
+        check_pure_noise("Loss", sde, model)
+        self.check(sde)
+        check_examples("Loss", x, model.shape)
+        return jnp.mean(self.errors(sde, model, self.perturb(sde, model, model.units.standardise(x), key, cond)))
+
+    def check(self, sde: AbstractSDE) -> None:
+        """Raise ValueError unless the parts make a finite loss: a bound of discrete steps is of a chain alone."""
+        weighting, times, objective = self.weighting, self.times, self.objective
+        names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
+        of_likelihood = isinstance(weighting, LikelihoodWeighting)
+        if isinstance(objective, SquaredVelocity) and of_likelihood and sde.ends_in_pure_noise:
+            raise ValueError(
+                f"SquaredVelocity: under LikelihoodWeighting the loss is infinite, since {type(sde).__name__} ends in "
+                "pure noise; pass UniformWeighting(), the objective Squared(), or a process with an earlier end."
+            )
+        if isinstance(times, ChainSteps) and not isinstance(sde, DiscreteChain):
+            raise ValueError(f"ChainSteps: they are a chain's own, but the loss is of {names}; pass a DiscreteChain.")
+        bound = objective.bound if isinstance(objective, Hybrid) else objective
+        given = sde, weighting, times
+        if isinstance(bound, Bound) and not all(map(isinstance, given, (DiscreteChain, UniformWeighting, ChainSteps))):
+            raise ValueError(
+                f"{type(objective).__name__}: its terms are those of a chain's steps, but the loss is of {names}; pass "
+                "a DiscreteChain, UniformWeighting() and ChainSteps()."
+            )
+
+    def perturb(
+        self,
+        sde: AbstractSDE,
+        model: AbstractModel,
+        x0: Float[Array, "..."],
+        key: PRNGKeyArray,
+        cond: Condition | None = None,
+    ) -> Perturbed:
+        """What a call draws, for standardised data. Any part of it along its leading axis is a batch for `errors`."""
+        batch = check_examples("Loss", x0, model.shape)
+        cond, cond_axis = flat_condition("Loss", model, cond, batch)
+        n = math.prod(batch)
+        check_at_least("Loss", "the number of examples", n)
+        key_time, key_noise, key_drop, key_model = jr.split(key, 4)
+        strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1
+        t = jnp.clip(self.times.quantile(sde, strata), sde.t0, sde.t1)
+        if cond_axis is None:
+            cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (n, *part.shape)), cond)
+        dropout = self.condition_dropout
+        if cond is not None and (is_traced(dropout) or dropout > 0):
+            dropped = jr.bernoulli(key_drop, dropout, (n,))
+            cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
+            flat_condition("Loss", model, cond, (n,))
+        return Perturbed(
+            t=t,
+            levels=levels_at(sde, self.weighting, self.times, t),
+            x0=x0.reshape(n, *model.shape),
+            noise=jr.normal(key_noise, (n, *model.shape), x0.dtype),
+            cond=cond,
+            key=jr.split(key_model, n),
+        )
+
+    def errors(self, sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed) -> Float[Array, " n"]:
+        """The weighted error of each example, a mean over dimensions."""
+
+        def error(example):
+            (level, weight), x0, noise = example.levels, example.x0, example.noise
+            estimate = model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
+            return weight * self.objective.error(sde, level, x0, noise, estimate)
+
+        return jax.vmap(error)(perturbed)
+
+
 def score_matching_loss(
     sde: AbstractSDE,
     model: AbstractModel,
@@ -59,84 +185,8 @@ def score_matching_loss(
     objective: AbstractObjective = Squared(),
     condition_dropout: Number = 0.0,
 ) -> Float[Array, ""]:
-    """An unbiased estimate of the loss from clean data `x`, one example of shape `model.shape` or a batch.
-
-    Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset, shifted
-    by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
-    Each condition is dropped with probability `condition_dropout`, for a network built with a null.
-    Raises ValueError for a process that ends in pure noise and a model that predicts the noise.
-    """
-    check_process_and_model("score_matching_loss", sde, model)
-    check_pure_noise("score_matching_loss", sde, model)
-    check_loss(sde, weighting, times, objective)
-    perturbed = perturb(
-        sde, model, x, key, cond=cond, weighting=weighting, times=times, condition_dropout=condition_dropout
-    )
-    return jnp.mean(weighted_errors(sde, model, perturbed, objective))
-
-
-def check_loss(
-    sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, objective: AbstractObjective
-) -> None:
-    """Raise unless these make a finite loss: a bound of discrete steps, and the steps, are of a chain alone."""
-    call = "score_matching_loss"
-    check_instance(call, "weighting", weighting, AbstractWeighting, "sgm.training.KarrasWeighting()")
-    check_instance(call, "times", times, AbstractTimeSampling, "sgm.training.UniformLogSNR()")
-    check_instance(call, "objective", objective, AbstractObjective, "sgm.training.Squared()")
-    names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
-    if isinstance(objective, SquaredVelocity) and isinstance(weighting, LikelihoodWeighting) and sde.ends_in_pure_noise:
-        raise ValueError(
-            f"SquaredVelocity: under LikelihoodWeighting the loss is infinite, since {type(sde).__name__} ends in pure "
-            "noise; pass UniformWeighting(), the objective Squared(), or a process with an earlier end."
-        )
-    if isinstance(times, ChainSteps) and not isinstance(sde, DiscreteChain):
-        raise ValueError(f"ChainSteps: they are a chain's own, but the loss is of {names}; pass a DiscreteChain.")
-    bound = objective.bound if isinstance(objective, Hybrid) else objective
-    if not isinstance(bound, Bound):
-        return
-    given = sde, weighting, times
-    if not all(map(isinstance, given, (DiscreteChain, UniformWeighting, ChainSteps))):
-        raise ValueError(
-            f"{type(objective).__name__}: its terms are those of a chain's steps, but the loss is of {names}; pass a "
-            "DiscreteChain, UniformWeighting() and ChainSteps()."
-        )
-
-
-def perturb(
-    sde: AbstractSDE,
-    model: AbstractModel,
-    x: Float[Array | np.ndarray, "..."],
-    key: PRNGKeyArray,
-    *,
-    cond: Condition | None,
-    weighting: AbstractWeighting,
-    times: AbstractTimeSampling,
-    condition_dropout: Number,
-) -> Perturbed:
-    """What `score_matching_loss` draws. Any part of it along its leading axis is a batch for `weighted_errors`."""
-    batch = check_examples("score_matching_loss", x, model.shape)
-    if not is_traced(condition_dropout) and not 0 <= condition_dropout < 1:
-        raise ValueError(f"score_matching_loss: condition_dropout = {condition_dropout}; pass 0 <= it < 1.")
-    cond, cond_axis = flat_condition("score_matching_loss", model, cond, batch)
-    n, x = math.prod(batch), jnp.asarray(x)
-    check_at_least("score_matching_loss", "the number of examples", n)
-    key_time, key_noise, key_drop, key_model = jr.split(key, 4)
-    strata = (jr.uniform(key_time) + jnp.arange(n) / n) % 1
-    t = jnp.clip(times.quantile(sde, strata), sde.t0, sde.t1)
-    if cond_axis is None:
-        cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (n, *part.shape)), cond)
-    if cond is not None and (is_traced(condition_dropout) or condition_dropout > 0):
-        dropped = jr.bernoulli(key_drop, condition_dropout, (n,))
-        cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
-        flat_condition("score_matching_loss", model, cond, (n,))
-    return Perturbed(
-        t=t,
-        levels=levels_at(sde, weighting, times, t),
-        x0=x.reshape(n, *model.shape),
-        noise=jr.normal(key_noise, (n, *model.shape), x.dtype),
-        cond=cond,
-        key=jr.split(key_model, n),
-    )
+    """`Loss(weighting, times, objective, condition_dropout)` on clean data `x`, which by default is that of DDPM."""
+    return Loss(weighting, times, objective, condition_dropout)(sde, model, x, key, cond)
 
 
 def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, t: Times) -> Levels:
@@ -147,16 +197,3 @@ def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTim
     weighted = jnp.minimum(t, before)
     weight = weighting.weight(sde, weighted) / times.density(sde, weighted)
     return jnp.minimum(sde.level(t), LARGEST_LEVEL), weight
-
-
-def weighted_errors(
-    sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed, objective: AbstractObjective = Squared()
-) -> Float[Array, " n"]:
-    """The weighted error of each example, a mean over dimensions."""
-
-    def error(example):
-        (level, weight), x0, noise = example.levels, example.x0, example.noise
-        estimate = model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
-        return weight * objective.error(sde, level, x0, noise, estimate)
-
-    return jax.vmap(error)(perturbed)

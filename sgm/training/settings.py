@@ -1,7 +1,8 @@
 """How long a model is trained, and by which optimiser."""
 
+import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import optax
@@ -11,6 +12,10 @@ from sgm.checks import check_at_least, check_concrete
 
 class AbstractOptimiser(eqx.Module):
     """A rule that makes an optimiser for a run of known length."""
+
+    def unclipped(self) -> "AbstractOptimiser":
+        """The same rule with no clip of gradients."""
+        return self
 
     @abstractmethod
     def build(self, steps: int) -> optax.GradientTransformation:
@@ -45,6 +50,9 @@ class Adam(AbstractOptimiser):
     def __check_init__(self):
         _check(self, "learning_rate", "clip")
 
+    def unclipped(self):
+        return replace(self, clip=math.inf)
+
     def build(self, steps):
         return optax.chain(
             optax.clip_by_global_norm(self.clip), optax.adam(warmup_cosine(self.learning_rate, self.warmup, steps))
@@ -72,6 +80,9 @@ class AdamW(AbstractOptimiser):
         _check(self, "learning_rate", "clip")
         check_concrete("AdamW", weight_decay=self.weight_decay)
         check_at_least("AdamW", "weight_decay", self.weight_decay, 0)
+
+    def unclipped(self):
+        return replace(self, clip=math.inf)
 
     def build(self, steps):
         rate = warmup_cosine(self.learning_rate, self.warmup, steps)

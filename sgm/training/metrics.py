@@ -1,0 +1,76 @@
+"""The metrics of a run's steps, in memory and on disk."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from sgm.training.checkpoint import checkpoint_path, latest_step
+
+
+class TrainingDiverged(Exception):
+    """The loss or its gradient is no longer finite."""
+
+
+class History:
+    """The metrics of each step, written to `metrics.jsonl` where there is a folder.
+
+    Arguments:
+        run: Folder of the run, or None.
+        steps: Number of steps that are done. What the file has of later ones is cut off, so that a run that goes on
+            writes each step once.
+    """
+
+    def __init__(self, run: Path | None, steps: int):
+        self.run, self.steps = run, steps
+        self._shown: dict[str, float] = {}
+        self._path = None if run is None else run / "metrics.jsonl"
+        self._lines: list[dict[str, float]] = []
+        if self._path is not None and self._path.exists():
+            text = self._path.read_text().splitlines(keepends=True)[:steps]
+            self._lines = [json.loads(line) for line in text]
+            part = self._path.with_suffix(".part")
+            part.write_text("".join(text))
+            part.replace(self._path)
+
+    def add(self, step: int, metrics: list[dict[str, np.ndarray]]) -> dict[str, float]:
+        """Add the metrics of the steps up to `step`, and return their means.
+
+        Raises:
+            TrainingDiverged: where one is not finite.
+        """
+        lines = []
+        for number, of_step in enumerate(metrics, step - len(metrics) + 1):
+            values = {name: float(value) for name, value in of_step.items()}
+            if not all(math.isfinite(value) for value in values.values()):
+                raise TrainingDiverged(self._diverged(number, values))
+            lines.append({"step": number, **values})
+        self._lines += lines
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+        names = {name for line in lines for name in line if name != "step"}
+        found = {name: [line[name] for line in lines if name in line] for name in sorted(names)}
+        means = {name: float(np.mean(values)) for name, values in found.items()}
+        self._shown |= {name: means[name] for name in ("loss", "held_out_loss") if name in means}
+        return means
+
+    def text(self) -> str:
+        """The last losses, for a progress bar."""
+        return ", ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in self._shown.items())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All metrics by name, nan at steps that lack one."""
+        names = dict.fromkeys(name for line in self._lines for name in line)
+        return {name: np.asarray([line.get(name, math.nan) for line in self._lines]) for name in names}
+
+    def _diverged(self, step, values):
+        good = "there is no checkpoint"
+        if self.run is not None and (saved := latest_step(self.run)) is not None:
+            good = f"the last good one is {checkpoint_path(self.run, saved)}"
+        said = " and the ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        return (
+            f"train: at step {step} the {said}; {good}; lower the learning rate or the clip, or look for bad values in "
+            "the data; then begin in another folder."
+        )

@@ -1,0 +1,197 @@
+"""One step of training, and the state that it changes."""
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+from sgm.checks import check_at_least
+from sgm.likelihood import AbstractDequantisation, UniformDequantisation
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.nn.condition import Condition
+from sgm.sde.base import AbstractSDE
+from sgm.training.loss import Loss, Perturbed
+
+# A number that no step has, so that what is held out shares no randomness with training.
+_NO_STEP = 2**32 - 1
+
+# Standardised examples, or grey levels, and their conditions.
+Batch = tuple[Shaped[Array | np.ndarray, "batch *shape"], Condition | None]
+Metrics = dict[str, Float[Array, ""]]
+
+
+class AbstractState(eqx.Module):
+    """All that changes in training: the model, and its exponential average, at a step."""
+
+    model: eqx.AbstractVar[AbstractModel]
+    average: eqx.AbstractVar[AbstractModel]
+    step: eqx.AbstractVar[Int[Array, ""]]
+
+    @abstractmethod
+    def process(self, sde: AbstractSDE) -> AbstractSDE:
+        """The process `sde` as it is trained so far."""
+
+
+class TrainState(AbstractState):
+    """The state of a model under a fixed process."""
+
+    model: AbstractModel
+    average: AbstractModel
+    step: Int[Array, ""]
+    opt_state: PyTree
+
+    def process(self, sde):
+        return sde
+
+
+class AbstractRecipe(eqx.Module):
+    """All that does not change in training: how a state begins, and how it goes on."""
+
+    @abstractmethod
+    def start(self, model: AbstractModel) -> Any:
+        """The state before the first step. `model` is copied, so that its own buffers are never given up."""
+
+    @abstractmethod
+    def step(self, state: Any, batch: Batch) -> tuple[Any, Metrics]:
+        """The state after a step of gradient descent, and its metrics."""
+
+    @abstractmethod
+    def held_out(self, state: Any, batch: Batch) -> Float[Array, ""]:
+        """The loss of the averaged weights on a batch, with no dropout and the same randomness at every step."""
+
+
+class Recipe(AbstractRecipe):
+    """How a model is trained. The randomness of a step is a function of `key` and the step alone.
+
+    Arguments:
+        sde: Process.
+        loss: Loss.
+        optimiser: Optimiser of the weights.
+        key: Key of all randomness.
+        average_decay: Decay of the exponential average of the weights, reached from below as (1 + step) / (10 + step).
+        levels: Number of grey levels of integer data, None for real data.
+        dequantisation: Rule that makes real numbers of them, afresh every step.
+        accumulate: Number of equal parts of a batch whose gradients are found one after the other, to save memory. It
+            changes neither the randomness nor, but for rounding, the result.
+    """
+
+    sde: AbstractSDE
+    loss: Loss
+    optimiser: optax.GradientTransformation
+    key: PRNGKeyArray
+    average_decay: float = 0.999
+    levels: int | None = None
+    dequantisation: AbstractDequantisation = UniformDequantisation()
+    accumulate: int = 1
+
+    def __check_init__(self):
+        check_at_least("train", "accumulate", self.accumulate)
+        self.loss.check(self.sde)
+
+    def start(self, model):
+        check_process_and_model("train", self.sde, model)
+        check_pure_noise("train", self.sde, model)
+        model, average = copied(model), copied(model)
+        opt_state = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        return TrainState(model, average, jnp.zeros((), jnp.int32), opt_state)
+
+    def step(self, state, batch):
+        errors, gradients, _ = self.errors_and_gradients(self.sde, state.model, self.perturbed(self.sde, state, batch))
+        metrics = {"loss": jnp.mean(errors), "gradient_norm": optax.tree.norm(gradients)}
+        model, average, opt_state = self.descend(state, gradients)
+        return TrainState(model, average, state.step + 1, opt_state), metrics
+
+    def held_out(self, state, batch):
+        return jnp.mean(self.loss.errors(self.sde, state.average, self.held_out_examples(self.sde, state, batch)))
+
+    def dequantised(self, x: Any, key: PRNGKeyArray) -> Float[Array, "batch *shape"]:
+        """Examples of a batch as the model sees them: grey levels fill [-1, 1) of standardised data."""
+        x = jnp.asarray(x)
+        return x if self.levels is None else self.dequantisation.training(x, self.levels, key)
+
+    def perturbed(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> Perturbed:
+        """The examples of a step, with all the randomness of their errors."""
+        return self._perturbed(self.loss, sde, state.model, batch, jr.fold_in(self.key, state.step))
+
+    def held_out_examples(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> Perturbed:
+        """Held-out examples with the same randomness at every step, and none of dropout."""
+        loss = dataclasses.replace(self.loss, condition_dropout=0.0)
+        perturbed = self._perturbed(loss, sde, state.average, batch, jr.fold_in(self.key, _NO_STEP))
+        return eqx.tree_at(lambda perturbed: perturbed.key, perturbed, None)
+
+    def _perturbed(self, loss, sde, model, batch, key):
+        key_data, key_loss = jr.split(key)
+        x, cond = batch
+        return loss.perturb(sde, model, self.dequantised(x, key_data), key_loss, cond)
+
+    def errors_and_gradients(
+        self, sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed
+    ) -> tuple[Float[Array, " batch"], PyTree, PyTree]:
+        """The errors of perturbed examples, and the gradients of their mean by the weights and by the levels."""
+        weights, rest = eqx.partition(model, eqx.is_inexact_array)
+
+        def of_part(part):
+            def mean_error(weights, levels):
+                of_levels = dataclasses.replace(part, levels=levels)
+                errors = self.loss.errors(sde, eqx.combine(weights, rest), of_levels)
+                return jnp.mean(errors), errors
+
+            (_, errors), gradients = jax.value_and_grad(mean_error, (0, 1), has_aux=True)(weights, part.levels)
+            return errors, *gradients
+
+        if self.accumulate == 1:
+            return of_part(perturbed)
+        # Part i has every accumulate-th example from the i-th, so that each device goes on with its own.
+        parts = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf.reshape(-1, self.accumulate, *leaf.shape[1:]), 1, 0), perturbed
+        )
+
+        def add(total, part):
+            errors, by_weights, by_levels = of_part(part)
+            return jax.tree.map(jnp.add, total, by_weights), (errors, by_levels)
+
+        total, each = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights), parts)
+        errors, by_levels = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1), each)
+        total, by_levels = jax.tree.map(lambda leaf: leaf / self.accumulate, (total, by_levels))
+        return errors, total, by_levels
+
+    def descend(self, state: Any, gradients: PyTree) -> tuple[AbstractModel, AbstractModel, PyTree]:
+        """The model, its average and the optimiser's state after a step against these gradients."""
+        weights, rest = eqx.partition(state.model, eqx.is_inexact_array)
+        averages, average_rest = eqx.partition(state.average, eqx.is_inexact_array)
+        updates, opt_state = self.optimiser.update(gradients, state.opt_state, weights)
+        weights = eqx.apply_updates(weights, updates)
+        step = state.step.astype(float)
+        decay = jnp.minimum(self.average_decay, (1 + step) / (10 + step))
+        averages: Any = optax.incremental_update(weights, averages, 1 - decay)
+        return eqx.combine(weights, rest), eqx.combine(averages, average_rest), opt_state
+
+
+def copied(tree: PyTree) -> Any:
+    """The tree with copies of its arrays."""
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
+
+
+def gradient_rms(state: Any) -> PyTree:
+    """Of each trained entry of the model, the root of Adam's running mean of its squared gradients, clipped."""
+    return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def train_step(fixed: tuple[AbstractRecipe, Batch], state: Any) -> tuple[Any, Metrics]:
+    """One compiled step. The buffers of `state` are given up."""
+    recipe, batch = fixed
+    return recipe.step(state, batch)
+
+
+@eqx.filter_jit
+def held_out_loss(recipe: AbstractRecipe, state: Any, batch: Batch) -> Float[Array, ""]:
+    """The loss of held-out examples, compiled."""
+    return recipe.held_out(state, batch)
