@@ -52,7 +52,8 @@ def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> S
     try:
         with _manager(run) as manager:
             saved = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).items()}
-            found = {name: kind for name, kind in saved.items() if name.startswith(within)}
+            inside = (f"{within}.", f"{within}[") if within else ""
+            found = {name: kind for name, kind in saved.items() if name.startswith(inside)}
             _check_same(path, found, {name: (array.shape, array.dtype) for name, array in wanted.items()})
             places = {name: jax.ShapeDtypeStruct(*kind, sharding=place) for name, kind in saved.items()}
             arrays = manager.restore(step, args=ocp.args.StandardRestore(places))

@@ -10,14 +10,19 @@ import pytest
 from truth import gaussian, mixture
 
 import sgm
-from sgm.build import build_recipe, initial_state
-from sgm.config import Config, MLPConfig, SDEConfig, TrainConfig, write_config
 from sgm.data import Checkerboard
 from sgm.model import Gaussian
 from sgm.sde import LearnedLogSNR
-from sgm.training.learned_schedule import end_terms, has_learned_part, learned_part, schedule_gradients
-from sgm.training.loop import Recipe, adam, loss_and_gradients, train
-from sgm.training.loss import levels_at, perturb, weighted_errors
+from sgm.training import Adam, Loss
+from sgm.training.learned_schedule import (
+    ScheduleRecipe,
+    end_terms,
+    has_learned_part,
+    learned_part,
+    schedule_gradients,
+)
+from sgm.training.loss import levels_at
+from sgm.training.step import Recipe
 from sgm.training.times import UniformLogSNR, UniformTime
 from sgm.training.weightings import LikelihoodWeighting
 
@@ -93,7 +98,7 @@ def test_only_a_learned_schedule_is_trained():
     assert {leaf.shape for leaf in jax.tree.leaves(learned)} == {(2,), (32,)}
 
 
-OPTIONS = dict(weighting=LikelihoodWeighting(), times=UniformTime())
+LOSS = Loss(LikelihoodWeighting(), UniformTime())
 
 
 def closed_form(model, sde):
@@ -114,9 +119,9 @@ def closed_form(model, sde):
 def test_the_bound_is_that_of_the_closed_form(make):
     model, sde = gaussian(2), sgm.VP(make(1e-2, 3.0))
     x = model.sample(jr.key(0), 200_000)
-    perturbed = perturb(sde, model, x, jr.key(1), cond=None, condition_dropout=0.0, **OPTIONS)
+    perturbed = LOSS.perturb(sde, model, x, jr.key(1))
     terms = closed_form(model, sde)
-    for values, expected in zip((weighted_errors(sde, model, perturbed), end_terms(sde, x)), terms[:2], strict=True):
+    for values, expected in zip((LOSS.errors(sde, model, perturbed), end_terms(sde, x)), terms[:2], strict=True):
         stderr = 2 * float(values.std()) / len(x) ** 0.5
         assert stderr < 0.03 and abs(2 * float(values.mean()) - expected) < 4 * stderr + 1e-4
 
@@ -129,14 +134,14 @@ def test_the_bound_is_tight_where_the_ends_are_far_out():
 def gradients(sde, model, x, key):
     """The mean bound, its gradient and that of the mean squared error, straight from their definitions; and ours."""
     learned = learned_part(sde)
-    perturbed = perturb(sde, model, x, key, cond=None, condition_dropout=0.0, **OPTIONS)
+    perturbed = LOSS.perturb(sde, model, x, key)
 
     def errors(levels):
-        return weighted_errors(sde, model, dataclasses.replace(perturbed, levels=levels))
+        return LOSS.errors(sde, model, dataclasses.replace(perturbed, levels=levels))
 
     def of_process(learned):
         process = eqx.combine(learned, sde)
-        values = errors(levels_at(process, *OPTIONS.values(), perturbed.t))
+        values = errors(levels_at(process, LOSS.weighting, LOSS.times, perturbed.t))
         return jnp.mean(values + end_terms(process, x)), jnp.mean(values**2)
 
     value, _ = of_process(learned)
@@ -148,8 +153,8 @@ def gradients(sde, model, x, key):
 def test_training_has_the_bounds_gradient_for_its_ends_and_the_variances_inside():
     model, recipe = mixture(2), recipe_of(sgm.VP(bent()), UniformTime())
     x = model.sample(jr.key(0), 64)
-    loss, _, trained = eqx.filter_jit(loss_and_gradients)(recipe, (x, None), recipe.start(model))
-    key = jr.split(jr.fold_in(recipe.key, 0))[1]
+    loss, _, trained = eqx.filter_jit(type(recipe).loss_and_gradients)(recipe, recipe.start(model), (x, None))
+    key = jr.split(jr.fold_in(jr.key(0), 0))[1]
     value, bound, square, ours = eqx.filter_jit(gradients)(recipe.sde, model, x, key)
     assert float(loss) == pytest.approx(float(value), rel=1e-5)
     for name, by in (("ends", bound), ("heights", square), ("slopes", square), ("centres", square)):
@@ -187,10 +192,10 @@ def test_training_finds_the_schedule_of_least_variance():
         learned, opt_state = carry
         process, key = eqx.combine(learned, sde), jr.fold_in(jr.key(5), number)
         x = std * jr.normal(key, (128, 64))
-        perturbed = perturb(process, model, x, jr.fold_in(key, 1), cond=None, condition_dropout=0.0, **OPTIONS)
+        perturbed = LOSS.perturb(process, model, x, jr.fold_in(key, 1))
 
         def mean(levels):
-            errors = weighted_errors(sde, model, dataclasses.replace(perturbed, levels=levels))
+            errors = LOSS.errors(sde, model, dataclasses.replace(perturbed, levels=levels))
             return jnp.mean(errors), errors
 
         by_levels, errors = jax.grad(mean, has_aux=True)(perturbed.levels)
@@ -213,37 +218,24 @@ def test_training_finds_the_schedule_of_least_variance():
 
 
 def test_a_learned_schedule_is_trained_stored_and_loaded(tmp_path):
-    config = Config(
-        data=Checkerboard(),
-        network=MLPConfig(width=16, depth=1),
-        sde=SDEConfig(schedule="LearnedLogSNR", ratio_min=1e-2),
-        train=TrainConfig(steps=60, batch_size=64, times="UniformTime", warmup=0, learning_rate=1e-2),
-    )
-    recipe = build_recipe(config, config.sde.build())
-
-    def batches(start, stop):
-        return ((Checkerboard().draw(jr.key(step), 64), None) for step in range(start, stop))
-
-    state = train(recipe, initial_state(config), batches, 60, tmp_path)
-    write_config(tmp_path, config)
-    sde, _ = sgm.load(tmp_path)
-    for before, after in zip(*map(jax.tree.leaves, (learned_part(recipe.sde), learned_part(sde))), strict=True):
+    begun, data = sgm.VP(LearnedLogSNR(1e-2)), Checkerboard()
+    model = sgm.ScoreModel(sgm.nn.MLP((2,), 16, 1, key=jr.key(0)), data=data)
+    how = {"steps": 60, "batch_size": 64, "loss": LOSS, "optimiser": Adam(1e-2, warmup=0), "progress": False}
+    sde, _, history = sgm.train(begun, model, data, jr.key(1), run=tmp_path, **how)
+    loaded, _ = sgm.training.load_run(tmp_path, begun, model)
+    parts = (learned_part(process) for process in (begun, sde, loaded))
+    for before, after, saved in zip(*map(jax.tree.leaves, parts), strict=True):
         assert not np.any(before == after)
-    for saved, trained in zip(jax.tree.leaves(learned_part(sde)), jax.tree.leaves(state.process), strict=True):
-        np.testing.assert_array_equal(saved, trained)
-    assert all(leaf.weak_type is False for leaf in jax.tree.leaves(initial_state(config).process))
+        np.testing.assert_array_equal(saved, after)
+    assert set(history) >= {"loss", "gradient_norm", "process_gradient_norm", "held_out_loss"}
+    again, _, _ = sgm.train(begun, model, data, jr.key(1), **how)
+    for first, second in zip(jax.tree.leaves(learned_part(sde)), jax.tree.leaves(learned_part(again)), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def recipe_of(sde, times):
-    return Recipe(
-        sde=sde,
-        weighting=LikelihoodWeighting(),
-        times=times,
-        optimiser=adam(1e-3, 1, 2, 1.0),
-        average_decay=0.9,
-        levels=None,
-        key=jr.key(0),
-    )
+    recipe = Recipe(sde, Loss(LikelihoodWeighting(), times), optax.adam(1e-3), jr.key(0), average_decay=0.9)
+    return ScheduleRecipe(recipe, optax.adam(1e-3))
 
 
 def test_a_loss_that_is_not_the_bound_is_refused():

@@ -13,54 +13,59 @@ import pytest
 from networks import randomised
 
 import sgm
-from sgm.data import Checkerboard, Digits, GaussianField, prefetch
-from sgm.nn import Conditioning, with_statistics
+from sgm.data import Checkerboard, Digits, GaussianField
+from sgm.nn import Conditioning
 from sgm.nn.condition import condition_from
 from sgm.sde import LearnedLogSNR
-from sgm.training.checkpoint import CheckpointError, checkpoint_path, latest_step, restore_checkpoint, save_checkpoint
-from sgm.training.loop import (
-    Recipe,
-    TrainingDiverged,
-    adam,
-    held_out_loss,
-    load_run,
-    loss_and_gradients,
-    train,
-    train_step,
-)
-from sgm.training.loss import perturb
-from sgm.training.times import UniformLogSNR, UniformTime
-from sgm.training.weightings import LikelihoodWeighting
+from sgm.training import Adam, CheckpointError, Loss, TrainingDiverged, latest_step, load_run
+from sgm.training.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
+from sgm.training.learned_schedule import ScheduleRecipe
+from sgm.training.step import Recipe, held_out_loss, train_step
+from sgm.training.times import UniformTime
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 STEPS = 40
+DIGITS = Digits()
 
 
-def recipe(data=Digits(), **options):
-    settings = dict(
-        weighting=LikelihoodWeighting(), times=UniformLogSNR(), average_decay=0.99, levels=data.levels, key=jr.key(3)
-    )
-    return Recipe(**{**settings, "sde": sgm.VP(), "optimiser": adam(1e-3, 10, STEPS, 1.0), **options})
+@dataclasses.dataclass(frozen=True)
+class Altered(Checkerboard):
+    """A checkerboard whose batches may be spoilt at a step."""
+
+    at: int = 0
+    how: str = "nan"
+
+    def batch(self, step, batch_size, seed):
+        x, fields = super().batch(step, batch_size, seed)
+        if step != self.at:
+            return x, fields
+        if self.how == "kill":
+            raise KeyboardInterrupt
+        return x * np.nan, fields
 
 
-def model(width=16, shape=(8, 8, 1), dropout=0.1):
-    network = sgm.nn.MLP(shape, width, 1, dropout=dropout, key=jr.key(0))
-    return sgm.ScoreModel(network, sgm.model.Karras(0.7), shape=shape)
+def model(width=16, data=DIGITS, dropout=0.1):
+    network = sgm.nn.MLP(data.shape, width, 1, dropout=dropout, key=jr.key(0))
+    return sgm.ScoreModel(network, sgm.model.Karras(0.7), data=data)
 
 
-def batches(start, stop, data=Digits()):
-    return prefetch(lambda step: (jax.device_put(data.batch(step, 32, 3)[0]), None), start, stop)
+def recipe(optimiser=optax.adam(1e-3), levels=17, **options):
+    return Recipe(sgm.VP(), Loss(), optimiser, jr.key(3), levels=levels, **options)
 
 
-def held_out(data=Digits(), n=16):
-    return data.rows("test", 0, n)[0], None
+def other(**options):
+    return sgm.ScoreModel(sgm.nn.MLP(options["shape"], 8, 1, key=jr.key(0)), **options)
 
 
-def run_to(steps, folder, fixed=None, **options):
-    fixed = fixed or recipe()
-    settings = {"log_every": 7, "checkpoint_every": 10, "sample_every": 1000, **options}
-    return train(fixed, fixed.start(model()), batches, steps, folder, **settings)
+def train(data=DIGITS, run=None, **options):
+    settings = {"steps": STEPS, "batch_size": 32, "log_every": 7, "checkpoint_every": 10, "progress": False}
+    start = options.pop("model", None) or model(data=data)
+    return sgm.train(sgm.VP(), start, data, jr.key(3), run=run, **{**settings, **options})
+
+
+def batch(step=0, data=DIGITS):
+    return jax.device_put(data.batch(step, 32, 3)[0]), None
 
 
 def arrays(state):
@@ -70,191 +75,209 @@ def arrays(state):
     }
 
 
+def assert_same(first, second):
+    first, second = arrays(first), arrays(second)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
 def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
-    whole = run_to(STEPS, tmp_path / "whole", checkpoint_every=20, held_out=held_out())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of `Altered` that nothing disturbs, and what it returns."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, train(Altered(at=10**6), folder, checkpoint_every=20)
 
-    class Killed(Exception):
-        pass
 
-    def kill(start, stop):
-        for step, batch in enumerate(batches(start, stop), start):
-            if step == 25:  # Five steps after the checkpoint of step 20.
-                raise Killed
-            yield batch
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        train(Altered(at=25, how="kill"), tmp_path, log_every=1, checkpoint_every=20)
+    assert latest_step(tmp_path) == 20 and len(lines(tmp_path)) == 25
+    data = Altered(at=10**6)
+    _, resumed, history = train(data, tmp_path, checkpoint_every=20)
+    folder, (_, expected, expected_history) = whole
+    assert_same(expected, resumed)
+    assert lines(folder) == lines(tmp_path)
+    for name in expected_history:
+        np.testing.assert_array_equal(history[name], expected_history[name])
+    np.testing.assert_array_equal(history["step"], 1 + np.arange(STEPS))
 
-    fixed = recipe()
-    with pytest.raises(Killed):
-        options = {"log_every": 1, "checkpoint_every": 20, "held_out": held_out()}
-        train(fixed, fixed.start(model()), kill, STEPS, tmp_path / "killed", **options)
-    assert latest_step(tmp_path / "killed") == 20 and len(lines(tmp_path / "killed")) == 25
-    resumed = run_to(STEPS, tmp_path / "killed", checkpoint_every=20, held_out=held_out())
-    first, second = arrays(whole), arrays(resumed)
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
-    assert [line["step"] for line in lines(tmp_path / "whole")] == list(range(1, STEPS + 1))
+
+def test_a_run_without_a_folder_is_the_same(whole):
+    _, trained, history = train(Altered(at=10**6), checkpoint_every=20)
+    assert_same(whole[1][1], trained)
+    np.testing.assert_array_equal(history["loss"], whole[1][2]["loss"])
+
+
+def test_the_model_that_was_given_is_left_as_it_is():
+    start = model(data=Checkerboard())
+    before = arrays(start)
+    train(Checkerboard(), steps=3, model=start)
+    for name, value in arrays(start).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_run_is_loaded_in_a_later_session(whole):
+    folder, (_, trained, _) = whole
+    data = Altered(at=10**6)
+    sde, loaded = load_run(folder, sgm.VP(), model(data=data))
+    assert_same(trained, loaded)
+    assert eqx.tree_equal(loaded.units, data.units) and sde == sgm.VP()
+    _, raw = load_run(folder, sgm.VP(), model(data=data), average=False)
+    assert not np.array_equal(raw.network.outlet.bias, loaded.network.outlet.bias)
 
 
 def test_training_learns_and_keeps_two_checkpoints(tmp_path):
-    fixed = recipe(Checkerboard(), optimiser=adam(3e-3, 10, 300, 1.0), average_decay=0.9)
-    seen = []
-    state = train(
-        fixed,
-        fixed.start(model(32, (2,))),
-        lambda start, stop: batches(start, stop, Checkerboard()),
-        300,
-        tmp_path,
-        checkpoint_every=100,
-        sample_every=150,
-        on_sample=lambda state: seen.append(int(state.step)),
-    )
-    losses = [line["loss"] for line in lines(tmp_path)]
-    assert np.mean(losses[-50:]) < 0.9 * np.mean(losses[:50])
-    assert seen == [150, 300]
+    options = {"optimiser": Adam(3e-3, warmup=10), "average_decay": 0.9, "steps": 300, "checkpoint_every": 100}
+    data = Checkerboard()
+    start = sgm.ScoreModel(sgm.nn.MLP((2,), 32, 1, key=jr.key(0)), data=data)
+    _, _, history = train(data, tmp_path, model=start, **options)
+    assert np.mean(history["loss"][-50:]) < 0.9 * np.mean(history["loss"][:50])
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["200", "300"]
-    assert int(state.step) == 300
+
+
+def test_callbacks_see_steps_metrics_and_the_state():
+    seen = []
+
+    def callback(step, metrics, state):
+        seen.append((step, metrics, int(state.step), state.average.shape))
+
+    _, _, history = train(Checkerboard(), steps=20, callbacks=[callback])
+    assert [each[0] for each in seen] == [each[2] for each in seen] == [7, 10, 14, 20]
+    assert seen[0][1]["loss"] == pytest.approx(np.mean(history["loss"][:7])) and seen[0][3] == (2,)
+    assert "held_out_loss" in seen[1][1] and "held_out_loss" not in seen[0][1]
+
+
+@pytest.mark.parametrize("optimiser", [optax.sgd(1e-3), optax.adamw(1e-3), Adam(1e-2)])
+def test_any_optimiser_trains(optimiser):
+    data = Checkerboard()
+    _, trained, _ = train(data, steps=2, optimiser=optimiser)
+    assert not np.array_equal(trained.network.outlet.bias, model(data=data).network.outlet.bias)
 
 
 def test_averages_warm_up_and_are_not_the_weights():
-    fixed, state = recipe(average_decay=0.9), recipe().start(model())
-    batch = next(batches(0, 1))
+    fixed = recipe(average_decay=0.9)
+    state = fixed.start(model())
     before = np.asarray(state.average.network.outlet.bias)
-    state, _ = train_step((fixed, batch), state)
+    state, _ = train_step((fixed, batch()), state)
     # The first decay is 1/10 whatever the final one.
     weights = np.asarray(state.model.network.outlet.bias)
     np.testing.assert_allclose(state.average.network.outlet.bias, before + 0.9 * (weights - before), rtol=1e-5)
-    state, _ = train_step((fixed, batch), state)
+    state, _ = train_step((fixed, batch()), state)
     assert np.abs(np.asarray(state.average.network.outlet.bias) - np.asarray(state.model.network.outlet.bias)).max() > 0
 
 
 def test_every_step_has_its_own_randomness():
-    fixed, batch = recipe(optimiser=optax.sgd(0.0)), next(batches(0, 1))
-    state = fixed.start(model())
-    losses = []
+    fixed = recipe(optax.sgd(0.0))
+    state, losses = fixed.start(model()), []
     for _ in range(3):
-        state, metrics = train_step((fixed, batch), state)
+        state, metrics = train_step((fixed, batch()), state)
         losses.append(float(metrics["loss"]))
     assert len(set(losses)) == 3
 
 
-def test_the_learning_rate_rises_and_falls():
-    optimiser = adam(1e-2, 5, 20, 1.0)
-    state, sizes = optimiser.init(jnp.zeros(1)), []
-    for _ in range(20):
-        update, state = optimiser.update(jnp.ones(1), state)
-        sizes.append(abs(float(update[0])))
-    assert sizes[0] == 0 and sizes[5] == pytest.approx(1e-2, rel=0.01) and sizes[-1] < 2e-4
-    assert np.all(np.diff(sizes[:6]) > 0) and np.all(np.diff(sizes[6:]) < 0)
-
-
 def test_divergence_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
-    def poisoned(start, stop):
-        for step, (x, cond) in enumerate(batches(start, stop, Checkerboard()), start + 1):
-            yield (x * jnp.nan if step == 26 else x), cond
-
-    fixed = recipe(Checkerboard())
     with pytest.raises(TrainingDiverged, match=r"step 26 the gradient norm nan and the loss nan; .* \S*checkpoints/20"):
-        train(fixed, fixed.start(model(16, (2,))), poisoned, STEPS, tmp_path, log_every=7, checkpoint_every=20)
+        train(Altered(at=25), tmp_path, checkpoint_every=20)
     assert latest_step(tmp_path) == 20
+    with pytest.raises(TrainingDiverged, match=r"step 26 .* there is no checkpoint; lower the learning rate"):
+        train(Altered(at=25))
 
 
 @pytest.mark.parametrize("parts", [2, 8])
 def test_accumulation_leaves_loss_and_gradient_unchanged(parts):
     data = GaussianField(resolution=4)
     x, fields = data.batch(0, 32, 0)
-    batch = jnp.asarray(x), condition_from(fields)
+    examples = jnp.asarray(x), condition_from(fields)
     options = {"dropout": 0.2, "conditioning": Conditioning(params=2, null=True), "key": jr.key(0)}
     start = sgm.ScoreModel(randomised(sgm.nn.MLP((4, 4, 1), 16, 1, **options)), shape=(4, 4, 1))
-    compiled = eqx.filter_jit(loss_and_gradients)
-    fixed = {"data": data, "condition_dropout": 0.3, "sde": sgm.VP(LearnedLogSNR()), "times": UniformTime()}
-    state = recipe(**fixed).start(start)
-    loss, *gradients = compiled(recipe(**fixed), batch, state)
-    again, *accumulated = compiled(recipe(**fixed, accumulate=parts), batch, state)
+    compiled = eqx.filter_jit(ScheduleRecipe.loss_and_gradients)
+
+    def fixed(accumulate):
+        loss = Loss(times=UniformTime(), condition_dropout=0.3)
+        plain = Recipe(sgm.VP(LearnedLogSNR()), loss, optax.adam(1e-3), jr.key(3), accumulate=accumulate)
+        return ScheduleRecipe(plain, optax.adam(1e-3))
+
+    state = fixed(1).start(start)
+    loss, *gradients = compiled(fixed(1), state, examples)
+    again, *accumulated = compiled(fixed(parts), state, examples)
     assert all(bool(jnp.any(gradient != 0)) for gradient in jax.tree.leaves(gradients))
     assert float(again) == pytest.approx(float(loss), rel=1e-5)
     for first, second in zip(jax.tree.leaves(gradients), jax.tree.leaves(accumulated), strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5 * float(jnp.abs(first).max() + 1e-3))
 
 
-def test_a_batch_that_cannot_be_shared_raises(tmp_path):
-    with pytest.raises(
-        ValueError, match="batch of 32 cannot be split into accumulate = 5 parts for 1 devices each; pass"
-    ):
-        run_to(1, tmp_path, recipe(accumulate=5))
-
-
-def test_the_held_out_loss_is_logged_with_every_checkpoint_and_changes_nothing(tmp_path):
+def test_the_held_out_loss_is_logged_with_every_checkpoint():
     fixed = recipe()
-    plain = run_to(25, tmp_path / "plain")
-    state = run_to(25, tmp_path / "watched", held_out=held_out())
-    for first, second in zip(jax.tree.leaves(plain.model), jax.tree.leaves(state.model), strict=True):
-        np.testing.assert_array_equal(first, second)
-    watched = lines(tmp_path / "watched")
-    assert [line["step"] for line in watched if "held_out_loss" in line] == [10, 20, 25]
-    assert not any("held_out_loss" in line for line in lines(tmp_path / "plain"))
-    unwatched = [{name: line[name] for name in line if name != "held_out_loss"} for line in watched]
-    assert unwatched == lines(tmp_path / "plain")
+    _, _, history = train(steps=25)
+    assert list(history["step"][np.isfinite(history["held_out_loss"])]) == [10, 20, 25]
     # Neither dropout nor the step has a part in it.
+    state, held_out = fixed.start(model()), (DIGITS.rows("test", 0, 16)[0], None)
+    state, _ = train_step((fixed, batch()), state)
+    expected = float(held_out_loss(fixed, state, held_out))
     without_dropout = jax.tree.unflatten(jax.tree.structure(model(dropout=0.0)), jax.tree.leaves(state.average))
-    for change in ({}, {"step": 0 * state.step}, {"average": without_dropout}):
-        again = float(held_out_loss(fixed, dataclasses.replace(state, **change), held_out()))
-        assert again == watched[-1]["held_out_loss"]
-    assert float(held_out_loss(fixed, dataclasses.replace(state, average=state.model), held_out())) != again
+    for change in ({"step": 0 * state.step}, {"average": without_dropout}):
+        assert float(held_out_loss(fixed, dataclasses.replace(state, **change), held_out)) == expected
+    assert float(held_out_loss(fixed, dataclasses.replace(state, average=state.model), held_out)) != expected
 
 
 def test_the_held_out_loss_of_a_trained_schedule_is_the_bound():
-    options = {"sde": sgm.VP(LearnedLogSNR()), "times": UniformTime()}
-    fixed = recipe(Checkerboard(), **options)
+    plain = Recipe(sgm.VP(LearnedLogSNR()), Loss(times=UniformTime()), optax.adam(1e-3), jr.key(3))
+    fixed = ScheduleRecipe(plain, optax.adam(1e-3))
     state = fixed.start(sgm.ScoreModel(sgm.nn.MLP((2,), 8, 1, key=jr.key(0)), shape=(2,)))
-    batch = jnp.asarray(Checkerboard().rows("test", 0, 4000)[0]), None
-    as_in_training, _, _ = loss_and_gradients(fixed, batch, state)
-    assert float(held_out_loss(fixed, state, batch)) == pytest.approx(float(as_in_training), rel=0.05)
+    examples = jnp.asarray(Checkerboard().rows("test", 0, 4000)[0]), None
+    as_in_training, _, _ = fixed.loss_and_gradients(state, examples)
+    assert float(held_out_loss(fixed, state, examples)) == pytest.approx(float(as_in_training), rel=0.05)
 
 
 @pytest.mark.usefixtures("types_unchecked")
-def test_held_out_examples_that_cannot_be_shared_raise(tmp_path):
-    message = "train: 2 devices cannot share 15 held-out examples evenly; pass a multiple"
-    with pytest.raises(ValueError, match=message):
-        run_to(1, tmp_path, held_out=held_out(n=15), mesh=types.SimpleNamespace(size=2))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate": 5}, "a batch of 32 cannot be split into accumulate = 5 parts for 1 devices each; pass"),
+        (
+            {"mesh": types.SimpleNamespace(size=3)},
+            "a batch of 32 cannot be split into accumulate = 1 parts for 3 devic",
+        ),
+        ({"steps": 0}, "train: steps = 0; pass steps >= 1"),
+        ({"loss": "Karras"}, r"train: loss = 'Karras'; pass an instance such as sgm.training.Loss\(\)"),
+        ({"optimiser": 1e-3}, r"train: optimiser = 0.001; pass an instance such as sgm.training.Adam\(1e-3\) or optax"),
+        ({"data": np.zeros((10, 2))}, r"train: data is a ndarray; pass an instance such as sgm.data.Arrays\(x\)"),
+        ({"model": other(shape=(3,))}, r"are of shape \(8, 8, 1\), but the model is of .* \(3,\); pass ScoreModel\("),
+        (
+            {"model": other(shape=(8, 8, 1), units=sgm.Units.of_levels(256))},
+            r"the data have 17 grey levels, but the units of the model are others; pass ScoreModel\(network, data=dat",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        train(**{"model": model(), **options})
 
 
-def test_the_bar_says_that_the_first_step_is_compiled(tmp_path, capsys):
-    run_to(10, tmp_path, held_out=held_out())
+def test_the_bar_says_that_the_first_step_is_compiled(capsys):
+    train(steps=10, progress=True)
     begun = capsys.readouterr().err
-    assert begun.count("compiling") == 1 and begun.index("compiling") < begun.index("loss=")
-    assert "held_out=" in begun
-    run_to(10, tmp_path)
-    assert "compiling" not in capsys.readouterr().err
+    assert begun.count("compiling") == 1 and begun.index("compiling") < begun.index("loss ")
+    assert "held_out " in begun
+    train(steps=10)
+    assert capsys.readouterr().err == ""
 
 
-def test_data_far_from_unit_scale_are_named(tmp_path):
-    def large(start, stop):
-        return ((1e6 * x, cond) for x, cond in batches(start, stop, Checkerboard()))
-
-    fixed = recipe(Checkerboard())
-    with pytest.warns(UserWarning, match=r"train: x has the root mean square 2\.\d+e\+06 .*; pass \(x - mean\) / std"):
-        train(fixed, fixed.start(model(16, (2,))), large, 1, tmp_path)
+def test_data_far_from_unit_scale_are_named():
+    data, start = Checkerboard(), other(shape=(2,), units=sgm.Units(0.0, 1e-6))
+    with pytest.warns(UserWarning, match=r"train: x has the root mean square .*e\+06 .*; pass"):
+        sgm.train(sgm.VP(), start, data, jr.key(0), steps=1, batch_size=32, progress=False)
 
 
-def test_grey_levels_are_judged_as_the_model_sees_them(tmp_path):
+def test_grey_levels_are_judged_as_the_model_sees_them():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        run_to(1, tmp_path)  # 0 to 16, of which the model sees -1 to 1
-
-
-def test_a_run_begins_from_the_averages_of_another(tmp_path):
-    first = run_to(10, tmp_path / "first")
-    fixed = recipe(optimiser=adam(1e-4, 1, 5, 1.0))
-    loaded = load_run(tmp_path / "first", recipe(), model())
-    start = fixed.start(loaded.average)
-    assert int(start.step) == 0
-    np.testing.assert_array_equal(start.model.network.inlet.kernel, first.average.network.inlet.kernel)
-    assert int(train(fixed, start, batches, 5, tmp_path / "second").step) == 5
+        train(steps=1)  # 0 to 16, of which the model sees -1 to 1
 
 
 class TestConditions:
@@ -263,15 +286,14 @@ class TestConditions:
 
     def start(self, null=False):
         network = sgm.nn.MLP(self.shape, 16, 1, conditioning=Conditioning(params=2, null=null), key=jr.key(0))
-        network = with_statistics(network, *self.data.statistics())
-        return sgm.ScoreModel(network, sgm.model.Karras(1.0), shape=self.shape)
+        return sgm.ScoreModel(network, sgm.model.Karras(1.0), data=self.data)
 
     def batch(self, step=0):
         x, fields = self.data.batch(step, 64, 0)
         return jnp.asarray(x), condition_from(fields)
 
     def test_statistics_are_kept_through_training_and_on_disk(self, tmp_path):
-        fixed = recipe(self.data, optimiser=optax.adamw(1e-2, weight_decay=0.5))
+        fixed = recipe(optax.adamw(1e-2, weight_decay=0.5), levels=None)
         state = fixed.start(self.start())
         for step in range(3):
             state, _ = train_step((fixed, self.batch(step)), state)
@@ -285,16 +307,14 @@ class TestConditions:
 
     def test_conditions_are_dropped_at_the_rate(self):
         x, cond = self.batch()
-        options = dict(weighting=LikelihoodWeighting(), times=UniformLogSNR())
-        perturbed = perturb(sgm.VP(), self.start(null=True), x, jr.key(0), cond=cond, condition_dropout=0.3, **options)
-        assert 0.1 < float(perturbed.cond.dropped.mean()) < 0.5
-        again = perturb(sgm.VP(), self.start(null=True), x, jr.key(1), cond=cond, condition_dropout=0.3, **options)
-        assert not np.array_equal(perturbed.cond.dropped, again.cond.dropped)
+        loss = Loss(condition_dropout=0.3)
+        dropped = [loss.perturb(sgm.VP(), self.start(null=True), x, jr.key(seed), cond).cond.dropped for seed in (0, 1)]
+        assert 0.1 < float(dropped[0].mean()) < 0.5 and not np.array_equal(*dropped)
         with pytest.raises(ValueError, match="built without a null"):
-            sgm.score_matching_loss(sgm.VP(), self.start(), x, jr.key(0), cond=cond, condition_dropout=0.3)
+            loss(sgm.VP(), self.start(), x, jr.key(0), cond)
 
     def test_the_null_is_trained(self):
-        fixed = recipe(self.data, condition_dropout=0.5)
+        fixed = Recipe(sgm.VP(), Loss(condition_dropout=0.5), optax.adam(1e-3), jr.key(3))
         start = self.start(null=True)
         state = fixed.start(start)
         for step in range(5):  # the first ones move the zero-initialised layers alone

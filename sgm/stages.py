@@ -1,0 +1,207 @@
+"""The stages of the command line, and the pictures that they leave in the folder of a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgm import plot
+from sgm.data import AbstractDataset
+from sgm.evaluation import evaluate, write_columns
+from sgm.experiment import Experiment
+from sgm.likelihood import dequantise
+from sgm.model import AbstractModel
+from sgm.nn.condition import condition_from
+from sgm.options import ExperimentError
+from sgm.runs import begin_from, is_begun, load, write_experiment
+from sgm.sample import sample
+from sgm.sde import AbstractSDE
+from sgm.solve import AbstractMethod, FixedSteps, ProbabilityFlow, ThetaGrid
+from sgm.training import gradient_rms, train
+
+
+def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
+    """Train up to the configured step, and draw what is trained at every preview."""
+    data, training, split = experiment.data, experiment.training, experiment.evaluation.split
+    if data.size(split) == 0:
+        raise ExperimentError(f"data: the split {split!r} is empty; add examples to it.")
+    experiment.sampler.check(experiment.sde)
+    experiment.sampler.levels(experiment.sde)
+    run.mkdir(parents=True, exist_ok=True)
+    # A run that has begun goes on from its own checkpoint.
+    begins = begins_from is not None and not is_begun(run)
+    sde, model = begin_from(begins_from, experiment) if begins and begins_from else experiment.build()
+    write_experiment(run, experiment)
+    if (manner := plot.manner(data.shape)) is not None:
+        print(f"pictures of examples: {manner}", flush=True)
+    picture(run / "data.png", first_examples(data, 1024 if len(data.shape) == 1 else 64), "data", data)
+    train(
+        sde,
+        model,
+        data,
+        experiment.key("training"),
+        steps=training.steps,
+        batch_size=training.batch_size,
+        loss=experiment.loss,
+        optimiser=training.optimiser,
+        average_decay=training.average_decay,
+        dequantisation=experiment.dequantisation,
+        accumulate=training.accumulate,
+        run=run,
+        log_every=training.log_every,
+        checkpoint_every=training.checkpoint_every,
+        callbacks=[Preview(experiment, run)],
+    )
+
+
+class Preview:
+    """A callback of training that draws the model in the folder of the run."""
+
+    def __init__(self, experiment: Experiment, run: Path):
+        self.experiment, self.run, self.drawn = experiment, run, None
+
+    def __call__(self, step: int, metrics: dict[str, float], state: Any) -> None:
+        training = self.experiment.training
+        number = step // training.preview_every
+        due = self.drawn is not None and number > self.drawn or step % training.preview_every == 0
+        self.drawn = number
+        if not due and step != training.steps:
+            return
+        sde, run, data = state.process(self.experiment.sde), self.run, self.experiment.data
+        method = ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
+        x = draw(sde, state.average, self.experiment, method, n=min(16, self.experiment.drawing.n))
+        picture(run / f"samples_step_{step:07d}.png", x, f"step {step}", data)
+        weights = eqx.filter(state.model, eqx.is_inexact_array)
+        plot.save(plot.arrays(weights, f"parameters, step {step}"), run / "parameters.png")
+        plot.save(plot.arrays(gradient_rms(state), f"gradients, step {step}"), run / "gradients.png")
+        plot.save(plot.process(sde), run / "process.png")
+        with (run / "metrics.jsonl").open() as file:
+            plot.save(plot.objective([json.loads(line) for line in file]), run / "objective.png")
+
+
+def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
+    """Draw samples by the configured sampler and by the probability flow, and follow some paths."""
+    (sde, model), data, drawing = load(run), experiment.data, experiment.drawing
+    name, flow = type(experiment.sampler).__name__, adaptive_flow(drawing.tolerance)
+    # Meters stand still while their solve is compiled.
+    print(f"{name}: compiling", flush=True)
+    by_sampler = draw(sde, model, experiment, experiment.sampler)
+    print("probability flow: compiling", flush=True)
+    by_flow = draw(sde, model, experiment, flow)
+    if len(model.shape) == 1:
+        panels = {"data": first_examples(data, drawing.n), name: by_sampler, "probability flow": by_flow}
+        plot.save(plot.examples(panels), run / "samples.png")
+    else:
+        picture(run / "samples.png", by_sampler, name, data)
+        picture(run / "samples_flow.png", by_flow, "probability flow", data)
+    of_paths = paths(sde, model, experiment, flow)
+    if of_paths is not None:
+        plot.save(of_paths, run / ("trajectories.png" if len(model.shape) == 1 else "film_strip.png"))
+    figures = data.figures(sde, model, lambda fields, n: draw(sde, model, experiment, experiment.sampler, n, fields))
+    for title, figure in figures.items():
+        plot.save(figure, run / f"{title}.png")
+
+
+def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
+    """Evaluate the metrics on a split, print the report and write it."""
+    chosen, data = experiment.evaluation, experiment.data
+    sde, model = load(run, precision=chosen.precision)
+    folder = run / "evaluation"
+    report = evaluate(
+        sde,
+        model,
+        data,
+        experiment.metrics,
+        experiment.key("evaluation"),
+        split=chosen.split,
+        n=chosen.n,
+        batch_size=chosen.batch_size,
+        sampler=experiment.sampler,
+        dequantisation=experiment.dequantisation,
+        folder=folder,
+    )
+    print(report)
+    (run / "evaluation.json").write_text(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
+    write_columns(run / "evaluation.parquet", report.columns)
+
+
+STAGES: dict[str, Callable[[Experiment, Path, Path | None], None]] = {
+    "train": train_stage,
+    "sample": sample_stage,
+    "evaluate": evaluate_stage,
+}
+
+
+def adaptive_flow(tolerance: float) -> ProbabilityFlow:
+    """The probability flow by adaptive steps."""
+    return ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-7, atol=tolerance))
+
+
+def draw(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    experiment: Experiment,
+    method: AbstractMethod,
+    n: int | None = None,
+    fields: dict[str, np.ndarray] | None = None,
+    saveat: diffrax.SaveAt | None = None,
+) -> Any:
+    """Draw `n` samples, one for each of the conditions in `fields`, by default `conditions(data, n)`."""
+    n = n or experiment.drawing.n
+    cond = condition_from(conditions(experiment.data, n) if fields is None else fields)
+    meter = diffrax.TqdmProgressMeter()
+    return sample(sde, model, experiment.key("samples"), n, cond=cond, method=method, saveat=saveat, progress=meter)
+
+
+def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: ProbabilityFlow) -> Any:
+    """Draw some paths, of points in the plane by the flow, of signals and images by the sampler; None of others.
+
+    They are followed in u = x / rho, the same for every process, at equal steps of theta.
+    """
+    data, drawing = experiment.data, experiment.drawing
+    ts, units = ThetaGrid().times(sde, max(1, drawing.frames - 1)), model.units
+    saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: units.restore(units.standardise(x) / sde.rho(t)))
+    if model.shape != (2,) and len(model.shape) not in (2, 3):
+        return None
+    print("paths: compiling", flush=True)
+    if model.shape == (2,):
+        return plot.trajectories(draw(sde, model, experiment, flow, n=200, saveat=saveat))
+    frames = draw(sde, model, experiment, experiment.sampler, n=min(6, drawing.n), saveat=saveat)
+    strip = plot.film_strip if len(model.shape) == 3 else plot.signal_strip
+    return strip(as_shown(data, frames), "from noise to data")
+
+
+def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
+    """Each class in turn, or the conditions of the first test examples, from the start again where they are fewer."""
+    if data.conditioning.classes:
+        return {"label": np.arange(n) % data.conditioning.classes}
+    _, fields = data.rows("test", 0, n) if data.conditioning.parts else (None, {})
+    return {name: np.resize(values, (n, *values.shape[1:])) for name, values in fields.items()}
+
+
+def first_examples(data: AbstractDataset, n: int) -> Any:
+    """The first `n` training examples, in their units; of grey levels, dequantised."""
+    x = data.rows("train", 0, n)[0]
+    return x if data.levels is None else dequantise(x, data.levels, jax.random.key(0), -0.5, data.levels - 0.5)
+
+
+def as_shown(data: AbstractDataset, x: Any) -> Any:
+    """Images scaled to [-1, 1], that of grey levels, or else of most training data; all else in its units."""
+    if len(data.shape) != 3:
+        return x
+    z = data.units.standardise(jnp.asarray(x))
+    if data.levels is not None:
+        return z
+    return z / float(jnp.quantile(jnp.abs(data.units.standardise(first_examples(data, 64))), 0.99))
+
+
+def picture(path: Path, x: Any, title: str, data: AbstractDataset) -> None:
+    """Save a picture of examples, if there is one of their shape (see `plot.manner`)."""
+    if len(data.shape) in (1, 2, 3):
+        plot.save(plot.examples({title: as_shown(data, x)}), path)
