@@ -123,5 +123,5 @@ def test_dropout_conditions_and_single_examples_pass_through():
     assert sgm.score_matching_loss(sgm.VP(), Recorder(), jnp.ones((3, 4)), jr.key(0), cond=cond).shape == ()
     assert seen[0][0].shape == () and seen[0][1] is not None
     assert sgm.score_matching_loss(sgm.VP(), MODEL, jnp.ones(4), jr.key(0)).shape == ()
-    with pytest.raises(ValueError, match=r"score_matching_loss: x has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"Loss: x has shape \(3,\)"):
         sgm.score_matching_loss(sgm.VP(), MODEL, jnp.ones(3), jr.key(0))
