@@ -1,6 +1,9 @@
 """The stages of the command line, and the pictures that they leave in the folder of a run."""
 
+import dataclasses
 import json
+import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ from sgm.options import ExperimentError
 from sgm.runs import begin_from, is_begun, load, write_experiment
 from sgm.sample import sample
 from sgm.sde import AbstractSDE
+from sgm.serial import to_json
 from sgm.solve import AbstractMethod, FixedSteps, ProbabilityFlow, ThetaGrid
-from sgm.training import gradient_rms, train
+from sgm.training import gradient_rms, latest_step, train
 
 
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
@@ -69,7 +73,7 @@ class Preview:
     def __call__(self, step: int, metrics: dict[str, float], state: Any) -> None:
         training = self.experiment.training
         number = step // training.preview_every
-        due = self.drawn is not None and number > self.drawn or step % training.preview_every == 0
+        due = (self.drawn is not None and number > self.drawn) or step % training.preview_every == 0
         self.drawn = number
         if not due and step != training.steps:
             return
@@ -103,7 +107,9 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) ->
     of_paths = paths(sde, model, experiment, flow)
     if of_paths is not None:
         plot.save(of_paths, run / ("trajectories.png" if len(model.shape) == 1 else "film_strip.png"))
-    figures = data.figures(sde, model, lambda fields, n: draw(sde, model, experiment, experiment.sampler, n, fields))
+    figures = data.figures(
+        sde, model, lambda fields, n: draw(sde, model, experiment, experiment.sampler, n, dict(fields))
+    )
     for title, figure in figures.items():
         plot.save(figure, run / f"{title}.png")
 
@@ -112,7 +118,10 @@ def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) 
     """Evaluate the metrics on a split, print the report and write it."""
     chosen, data = experiment.evaluation, experiment.data
     sde, model = load(run, precision=chosen.precision)
-    folder = run / "evaluation"
+    # What was begun with the same options and weights goes on.
+    parts = (experiment.metrics, dataclasses.replace(chosen, n=None), data, experiment.sampler, experiment.seed)
+    identity = json.dumps([[to_json(part) for part in parts], latest_step(run)])
+    folder = run / f"evaluation_{zlib.crc32(identity.encode()):08x}"
     report = evaluate(
         sde,
         model,
@@ -128,7 +137,24 @@ def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) 
     )
     print(report)
     (run / "evaluation.json").write_text(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
-    write_columns(run / "evaluation.parquet", report.columns)
+    write_columns(run / "evaluation.parquet", {"index": np.arange(report.examples), **report.columns})
+    if "log_prob" in report.columns:
+        draw_likelihoods(run, data, chosen.split, report.columns)
+    shutil.rmtree(folder)
+
+
+def draw_likelihoods(run: Path, data: AbstractDataset, split: str, columns: dict[str, np.ndarray]) -> None:
+    """Draw a histogram of log-likelihoods, and the images and signals that are least and most likely."""
+    log_prob = columns["log_prob"]
+    shown, quantity = log_prob, "log p(x), nats"
+    if "bits_per_dim" in columns:
+        shown, quantity = columns["bits_per_dim"], "bits/dim"
+    plot.save(plot.histogram(shown, quantity), run / "evaluation_histogram.png")
+    if len(data.shape) in (2, 3):
+        order = np.argsort(np.where(np.isfinite(log_prob), log_prob, np.inf))[: int(np.sum(np.isfinite(log_prob)))]
+        rows = [int(row) for row in (*order[:8], *order[8:][-8:])]
+        x = np.concatenate([data.rows(split, row, row + 1)[0] for row in rows])
+        picture(run / "evaluation_extremes.png", real(data, x), "least likely first, most likely last", data)
 
 
 STAGES: dict[str, Callable[[Experiment, Path, Path | None], None]] = {
@@ -187,7 +213,11 @@ def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
 
 def first_examples(data: AbstractDataset, n: int) -> Any:
     """The first `n` training examples, in their units; of grey levels, dequantised."""
-    x = data.rows("train", 0, n)[0]
+    return real(data, data.rows("train", 0, n)[0])
+
+
+def real(data: AbstractDataset, x: np.ndarray) -> Any:
+    """Records of a data set as real numbers: grey levels are dequantised."""
     return x if data.levels is None else dequantise(x, data.levels, jax.random.key(0), -0.5, data.levels - 0.5)
 
 

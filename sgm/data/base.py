@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -77,6 +77,19 @@ class AbstractDataset(abc.ABC):
     def exact_log_prob(self, x: np.ndarray, fields: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """log p of each example given its fields, in nats, which no model beats; None where it is not known."""
         return None
+
+    def figures(self, sde: Any, model: Any, draw: Callable[[Mapping[str, np.ndarray], int], Any]) -> dict[str, Any]:
+        """Draw what only this data set can show of a trained model; nothing by default.
+
+        Arguments:
+            sde: Process.
+            model: Model.
+            draw: Function that draws n samples, one for each condition of `fields`, by `draw(fields, n)`.
+
+        Returns:
+            Figures of Matplotlib, by the names of their files.
+        """
+        return {}
 
     @abc.abstractmethod
     def size(self, split: str) -> int:

@@ -65,6 +65,10 @@ class AbstractGaussianField(AbstractSimulated):
     ) -> Float[Array, ""]:
         """The log-density of a field given the fields of its condition, in nats: what no conditional model can beat."""
 
+    def exact_log_prob(self, x, fields):
+        of_one = lambda row: self.conditional_log_prob(*row)  # noqa: E731
+        return np.asarray(jax.lax.map(of_one, jax.tree.map(jnp.asarray, (x, dict(fields))), batch_size=16))
+
     def draw(self, key: PRNGKeyArray, params: Float[Array, " 2"]) -> Float[Array, "resolution resolution 1"]:
         """A field with the given parameters: F^H sqrt(P) F applied to white noise."""
         white = jnp.fft.fft2(jax.random.normal(key, self.shape[:2], params.dtype))
@@ -207,6 +211,18 @@ class GaussianFieldMap(AbstractGaussianField):
         key_x, key_image = jax.random.split(key)
         x = jax.vmap(self.draw, (0, None))(jax.random.split(key_x, n), self._params(jnp.float32))
         return x, {"image": jax.vmap(self.observe)(jax.random.split(key_image, n), x)}
+
+    def figures(self, sde, model, draw):
+        """Test maps in rows: the map, the field, the exact mean given the map, and four samples given the map."""
+        from sgm import plot  # here, since most programs draw nothing
+
+        rows, draws = 4, 4
+        x, fields = self.rows("test", 0, rows)
+        repeated = {name: np.repeat(values, draws, axis=0) for name, values in fields.items()}
+        samples = draw(repeated, rows * draws)
+        means, _ = jax.vmap(self.posterior)(jnp.asarray(fields["image"]))
+        columns = [fields["image"][..., :1], x, means, *jnp.swapaxes(samples.reshape(rows, draws, *x.shape[1:]), 0, 1)]
+        return {"posteriors": plot.film_strip(jnp.stack(columns, axis=1), "map, field, exact mean, four samples")}
 
     def conditional_log_prob(self, x, fields):
         mean, cov = self.posterior(fields["image"])

@@ -1,0 +1,108 @@
+"""What a metric is, and what it is told."""
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from sgm.data import AbstractDataset
+from sgm.likelihood import AbstractDequantisation
+from sgm.model.base import AbstractModel
+from sgm.sde.base import AbstractSDE
+from sgm.solve import AbstractMethod
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a report.
+
+    Arguments:
+        name: Name of the quantity.
+        value: Value.
+        stderr: Standard error, None where it has none.
+        unit: Unit of the value.
+        note: What else is to be said of it.
+    """
+
+    name: str
+    value: float
+    stderr: float | None = None
+    unit: str = ""
+    note: str = ""
+
+    @classmethod
+    def mean(cls, name: str, values: np.ndarray, unit: str = "", note: str = "") -> "Row":
+        """The mean of the finite values and its standard error; nan where there is none. What is left out is said."""
+        finite = np.asarray(values, np.float64)[np.isfinite(values)]
+        left_out = len(values) - len(finite)
+        said = f"{left_out} of {len(values)} are not finite, and left out" if left_out else ""
+        note = "; ".join(part for part in (note, said) if part)
+        stderr = float(finite.std(ddof=1) / len(finite) ** 0.5) if len(finite) > 1 else None
+        return cls(name, float(finite.mean()) if len(finite) else float("nan"), stderr, unit, note)
+
+    def __str__(self):
+        value = f"{self.value:.4f}" if 1e-3 <= abs(self.value) < 1e6 or self.value == 0 else f"{self.value:.3g}"
+        error = "" if self.stderr is None else f" ± {self.stderr:.4f}"
+        return f"{self.name:<24} {value}{error} {self.unit}{f' ({self.note})' if self.note else ''}".rstrip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What is evaluated.
+
+    Arguments:
+        sde: Process.
+        model: Model.
+        data: Data set.
+        split: Split of it.
+        sampler: Method that draws samples, for metrics of samples.
+        dequantisation: Rule that makes real numbers of grey levels.
+        key: Key of all randomness that is not of one batch.
+    """
+
+    sde: AbstractSDE
+    model: AbstractModel
+    data: AbstractDataset
+    split: str
+    sampler: AbstractMethod
+    dequantisation: AbstractDequantisation
+    key: PRNGKeyArray
+
+    def real(self, x: Any, key: PRNGKeyArray) -> Any:
+        """Examples as real numbers in the data's units: grey levels are dequantised."""
+        if self.data.levels is None:
+            return x
+        # Of all levels, whose range is [-1, 1) of standardised data.
+        standardised = self.dequantisation.training(jax.numpy.asarray(x), self.data.levels, key)
+        return self.model.units.restore(standardised)
+
+
+class AbstractMetric(eqx.Module):
+    """A quantity of a model on a data set. It is found in two steps: numbers of each example, then of them all."""
+
+    def check(self, context: Context) -> None:
+        """Raise ValueError for what it cannot evaluate."""
+
+    @abstractmethod
+    def columns(self, context: Context, x: np.ndarray, fields: dict[str, np.ndarray], key: PRNGKeyArray) -> Columns:
+        """Find numbers of each example of a batch.
+
+        Arguments:
+            context: What is evaluated.
+            x: Examples as the data set stores them: real numbers in its units, or grey levels.
+            fields: Their conditions.
+            key: Key of the batch.
+
+        Returns:
+            Arrays by their names, with one row an example.
+        """
+
+    @abstractmethod
+    def rows(self, context: Context, columns: Columns) -> list[Row]:
+        """The lines of the report, from the numbers of all examples."""
