@@ -354,9 +354,9 @@ def posteriors(sde, model, config: Config, data: GaussianFieldMap, method) -> Fi
 
 def conditions(data, n: int) -> dict[str, np.ndarray]:
     """Each class in turn, or the conditions of the first test examples, from the start again where they are fewer."""
-    if data.conditioning.classes:
-        return {"label": np.arange(n) % data.conditioning.classes}
-    _, fields = data.rows("test", 0, n) if data.conditioning.parts else (None, {})
+    if "classes" in data.conditions:
+        return {"label": np.arange(n) % data.conditions["classes"]}
+    _, fields = data.rows("test", 0, n) if data.conditions else (None, {})
     return {name: np.resize(values, (n, *values.shape[1:])) for name, values in fields.items()}
 
 

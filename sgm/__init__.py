@@ -13,8 +13,7 @@ from sgm.likelihood import (
     sample_and_log_prob,
 )
 from sgm.likelihood.elbo import bits_over_gaussian, elbo
-from sgm.model import ScoreModel
-from sgm.nn import Condition, Units
+from sgm.model import Condition, ScoreModel
 from sgm.sample import sample
 from sgm.sde import VE, VP, DiscreteChain, Rectified, SubVP
 from sgm.solve import (
@@ -53,7 +52,6 @@ __all__ = [
     "ScoreModel",
     "SingleDPMSolverPP",
     "SubVP",
-    "Units",
     "bits_over_gaussian",
     "bits_per_dim",
     "data",

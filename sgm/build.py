@@ -19,7 +19,7 @@ import sgm.solve
 import sgm.training
 import sgm.training.objective
 from sgm.config import Config, ConfigError, Data, call, from_json, has_config, is_known, read_config, to_json
-from sgm.nn.conditioning import with_statistics
+from sgm.nn.conditioning import Conditioning, with_statistics
 from sgm.training.checkpoint import CheckpointError, latest_step, restore_checkpoint
 from sgm.training.learned_schedule import has_learned_part
 from sgm.training.loop import Recipe, TrainState, adam
@@ -41,12 +41,12 @@ class Built(NamedTuple):
 def build(config: Config) -> Built:
     """The process, the untrained model and the data set of a configuration."""
     null = config.train.condition_dropout > 0
-    if null and not config.data.conditioning.parts:
+    if null and not config.data.conditions:
         raise ConfigError(
             f"train.condition_dropout = {config.train.condition_dropout}, but the data have no condition to drop; "
             "pass 0, or give the data one, as data.classes does."
         )
-    conditioning = dataclasses.replace(config.data.conditioning, null=null)
+    conditioning = Conditioning(**config.data.conditions, null=null)
     sde, learned = config.sde.build(), getattr(sgm.model, config.variance).learned
     network = config.network.build(config.data.shape, conditioning, key_for(config, "network"), 2 if learned else 1)
     options = {"Karras": {"sigma_data": config.sigma_data}, "MeanCoefficient": {"chain": sde}}
@@ -203,7 +203,7 @@ def _network_settings(config):
     free = ("type", "dropout", "remat", "precision")
     settings = {f"network.{name}": value for name, value in to_json(config.network).items() if name not in free}
     settings |= {"network": type(config.network).__name__.removesuffix("Config"), "prediction": config.prediction}
-    settings |= {"data.shape": config.data.shape, "data.conditioning": config.data.conditioning}
+    settings |= {"data.shape": config.data.shape, "data.conditions": dict(config.data.conditions)}
     settings["train.condition_dropout > 0"] = config.train.condition_dropout > 0
     if config.prediction == "Karras":
         settings["sigma_data"] = config.sigma_data

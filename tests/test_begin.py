@@ -54,7 +54,7 @@ def test_a_run_begins_from_another(digits, tmp_path, capsys):
     [
         (("--network.width", "24"), "that run has another network, in network.width (16, not 24); pass the options"),
         (("--network.width", "16", "--prediction", "Noise"), "prediction (Karras, not Noise), sigma_data ("),
-        (("--network.width", "16", "--data.label"), "in data.conditioning ("),
+        (("--network.width", "16", "--data.label"), "in data.conditions ({}, not {'classes': 10});"),
         (("--network.width", "16", "--variance", "Learned"), "in variance (fixed, not Learned);"),
     ],
 )

@@ -8,15 +8,11 @@ import abc
 import collections
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-
-from sgm.nn.conditioning import Conditioning
-from sgm.nn.units import Units
 
 Record = tuple[np.ndarray, dict[str, np.ndarray]]
 """x of shape (batch, *shape), and the fields of its condition, each optional: "params", float32 (batch, params);
@@ -26,9 +22,6 @@ T = TypeVar("T")
 
 # Must not be zero: NumPy pads seeds with zeros, so (seed, step, 0) would repeat the stream (seed, step).
 _FLIP_STREAM = 1
-# On so many training examples units are fitted, and so many entries of them are held at once.
-_FITTED = 100_000
-_CHUNK_ENTRIES = 2**24
 
 
 class DataUnavailable(Exception):
@@ -48,35 +41,25 @@ class AbstractDataset(abc.ABC):
         """Shape of one example; images are (height, width, channels)."""
 
     @property
+    @abc.abstractmethod
     def levels(self) -> int | None:
         """Number of grey levels: x is uint8 in 0 ... levels - 1, or uint16 where they are more than 256.
 
-        None: x is float32, as by default.
+        None: x is float32.
         """
-        return None
 
     @property
-    def conditioning(self) -> Conditioning:
-        """What a network conditioned on the records is built for; nothing by default."""
-        return Conditioning()
+    @abc.abstractmethod
+    def conditions(self) -> Mapping[str, Any]:
+        """What a network conditioned on the records is built for, as keyword arguments.
 
+        Of the field "params": `params`, their number. Of "label": `classes`, their number. Of "image": `image`, its
+        shape (height, width, channels). Empty where records have no condition.
+        """
+
+    @abc.abstractmethod
     def statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of the training examples' "params", float32 (params,) each; None without them."""
-        return None
-
-    @functools.cached_property
-    def units(self) -> Units:
-        """The units of x: of grey levels, or else fitted on the training examples, at most 100,000, evenly spaced."""
-        return Units.fit(self._chunks()) if self.levels is None else Units.of_levels(self.levels)
-
-    @property
-    def entropy(self) -> float | None:
-        """The entropy of the data in nats, which no model's mean of -log p is below; None where it is not known."""
-        return None
-
-    def exact_log_prob(self, x: np.ndarray, fields: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """log p of each example given its fields, in nats, which no model beats; None where it is not known."""
-        return None
 
     @abc.abstractmethod
     def size(self, split: str) -> int:
@@ -93,31 +76,23 @@ class AbstractDataset(abc.ABC):
         Raises ValueError if `batch_size` is below 1.
         """
 
-    def _chunks(self) -> Iterator[np.ndarray]:
-        """The training examples, a few at a time; of more than 100,000, blocks evenly spaced."""
-        size = self.size("train")
-        block = max(1, _CHUNK_ENTRIES // math.prod(self.shape))
-        blocks = math.ceil(size / block)
-        kept = min(blocks, math.ceil(_FITTED / block))
-        for number in sorted({round(place) for place in np.linspace(0, blocks - 1, kept)}):
-            yield self.rows("train", number * block, (number + 1) * block)[0]
-
 
 class AbstractFiniteDataset(AbstractDataset):
-    """A stored set of examples, visited epoch after epoch, each epoch in a new order.
+    """A stored set of images without parameters, visited epoch after epoch, each epoch in a new order.
 
     Training position p = step * batch_size + i is example permutation_e[p mod N] of epoch e = p div N, where the
     permutation depends on (seed, e). Batches therefore straddle epochs, and may be larger than the data set.
     """
 
-    @property
-    def flip(self) -> bool:
-        """Whether training images are mirrored left to right, each with probability 1/2."""
-        return False
+    flip: bool
+    """Whether training images are mirrored left to right, each with probability 1/2."""
 
     @abc.abstractmethod
     def take(self, split: str, index: np.ndarray) -> Record:
         """The examples of a split at the given positions in stored order, shape (batch,)."""
+
+    def statistics(self) -> None:
+        return None
 
     def rows(self, split: str, start: int, stop: int) -> Record:
         return self.take(split, np.arange(self.size(split))[start:stop])

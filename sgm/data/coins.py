@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ class Coins(AbstractSimulated):
     """Those of them that show heads."""
 
     levels: ClassVar[int | None] = 2
+    conditions: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self):
         if not 0 < self.heads < self.coins:
@@ -49,3 +51,6 @@ class Coins(AbstractSimulated):
         heads_first = (jnp.arange(self.coins) < self.heads).astype(jnp.uint8)
         ordered = jnp.broadcast_to(heads_first[:, None], (n, *self.shape))
         return jax.random.permutation(key, ordered, axis=2, independent=True), {}
+
+    def statistics(self) -> None:
+        return None

@@ -19,6 +19,8 @@ probabilities in images with occlusion", 2010.
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +63,8 @@ class DeadLeaves(AbstractSimulated):
 
     noise: float = 0.05
     """Standard deviation of the noise of a pixel, at least 0 and less than 1, that of the pixel."""
+
+    conditions: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self):
         if self.resolution < 1:
@@ -116,6 +120,9 @@ class DeadLeaves(AbstractSimulated):
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n resolution resolution 1"], dict[str, Array]]:
         return jax.lax.map(self.draw, jax.random.split(key, n), batch_size=_CHUNK), {}
+
+    def statistics(self) -> None:
+        return None
 
     @property
     def _side(self) -> float:

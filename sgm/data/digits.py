@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sgm.data.base import AbstractFiniteDataset, Record, check_split
-from sgm.nn.conditioning import Conditioning
 
 _TRAIN_SIZE = 1500
 
@@ -25,10 +25,11 @@ class Digits(AbstractFiniteDataset):
 
     shape: ClassVar[tuple[int, ...]] = (8, 8, 1)
     levels: ClassVar[int | None] = 17
+    flip: ClassVar[bool] = False
 
     @property
-    def conditioning(self) -> Conditioning:
-        return Conditioning(classes=10 if self.label else None)
+    def conditions(self) -> Mapping[str, Any]:
+        return {"classes": 10} if self.label else {}
 
     @functools.cached_property
     def _examples(self) -> tuple[np.ndarray, np.ndarray]:

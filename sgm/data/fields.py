@@ -15,7 +15,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.data.simulated import AbstractSimulated
-from sgm.nn.conditioning import Conditioning
 
 # Each moves the slope by at most 1 / log(k_max / k_min): enough for any within 12 of 0 at 16x16, within 8 at 128x128.
 _NEWTON_STEPS = 50
@@ -135,7 +134,7 @@ class GaussianField(AbstractGaussianField):
     amplitude: tuple[float, float] = (0.5, 1.5)
     slope: tuple[float, float] = (1.0, 3.0)
 
-    conditioning: ClassVar[Conditioning] = Conditioning(params=2)
+    conditions: ClassVar[Mapping[str, Any]] = {"params": 2}
 
     def __post_init__(self):
         _check_grid(self.resolution, self.pivot)
@@ -185,13 +184,16 @@ class GaussianFieldMap(AbstractGaussianField):
             raise ValueError(f"slope is {self.slope}: give a finite number")
 
     @property
-    def conditioning(self) -> Conditioning:
-        return Conditioning(image=(self.resolution, self.resolution, 2))
+    def conditions(self) -> Mapping[str, Any]:
+        return {"image": (self.resolution, self.resolution, 2)}
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n resolution resolution 1"], dict[str, Array]]:
         key_x, key_image = jax.random.split(key)
         x = jax.vmap(self.draw, (0, None))(jax.random.split(key_x, n), self._params(jnp.float32))
         return x, {"image": jax.vmap(self.observe)(jax.random.split(key_image, n), x)}
+
+    def statistics(self) -> None:
+        return None
 
     def conditional_log_prob(self, x, fields):
         mean, cov = self.posterior(fields["image"])
@@ -223,7 +225,7 @@ class GaussianFieldMap(AbstractGaussianField):
         Raises ValueError for an image of another shape. Source: Rybicki and Press, "Interpolation, realization, and
         reconstruction of noisy, irregularly sampled data", 1992.
         """
-        _check_shape("posterior", "image", image.shape, (self.resolution, self.resolution, 2))
+        _check_shape("posterior", "image", image.shape, self.conditions["image"])
         y, mask = image.reshape(-1, 2).T
         with jax.default_matmul_precision("highest"):
             root = self._circulant(jnp.sqrt(self.spectrum(self._params(image.dtype))))

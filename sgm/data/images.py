@@ -17,7 +17,6 @@ from huggingface_hub.utils import httpx
 
 from sgm.data.base import AbstractFiniteDataset, DataUnavailable, Record, check_split
 from sgm.data.pixels import UnsuitableImage, read_pixels
-from sgm.nn.conditioning import Conditioning
 
 # A DatasetDict; under that name its base class, dict[str, "Dataset"], defeats run-time type checks.
 Splits = Mapping[Any, datasets.Dataset]
@@ -102,8 +101,8 @@ class Images(AbstractFiniteDataset):
         return height, width, self.channels
 
     @property
-    def conditioning(self) -> Conditioning:
-        return Conditioning(classes=self.classes or None)
+    def conditions(self) -> Mapping[str, Any]:
+        return {"classes": self.classes} if self.classes else {}
 
     def size(self, split: str) -> int:
         return len(self._examples(split))

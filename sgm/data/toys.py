@@ -11,7 +11,8 @@ Drawings after Grathwohl et al., "FFJORD", 2019, and `sklearn.datasets`.
 import abc
 import dataclasses
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ class AbstractToy(AbstractSimulated):
     """A distribution in the plane."""
 
     shape: ClassVar[tuple[int, ...]] = (2,)
+    conditions: ClassVar[Mapping[str, Any]] = {}
 
     @property
     @abc.abstractmethod
@@ -36,6 +38,9 @@ class AbstractToy(AbstractSimulated):
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n 2"], dict[str, Array]]:
         return self.draw(key, n), {}
+
+    def statistics(self) -> None:
+        return None
 
 
 class AbstractNoisyToy(AbstractToy):

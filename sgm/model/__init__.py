@@ -21,5 +21,4 @@ from sgm.model.prediction import Score as Score
 from sgm.model.prediction import Velocity as Velocity
 from sgm.model.prediction import WithVariance as WithVariance
 from sgm.model.score_model import ScoreModel as ScoreModel
-from sgm.model.with_units import WithUnits as WithUnits
 from sgm.nn.condition import Condition as Condition

@@ -13,12 +13,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from sgm.checks import check_examples, check_instance, check_time
 from sgm.nn.condition import Condition
-from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Example, Number, Scalar
@@ -61,11 +59,6 @@ class AbstractModel(eqx.Module):
     shape: eqx.AbstractVar[tuple[int, ...]]
 
     @property
-    def units(self) -> Units:
-        """The units of the data: `predict` acts in standardised coordinates, all else in the data's own."""
-        return Units()
-
-    @property
     def conditioning(self) -> Any:
         """What a condition is checked against, by its `check(call, cond)`; None where any will do."""
         return None
@@ -79,55 +72,21 @@ class AbstractModel(eqx.Module):
     def predict(
         self, level: Scalar, u: Example, cond: Condition | None = None, key: PRNGKeyArray | None = None
     ) -> Estimate:
-        """The estimate at noise level log tan(theta) and `u` of shape `self.shape`, in standardised coordinates.
-
-        A `key` switches dropout on.
-        """
+        """The estimate at noise level log tan(theta) and `u` of shape `self.shape`; a `key` switches dropout on."""
 
     def score(self, sde: AbstractSDE, t: Number, x: Example, cond: Condition | None = None) -> Example:
-        """grad_x log p_t(x) for one noised example `x` of shape `self.shape`, in the data's units."""
-        return -self._predict_at("score", sde, t, x, cond).noise / (sde.sigma(t) * self.units.std.value)
+        """grad_x log p_t(x) = -E[noise | x] / sigma(t), for one example `x` of shape `self.shape`."""
+        return -self._predict_at("score", sde, t, x, cond).noise / sde.sigma(t)
 
     def denoise(self, sde: AbstractSDE, t: Number, x: Example, cond: Condition | None = None) -> Example:
-        """E[x0 | x_t = x] for one noised example `x` of shape `self.shape`, in the data's units."""
-        return self.units.restore(self._predict_at("denoise", sde, t, x, cond).denoised)
-
-    def noised(self, sde: AbstractSDE, t: Number, x0: Example, key: PRNGKeyArray) -> Example:
-        """Draw x_t of one clean example `x0` of shape `self.shape`, in the data's units."""
-        check_process("noised", sde)
-        check_examples("noised", x0, self.shape)
-        check_time("noised", sde, t)
-        mean, std = sde.marginal(t, self.units.standardise(x0))
-        return self.units.restore(mean + std * jr.normal(key, mean.shape, mean.dtype))
+        """E[x0 | x_t = x], for one example `x` of shape `self.shape`."""
+        return self._predict_at("denoise", sde, t, x, cond).denoised
 
     def _predict_at(self, call, sde, t, x, cond):
         check_process(call, sde)
         check_examples(call, x, self.shape)
         check_time(call, sde, t)
-        z = self.units.standardise(x)
-        return self.predict(jnp.asarray(sde.level(t), z.dtype), z / sde.rho(t), cond)
-
-
-class AbstractWrapper(AbstractModel):
-    """A model that changes what another `model` says, and is otherwise as that one."""
-
-    model: eqx.AbstractVar[AbstractModel]
-
-    @property
-    def shape(self):
-        return self.model.shape
-
-    @property
-    def units(self):
-        return self.model.units
-
-    @property
-    def conditioning(self):
-        return self.model.conditioning
-
-    @property
-    def defined_at_pure_noise(self):
-        return self.model.defined_at_pure_noise
+        return self.predict(jnp.asarray(sde.level(t), x.dtype), x / sde.rho(t), cond)
 
 
 def check_process(call: str, sde: Any) -> None:

@@ -1,19 +1,17 @@
-"""Models that change what another model says."""
+"""Models made of models."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
-from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.model.base import AbstractModel
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Number
 
 
-class Clipped(AbstractWrapper):
+class Clipped(AbstractModel):
     """A model whose denoised estimate is clipped to [low, high], and its noise and velocity with it.
-
-    The bounds are in the data's units.
 
     Source: Ho et al. 2020 (DDPM, arXiv:2006.11239), whose published sampler does so.
     """
@@ -27,10 +25,21 @@ class Clipped(AbstractWrapper):
         if not is_traced((self.low, self.high)) and not self.low < self.high:
             raise ValueError(f"Clipped: low = {self.low}, high = {self.high}; pass low < high.")
 
+    @property
+    def shape(self):
+        return self.model.shape
+
+    @property
+    def conditioning(self):
+        return self.model.conditioning
+
+    @property
+    def defined_at_pure_noise(self):
+        return self.model.defined_at_pure_noise
+
     def predict(self, level, u, cond=None, key=None):
         estimate = self.model.predict(level, u, cond, key)
-        low, high = self.units.standardise(jnp.asarray(self.low)), self.units.standardise(jnp.asarray(self.high))
-        denoised = jnp.clip(estimate.denoised, low, high)
+        denoised = jnp.clip(estimate.denoised, self.low, self.high)
         change = (denoised - estimate.denoised) / sin_of(level)
         noise, velocity = estimate.noise - cos_of(level) * change, estimate.velocity - change
         return dataclasses.replace(estimate, denoised=denoised, noise=noise, velocity=velocity)

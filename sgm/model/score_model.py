@@ -1,84 +1,46 @@
-"""A network as a model."""
-
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
 from sgm.model.prediction import AbstractPrediction, Velocity
-from sgm.nn.conditioning import with_statistics
-from sgm.nn.units import Units
 from sgm.sde.level import LARGEST_LEVEL
 
 
-@runtime_checkable
-class Described(Protocol):
-    """What a model asks of its data: any data set of `sgm.data`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def units(self) -> Units: ...
-    def statistics(self) -> tuple[np.ndarray, np.ndarray] | None: ...
-
-
 class ScoreModel(AbstractModel):
-    """A network, read through a prediction, in the units of its data.
+    """A network, read through a prediction.
 
     `network(level, u, cond, key=None)` acts on one example, with `level = log tan(theta)` a scalar, clipped to -20 ...
     20 so that it is finite for pure noise too, and `u` and the output of shape `shape`, or as many times its last axis
-    as the prediction reads outputs. It sees standardised data, and drops units out only when given a key. Conditions
-    are checked against its `conditioning`, if it has that.
+    as the prediction reads outputs. It drops units out only when given a key. Conditions are checked against its
+    `conditioning`, if it has that.
 
-    Arguments:
-        network: the network.
-        prediction: what its output means.
-        shape: of one example. Required where `data` is not given.
-        units: of the data, by default those of `data`, else of standardised data.
-        data: the data set on which it is trained, for its shape, its units and the statistics of its parameters.
-
-    Raises:
-        TypeError: for a network that cannot be called so, and for neither `shape` nor `data`.
-        ValueError: when first called, for an output of another shape.
-
-    Example:
-        >>> model = ScoreModel(MLP((6,), key=jr.key(0)), shape=(6,), units=Units.fit(table))
+    Raises TypeError for a network that cannot be called so, and, when first called, ValueError for an output of
+    another shape.
     """
 
     network: Callable
-    prediction: AbstractPrediction
-    shape: tuple[int, ...] = eqx.field(static=True)
-    _units: Units
+    prediction: AbstractPrediction = Velocity()
+    shape: tuple[int, ...] = eqx.field(static=True, kw_only=True)
 
-    def __init__(
-        self,
-        network: Callable,
-        prediction: AbstractPrediction = Velocity(),
-        *,
-        shape: tuple[int, ...] | None = None,
-        units: Units | None = None,
-        data: Described | None = None,
-    ):
-        check_instance("ScoreModel", "prediction", prediction, AbstractPrediction, "sgm.model.Velocity()")
-        if data is None:
-            check_instance("ScoreModel", "shape", shape, tuple, "(28, 28, 1), or the data set as data=")
-        elif shape is not None and tuple(shape) != tuple(data.shape):
-            raise ValueError(f"ScoreModel: shape = {shape}, but the data are of {data.shape}; leave shape out.")
-        _check_network(network)
-        statistics = None if data is None else data.statistics()
-        self.network = network if statistics is None else with_statistics(network, *statistics)
-        self.prediction = prediction
-        self.shape = shape if data is None else data.shape  # type: ignore
-        self._units = units if units is not None else Units() if data is None else data.units
-
-    @property
-    def units(self):
-        return self._units
+    def __check_init__(self):
+        check_instance("ScoreModel", "prediction", self.prediction, AbstractPrediction, "sgm.model.Velocity()")
+        check_instance("ScoreModel", "shape", self.shape, tuple, "(28, 28, 1)")
+        name = type(self.network).__name__
+        remedy = "pass one that is called as network(level, u, cond, key=None) on one example"
+        if not callable(self.network):
+            raise TypeError(f"ScoreModel: network is a {name}, which cannot be called; {remedy}.")
+        try:
+            signature = inspect.signature(self.network)
+        except ValueError:  # Of some compiled functions it is not known.
+            return
+        try:
+            signature.bind(0.0, None, None, key=None)
+        except TypeError as error:
+            raise TypeError(f"ScoreModel: network has the signature {signature} ({error}); {remedy}.") from None
 
     @property
     def conditioning(self):
@@ -107,17 +69,3 @@ class ScoreModel(AbstractModel):
                 f"ScoreModel: the network's output has shape {found}, but for examples of shape {self.shape} "
                 f"{type(self.prediction).__name__} reads {wanted}; pass a network with outputs of that shape."
             )
-
-
-def _check_network(network: Any) -> None:
-    name, remedy = type(network).__name__, "pass one that is called as network(level, u, cond, key=None) on one example"
-    if not callable(network):
-        raise TypeError(f"ScoreModel: network is a {name}, which cannot be called; {remedy}.")
-    try:
-        signature = inspect.signature(network)
-    except ValueError:  # Of some compiled functions it is not known.
-        return
-    try:
-        signature.bind(0.0, None, None, key=None)
-    except TypeError as error:
-        raise TypeError(f"ScoreModel: network has the signature {signature} ({error}); {remedy}.") from None

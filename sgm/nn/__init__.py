@@ -1,6 +1,5 @@
 """Networks: called as `network(level, u, cond, key=None)` on one example, with `level = log tan(theta)`."""
 
-from sgm.nn.condition import Condition as Condition
 from sgm.nn.conditioning import Conditioning as Conditioning
 from sgm.nn.conditioning import with_statistics as with_statistics
 from sgm.nn.conv_dense import ConvDense as ConvDense
@@ -9,4 +8,3 @@ from sgm.nn.dit import DiT as DiT
 from sgm.nn.frozen import Frozen as Frozen
 from sgm.nn.mlp import MLP as MLP
 from sgm.nn.unet import UNet as UNet
-from sgm.nn.units import Units as Units

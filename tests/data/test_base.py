@@ -1,13 +1,13 @@
 import dataclasses
 import threading
 import time
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from sgm.data import AbstractFiniteDataset, prefetch
-from sgm.nn.conditioning import Conditioning
 
 SIZE = 10
 
@@ -20,7 +20,7 @@ class Counting(AbstractFiniteDataset):
 
     shape: ClassVar[tuple[int, ...]] = (1, 2, 1)
     levels: ClassVar[int | None] = 256
-    conditioning: ClassVar[Conditioning] = Conditioning(classes=SIZE)
+    conditions: ClassVar[Mapping[str, Any]] = {"classes": SIZE}
 
     def size(self, split):
         return SIZE

@@ -6,13 +6,12 @@ import pytest
 import scipy.stats
 
 from sgm.data import Coins
-from sgm.nn.conditioning import Conditioning
 
 
 def test_heads_are_as_many_as_stated():
     x, condition = Coins().batch(0, 500, seed=0)
     assert x.shape == (500, 1, 48, 1) == (500, *Coins().shape) and x.dtype == np.uint8 and condition == {}
-    assert Coins().levels == 2 and Coins().conditioning == Conditioning() and Coins().statistics() is None
+    assert Coins().levels == 2 and Coins().conditions == {} and Coins().statistics() is None
     assert x.max() == 1
     np.testing.assert_array_equal(x.sum(axis=(1, 2, 3)), 36)
 

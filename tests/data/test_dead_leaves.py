@@ -11,7 +11,6 @@ import scipy.spatial
 import scipy.stats
 
 from sgm.data import DeadLeaves
-from sgm.nn.conditioning import Conditioning
 
 CLEAN = DeadLeaves(resolution=12, r_min=1.0, r_max=6.0, noise=0.0)
 NOISY = DeadLeaves(resolution=8, r_min=1.5, r_max=4.0, noise=0.3)
@@ -136,11 +135,7 @@ def test_default_images_take_about_a_thousand_leaves():
     assert DeadLeaves().leaves == 1028
     x, condition = DeadLeaves().batch(0, 3, seed=0)
     assert x.shape == (3, 32, 32, 1) and x.dtype == np.float32 and condition == {}
-    assert (
-        DeadLeaves().levels is None
-        and DeadLeaves().conditioning == Conditioning()
-        and DeadLeaves().statistics() is None
-    )
+    assert DeadLeaves().levels is None and DeadLeaves().conditions == {} and DeadLeaves().statistics() is None
 
 
 def test_images_are_functions_of_their_keys():

@@ -3,7 +3,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from sgm.data import Digits
-from sgm.nn.conditioning import Conditioning
 
 
 def test_splits_are_the_first_1500_and_the_other_297():
@@ -36,8 +35,8 @@ def test_training_visits_every_digit_once_an_epoch_with_its_label():
 
 
 def test_conditions_only_if_wanted():
-    assert Digits().conditioning == Conditioning() and Digits().statistics() is None
-    assert Digits(label=True).conditioning == Conditioning(classes=10)
+    assert Digits().conditions == {} and Digits().statistics() is None
+    assert Digits(label=True).conditions == {"classes": 10}
 
 
 def test_loaded_data_are_no_part_of_equality():

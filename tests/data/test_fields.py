@@ -233,8 +233,8 @@ def test_parameters_are_uniform_with_the_stated_statistics(field):
 
 def test_maps_have_no_parameters():
     assert GaussianFieldMap().statistics() is None
-    assert GaussianFieldMap().conditioning.parts == {"image": (16, 16, 2)}
-    assert GaussianField().conditioning.parts == {"params": 2}
+    assert GaussianFieldMap().conditions == {"image": (16, 16, 2)}
+    assert GaussianField().conditions == {"params": 2}
 
 
 def test_fields_are_of_order_one():

@@ -12,7 +12,6 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import httpx
 
 from sgm.data import DataUnavailable, Images, images, prefetch
-from sgm.nn.conditioning import Conditioning
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
@@ -61,7 +60,7 @@ def test_parquet_shards_in_a_subfolder(folder):
     write_parquet(folder / "data" / "test-00000-of-00001.parquet", numbered(2), [1, 1], column="img")
     data = Images(None, str(folder), resolution=4, channels=1, classes=3)
     assert (data.size("train"), data.size("test")) == (6, 2)
-    assert (data.shape, data.levels, data.conditioning) == ((4, 4, 1), 256, Conditioning(classes=3))
+    assert (data.shape, data.levels, data.conditions) == ((4, 4, 1), 256, {"classes": 3})
     x, condition = data.rows("train", 0, 10)
     assert x.dtype == np.uint8 and condition["label"].dtype == np.int32
     np.testing.assert_array_equal(x, np.broadcast_to(10 * np.arange(6)[:, None, None, None], (6, 4, 4, 1)))
@@ -103,7 +102,7 @@ def test_strings_become_indices_of_their_sorted_names(folder):
 def test_labels_only_if_wanted(folder):
     write_parquet(folder / "train.parquet", numbered(3), [0, 1, 2])
     data = Images(None, str(folder), resolution=4, channels=1)
-    assert data.conditioning == Conditioning() and data.statistics() is None
+    assert data.conditions == {} and data.statistics() is None
     assert data.rows("train", 0, 1)[1] == {}
 
 

@@ -16,8 +16,8 @@ def arrays(record):
 
 
 @pytest.mark.parametrize("data", SIMULATED, ids=name)
-def test_records_are_what_conditioning_says(data):
-    built_for = dict(data.conditioning.parts)
+def test_records_are_what_conditions_say(data):
+    built_for = dict(data.conditions)
     shapes = {"params": (built_for.pop("params"),)} if "params" in built_for else {}
     shapes |= {"image": built_for.pop("image")} if "image" in built_for else {}
     assert built_for == {}

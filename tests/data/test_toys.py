@@ -8,7 +8,6 @@ import scipy.stats
 from sklearn.datasets import make_moons, make_swiss_roll
 
 from sgm.data import Checkerboard, EightGaussians, Moons, Spiral, StandardSwissRoll, SwissRoll, TwoGaussians
-from sgm.nn.conditioning import Conditioning
 
 NOISY = [TwoGaussians(), EightGaussians(), Moons(), SwissRoll(), StandardSwissRoll(), Spiral()]
 TOYS = [*NOISY, Checkerboard()]
@@ -51,7 +50,7 @@ def test_draws_have_the_stated_density(toy):
 def test_batches_are_functions_of_step_and_seed(toy):
     x, condition = toy.batch(5, 64, seed=2)
     assert x.shape == (64, *toy.shape) and x.dtype == np.float32 and condition == {}
-    assert toy.levels is None and toy.conditioning == Conditioning() and toy.statistics() is None
+    assert toy.levels is None and toy.conditions == {} and toy.statistics() is None
     np.testing.assert_array_equal(x, type(toy)().batch(5, 64, seed=2)[0])
     assert not np.isin(x, toy.batch(6, 64, seed=2)[0]).any()
     assert not np.isin(x, toy.batch(5, 64, seed=3)[0]).any()
