@@ -2,7 +2,10 @@
 
 from importlib.metadata import version
 
-from sgm import data, likelihood, model, nn, plot, posterior, sde, solve, training
+from sgm import data, evaluation, likelihood, model, nn, plot, posterior, sde, solve, training
+from sgm.encode import decode, encode
+from sgm.evaluation import evaluate
+from sgm.experiment import Experiment
 from sgm.likelihood import (
     Exact,
     Hutchinson,
@@ -13,6 +16,7 @@ from sgm.likelihood import (
     prior_mismatch,
     sample_and_log_prob,
 )
+from sgm.likelihood.continuous_elbo import continuous_elbo
 from sgm.likelihood.elbo import bits_over_gaussian, elbo
 from sgm.model import ScoreModel
 from sgm.nn import Condition, Units
@@ -46,6 +50,7 @@ __all__ = [
     "EDMHeun",
     "EulerMaruyama",
     "Exact",
+    "Experiment",
     "Hutchinson",
     "LogProb",
     "Loss",
@@ -61,8 +66,13 @@ __all__ = [
     "Units",
     "bits_over_gaussian",
     "bits_per_dim",
+    "continuous_elbo",
     "data",
+    "decode",
     "elbo",
+    "encode",
+    "evaluate",
+    "evaluation",
     "likelihood",
     "load",
     "log_prob",

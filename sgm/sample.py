@@ -9,10 +9,19 @@ import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from sgm.checks import check_at_least, check_finite, check_instance, is_traced, trace_floats
+from sgm.checks import (
+    check_at_least,
+    check_examples,
+    check_finite,
+    check_instance,
+    check_time,
+    is_traced,
+    trace_floats,
+)
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
@@ -20,6 +29,7 @@ from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import AbstractMethod
 from sgm.solve.saving import check_saveat, saves_steps, trimmed
+from sgm.types import Number
 
 _GROUP = 2**20  # Entries of the examples that are drawn together, where no batch_size is given.
 
@@ -38,6 +48,8 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
+    x1: Float[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
 ) -> Array: ...
 @overload
 def sample(
@@ -53,6 +65,8 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
+    x1: Float[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
 ) -> Any: ...
 @overload
 def sample(
@@ -68,6 +82,8 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
+    x1: Float[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
 ) -> Any: ...
 def sample(
     sde: AbstractSDE,
@@ -82,37 +98,57 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
+    x1: Float[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
 ) -> PyTree[Float[Array, "..."] | Int[Array, "..."]]:
-    """One example of shape `model.shape`, or `n` of them: x ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
+    """Draw examples: x_t1 ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
 
-    Examples and paths are in the units of the data, `model.units`.
+    Arguments:
+        sde: Process.
+        model: Model.
+        key: Key of all randomness. Each example has one of its own, of `jax.random.split(key, n)`.
+        n: Number of examples; None for one without a batch axis, or for as many as `x1` or `start` has.
+        cond: One condition for all examples, or one each, with a leading axis of length n on every part.
+        method: Method of sampling.
+        saveat: Times, in the process's own time, at which the path itself is wanted: `SaveAt(ts=jnp.linspace(sde.t1,
+            sde.t0, 8))` for eight frames of shape (n, 8, *shape), `SaveAt(t0=True)` for x at t0. Its `fn(t, x, args)`
+            is given the process's time and x. Frames come in the order of the solve, from t1 to t0.
+            `SaveAt(steps=True)` gives `(frames, number of steps)`, with nan in the frames that another example of the
+            batch has more.
+        adjoint: Way to differentiate the sample, by default `diffrax.RecursiveCheckpointAdjoint()`;
+            `diffrax.BacksolveAdjoint()` with `ProbabilityFlow` of an adaptive controller alone.
+        progress: Progress meter of Diffrax, such as `diffrax.TqdmProgressMeter()`. With it and no `mesh`, one device
+            draws all examples.
+        batch_size: Number of examples that a device draws together, which sets the memory and changes no draw; by
+            default as many as have 2^20 entries.
+        mesh: Devices over which examples are spread, by default all of this process's; not inside `jax.jit` or
+            `jax.grad`.
+        x1: Latents to begin with in place of the prior's draws, as `sgm.encode` gives them: in the process's own
+            coordinates, of shape (n, *model.shape), or `model.shape`.
+        start: Time t and noised examples x_t to begin with, in the data's units, of the shape of `x1`. All steps of
+            the method lie between t and t0.
 
-    - `cond`: one condition for all examples, or one each (a leading axis of length `n` on every part).
-    - `saveat`: by default the result is E[x0 | x], the denoised end of each path. A `diffrax.SaveAt` asks for the path
-      x itself, in the process's time: `SaveAt(ts=jnp.linspace(sde.t1, sde.t0, 8))` for eight frames, of shape
-      `(n, 8, *shape)`; `SaveAt(t0=True)` for x at t0; its `fn(t, x, args)` is given the process's time and x.
-      Frames come in the order of the solve, from t1 to t0; `SaveAt(steps=True)` gives
-      `(frames, number of steps)`, with nan in the frames that another example of the batch has more.
-    - `adjoint`: how the sample is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`;
-      `diffrax.BacksolveAdjoint()` with `ProbabilityFlow` of an adaptive controller alone.
-    - `progress`: a Diffrax progress meter, such as `diffrax.TqdmProgressMeter()`; with it and no `mesh`, one device
-      draws all examples.
-    - `batch_size`: how many examples a device draws together, which sets the memory and changes no draw; by default as
-      many as have 2^20 entries.
-    - `mesh`: devices over which they are spread, by default all of this process's; not inside `jax.jit` or `jax.grad`.
+    Returns:
+        E[x0 | x] of the end of each path, or what `saveat` asks for, in the data's units.
 
-    Each example has a key of its own, `jax.random.split(key, n)`. Raises ValueError for n < 1, for a condition of
-    another batch, and for times of `saveat` that are outside [t0, t1] or do not decrease; an adaptive solve that fails
-    raises as well.
+    Raises:
+        ValueError: for n < 1, a condition of another batch, or times outside [t0, t1] or of `saveat` that do not
+            decrease.
+        RuntimeError: where an adaptive solve fails.
+
+    Example:
+        >>> x = sgm.sample(sgm.VP(), model, jax.random.key(0), 64, method=sgm.DDIM(50))
     """
     check_process_and_model("sample", sde, model)
     check_instance("sample", "method", method, AbstractMethod, "sgm.DDIM(steps=50)")
     check_instance("sample", "saveat", saveat, diffrax.SaveAt | None, "diffrax.SaveAt(t0=True)")
     check_instance("sample", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
     check_instance("sample", "progress", progress, diffrax.AbstractProgressMeter | None, "diffrax.TqdmProgressMeter()")
-    count = None if n is None else operator.index(n)
-    if count is not None:
-        check_at_least("sample", "n", count)
+    if start is not None:
+        if x1 is not None:
+            raise ValueError("sample: both x1 and start are given; pass the one from which the paths are to begin.")
+        sde, x1 = _started(sde, model, *start)
+    count = _count(model, n, x1)
     if batch_size is not None:
         check_at_least("sample", "batch_size", batch_size)
     if saveat is not None:
@@ -129,21 +165,48 @@ def sample(
     sde, model, method = trace_floats((sde, model, method.standardised(model.units)))
     # A progress meter counts the steps of one loop.
     alone = mesh is None and (not isinstance(progress, diffrax.NoProgressMeter) or count is None)
-    mesh = mesh_for("sample", (sde, model, key, cond), mesh)
+    mesh = mesh_for("sample", (sde, model, key, cond, x1), mesh)
     mesh = None if alone else mesh
-    sde, model, key, cond = replicate((sde, model, key, cond), mesh)
+    sde, model, key, cond, x1 = replicate((sde, model, key, cond, x1), mesh)
     keys = key if count is None else jr.split(key, count)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
     size = max(1, _GROUP // math.prod(model.shape)) if batch_size is None else batch_size
     shared = sde, model, shared_cond, method, saveat, levels
     static = count is None, size, from_pure_noise, adjoint, progress, mesh
-    result, steps = _sample(shared, (keys, each_cond), static)
+    result, steps = _sample(shared, (keys, each_cond, x1), static)
     if not saves_steps(saveat):
         return result
     assert saveat is not None
     if is_traced(steps):
         return result, steps
     return trimmed(result, saveat, int(jnp.max(steps)), axis=len(batch)), steps
+
+
+def _started(sde, model, t, x):
+    """The process that ends at time t, and x_t in its coordinates."""
+    check_time("sample: start", sde, t)
+    check_examples("sample: start", x, model.shape)
+    check_finite("sample: start", x)
+    if not is_traced((sde, t)) and not t > sde.t0:
+        raise ValueError(f"sample: start at t = {t}, which is t0 = {sde.t0}; pass t > t0, or model.denoise(sde, t, x).")
+    return eqx.tree_at(lambda sde: sde.t1, sde, t), model.units.standardise(x)
+
+
+def _count(model, n, x1):
+    """The number of examples, None for one without a batch axis."""
+    count = None if n is None else operator.index(n)
+    if count is not None:
+        check_at_least("sample", "n", count)
+    if x1 is None:
+        return count
+    batch = check_examples("sample: x1", x1, model.shape)
+    check_finite("sample", x1, "x1")
+    found = batch[0] if batch else None
+    if len(batch) > 1 or (count is not None and count != found):
+        raise ValueError(
+            f"sample: n = {n}, but the paths begin from batch axes {batch}; pass n = None, and one batch axis at most."
+        )
+    return found
 
 
 def _denoised_end(sde, model, x, cond):
@@ -158,10 +221,10 @@ def _sample(shared, each, static):
 
     def of_one(shared, each):
         sde, model, cond, method, saveat, levels = shared
-        key, own_cond = each
+        key, own_cond, x1 = each
         cond = cond if own_cond is None else own_cond
         key_prior, key_path = jr.split(key)
-        x1 = sde.prior.sample(key_prior, model.shape)
+        x1 = sde.prior.sample(key_prior, model.shape) if x1 is None else jnp.asarray(x1, jnp.result_type(float))
         wanted = diffrax.SaveAt(t0=True) if saveat is None else saveat
         path, steps = method.solve(
             method.equation(sde, model, cond),

@@ -16,13 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_instance, check_precision, trace_floats
+from sgm.checks import check_at_least, check_instance, trace_floats
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
+from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import prior_mismatch
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
-from sgm.nn.condition import Condition, flat_condition
-from sgm.parallel import mesh_for, replicate, spread
+from sgm.nn.condition import Condition
+from sgm.parallel import replicate, spread
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 
@@ -107,19 +108,31 @@ def elbo(
 ) -> Float[Array, "*batch"] | ELBO:
     """An unbiased estimate of the lower bound on log p(x) at k = 0, in nats, of one example or a batch.
 
-    x and its density are in the units of the data, `model.units`.
+    Arguments:
+        chain: Discrete chain.
+        model: Model.
+        x: Examples at k = 0, in the data's units, of shape `(*batch, *model.shape)`.
+        key: Key of all randomness.
+        cond: One condition for all examples, or one each.
+        variance: Variance of the reverse transitions, as in `Ancestral`.
+        reconstruction: Last step: `Flat()` for a density, `DiscretisedGaussian(count)` for a probability of levels.
+        steps: Number of the N - 1 transitions that each draw visits, one at random in each of as many equal parts of
+            the chain; None for all of them.
+        draws: Number of independent estimates, of which the mean is returned; two or more for a standard error.
+        full: Whether an `ELBO` is returned, with its terms and its standard error.
+        mesh: Devices over which a batch is spread, as in `sgm.log_prob`.
 
-    - `variance`: of the reverse transitions, as in `Ancestral`.
-    - `reconstruction`: the last step, `Flat()` for a density, `DiscretisedGaussian(count)` for a probability of levels.
-    - `steps`: how many of the N - 1 transitions each draw visits, one at random in each of as many equal parts of the
-      chain; None for all of them.
-    - `draws`: independent estimates, of which the mean is returned; two or more for a standard error.
-    - `full`: return an `ELBO`, with its terms and its standard error.
-    - `cond`, `mesh`: as in `log_prob`.
+    Returns:
+        The bound of each example, in nats, for a density in the data's units; or an `ELBO`.
 
-    Raises ValueError for entries of x that are not finite, and for examples or a condition of other shapes than the
-    model's.
-    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4); Ho et al. 2020 (arXiv:2006.11239, eq. 5).
+    Raises:
+        ValueError: for a process that is no chain, entries of x that are not finite, and examples or a condition of
+            other shapes than the model's.
+
+    Example:
+        >>> bound = sgm.elbo(chain, model, x, jax.random.key(0), steps=100)
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4); Ho et al. 2020 (arXiv:2006.11239, eq. 5).
     """
     check_process_and_model("elbo", chain, model)
     check_instance("elbo", "variance", variance, AbstractVariance, "sgm.model.FixedLarge()")
@@ -129,28 +142,17 @@ def elbo(
             f"elbo: the process is a {type(chain).__name__}; pass a DiscreteChain, for a continuous process "
             "DiscreteChain.at_times(sde, times)."
         )
-    batch = check_examples("elbo", x, model.shape)
-    check_precision("elbo", x)
-    check_finite("elbo", x)
-    check_finite("elbo", cond, "cond")
-    check_pure_noise("elbo", chain, model)
-    cond, cond_axis = flat_condition("elbo", model, cond, batch)
-    n = math.prod(batch)
-    check_at_least("elbo", "the number of examples", n)
     check_at_least("elbo", "draws", draws)
     if steps is not None and not (isinstance(steps, int) and 1 <= steps <= chain.steps - 1):
         raise ValueError(
             f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
         )
-    chain, model, variance, reconstruction = trace_floats((chain, model, variance, reconstruction))
-    x, keys = model.units.standardise(x).reshape(n, *model.shape), jr.split(key, n)
-    mesh = mesh_for("elbo", (chain, model, x, keys, cond), mesh)
-    chain, model, x, keys, cond = replicate((chain, model, x, keys, cond), mesh)
-    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
-    shared = chain, model, shared_cond, variance, reconstruction
-    result = _elbo(shared, (x, keys, each_cond), steps, draws, mesh)
+    units = model.units
+    chain, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("elbo", chain, model, x, key, cond, mesh)
+    shared = replicate((chain, model, shared_cond, *trace_floats((variance, reconstruction))), mesh)
+    result = _elbo(shared, (x, keys, own_cond), steps, draws, mesh)
     if reconstruction.is_density:
-        volume = model.units.log_volume(model.shape)
+        volume = units.log_volume(model.shape)
         value, last = result.value - volume, result.reconstruction - volume
         result = dataclasses.replace(result, value=value, reconstruction=last)
     result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)

@@ -4,35 +4,26 @@ log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v f
 """
 
 import dataclasses
-import math
 from typing import Literal, Protocol, overload, runtime_checkable
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from sgm.checks import (
-    check_at_least,
-    check_concrete,
-    check_examples,
-    check_finite,
-    check_instance,
-    check_precision,
-    trace_floats,
-)
+from sgm.checks import check_concrete, check_instance, trace_floats
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.flow import Course, FlowAndDivergence, evaluations
+from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.nn.condition import Condition, flat_condition
+from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.nn.condition import Condition
 from sgm.nn.units import Units
-from sgm.parallel import in_groups, mesh_for, replicate, spread
+from sgm.parallel import in_groups, replicate, spread
 from sgm.sde.base import AbstractSDE
 
 TOLERANCE = 1e-4
@@ -152,26 +143,36 @@ def log_prob(
 ) -> Float[Array, "*batch"] | LogProb:
     """log p(x) at t0 in nats, for one example of shape `model.shape` or a batch with any leading axes.
 
-    x and the density are in the units of the data, `model.units`.
+    Arguments:
+        sde: Process.
+        model: Model.
+        x: Examples at t0, in the data's units, of shape `(*batch, *model.shape)`.
+        key: Key of random probes. Each example draws its own.
+        cond: One condition for all examples, or one each.
+        trace: Estimator of the divergence: `Exact()`, `Hutchinson(count)`, `Probing(strides)`.
+        solver: Explicit Runge-Kutta method of Diffrax. Each example has steps of its own.
+        controller: Adaptive step size controller, by default `diffrax.PIDController(rtol=1e-4, atol=1e-4)`. Its `atol`
+            is also the error of a step in nats, times D / 1000 where that is larger (see `sgm.solve.controllers`).
+        accuracy: Standard error in nats of the solver and the probes together. For each example, tolerances and the
+            number of probes are chosen by it (see `to_accuracy`). Values are looked at to choose, so that neither
+            `jax.jit` nor `jax.grad` can go through.
+        prior: Density of x at t1, in the process's own coordinates, in place of `sde.prior`.
+        adjoint: Way to differentiate the result, by default `diffrax.RecursiveCheckpointAdjoint()`.
+        full: Whether a `LogProb` is returned, with error bars, latents, evaluations and the solver's results.
+        mesh: Devices over which a batch is spread, by default all of this process's; not inside `jax.jit` or
+            `jax.grad`.
 
-    - `key`: for random probes; each example draws its own.
-    - `cond`: one condition for all examples, or one each.
-    - `trace`: how the divergence is found: `Exact()`, `Hutchinson(count)`, `Probing(strides)`.
-    - `solver`: an explicit Runge-Kutta method of Diffrax; each example has steps of its own.
-    - `controller`: its adaptive step size controller, by default `diffrax.PIDController(rtol=1e-4, atol=1e-4)`;
-      `atol` is also the error of a step in nats, times D / 1000 where that is larger (see `sgm.solve.controllers`).
-    - `accuracy`: of the solver and the probes together, as a standard error in nats; then tolerances, and the number of
-      probes, are chosen for each example (see `to_accuracy`).
-      Values are looked at to choose, so that neither `jax.jit` nor `jax.grad` can go through.
-    - `prior`: the density of x at t1, in the process's own coordinates, in place of `sde.prior`.
-    - `adjoint`: how the result is differentiated, by default `diffrax.RecursiveCheckpointAdjoint()`.
-    - `full`: return a `LogProb`, with error bars, latents, evaluations and the solver's results.
-    - `mesh`: devices over which a batch is spread, by default all of this process's; not inside `jax.jit` or
-      `jax.grad`.
+    Returns:
+        log p(x) of each example, in nats, nan where the solve did not finish; or a `LogProb`.
 
-    Raises ValueError for entries of x that are not finite, for examples or a condition of other shapes than the model's
-    and for a missing key.
-    Source: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
+    Raises:
+        ValueError: for entries of x that are not finite, for examples or a condition of other shapes than the model's,
+            and for a missing key.
+
+    Example:
+        >>> log_p = sgm.log_prob(sgm.VP(), model, x, jax.random.key(0), trace=sgm.Exact())
+
+    Reference: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """
     check_process_and_model("log_prob", sde, model)
     check_instance("log_prob", "trace", trace, AbstractTrace, "sgm.Exact() or sgm.Hutchinson(count=4)")
@@ -180,29 +181,16 @@ def log_prob(
     check_instance("log_prob", "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
     check_instance("log_prob", "prior", prior, Density | None, "sde.prior")
     check_instance("log_prob", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
-    batch = check_examples("log_prob", x, model.shape)
-    check_precision("log_prob", x)
-    check_finite("log_prob", x)
-    check_finite("log_prob", cond, "cond")
-    check_pure_noise("log_prob", sde, model)
+    units = model.units
+    sde, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("log_prob", sde, model, x, key, cond, mesh)
     trace.check(key, model.shape)
-    cond, cond_axis = flat_condition("log_prob", model, cond, batch)
-    check_at_least("log_prob", "the number of examples", math.prod(batch))
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    units, x = model.units, model.units.standardise(x)
     if prior is None and batch:
-        warn_of_mismatch("log_prob", sde, x.reshape(-1, *model.shape))
-    prior = sde.prior if prior is None else prior
-    sde, model, controller, prior = trace_floats((sde, model, controller, prior))
-    n = math.prod(batch)
-    x, keys = x.reshape(n, *model.shape), None if key is None else jr.split(key, n)
-    mesh = mesh_for("log_prob", (sde, model, x, keys, cond), mesh)
-    sde, model, x, keys, cond, prior = replicate((sde, model, x, keys, cond, prior), mesh)
-
-    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
+        warn_of_mismatch("log_prob", sde, x)
+    prior, controller = replicate(trace_floats((sde.prior if prior is None else prior, controller)), mesh)
 
     def solve(trace, rows, keys, tolerance=None, solver=solver, course=Course()):
-        x_rows, cond_rows = jax.tree.map(lambda part: part[rows], (x, each_cond))
+        x_rows, cond_rows = jax.tree.map(lambda part: part[rows], (x, own_cond))
         each = x_rows, cond_rows, keys, tolerance
         return _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh, course)
 
@@ -211,7 +199,7 @@ def log_prob(
         result = solve(trace, slice(None), keys)
     else:
         check_accuracy(accuracy, controller, (sde, model, x, keys, cond))
-        result = to_accuracy(solve, solver, trace, accuracy, keys, n, model.shape)
+        result = to_accuracy(solve, solver, trace, accuracy, keys, len(x), model.shape)
         if not full:
             warn_of_missed("log_prob", result.converged, accuracy)
     result = in_units(result, units, model.shape)

@@ -5,19 +5,26 @@ Each wraps a controller of the user's own, which it tells another state and erro
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from sgm.sde.level import angle_between, level_at, sin_of
 from sgm.solve.terms import AbstractEquation
 from sgm.types import Scalar
 
+Tree = TypeVar("Tree", bound=PyTree)
+
 _ORDER = 5  # Of the embedded error, by which a step that is refused for its length shrinks to that length.
+
+
+def frozen(tree: Tree) -> Tree:
+    """The tree with no derivative by its arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 class _AbstractWrappedController(diffrax.AbstractAdaptiveStepSizeController):

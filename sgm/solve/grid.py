@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least, check_instance, is_traced
+from sgm.checks import check_at_least, check_concrete, check_instance, is_traced
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.types import Number
@@ -97,11 +97,13 @@ class ChainGrid(AbstractGrid):
     def levels(self, sde, steps):
         if not isinstance(sde, DiscreteChain):
             raise ValueError(f"ChainGrid: the process is a {type(sde).__name__}; pass a DiscreteChain or another grid.")
-        if steps >= sde.steps:
+        last = sde.t1  # Less than sde.steps, where a sample starts at a noised example.
+        check_concrete("ChainGrid", t1=last)
+        if steps >= round(float(last)):
             raise ValueError(
-                f"ChainGrid: steps = {steps}, but from k = {sde.steps} to 1 there are {sde.steps - 1}; pass no more."
+                f"ChainGrid: steps = {steps}, but from k = {last:g} to 1 there are {round(float(last)) - 1}; pass no more."
             )
-        return sde.level(jnp.asarray(np.rint(np.linspace(sde.steps, 1, steps + 1)), jnp.result_type(float)))
+        return sde.level(jnp.asarray(np.rint(np.linspace(float(last), 1, steps + 1)), jnp.result_type(float)))
 
 
 class FixedSteps(eqx.Module):

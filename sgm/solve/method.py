@@ -14,7 +14,7 @@ from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.brownian import GridBrownianPath
-from sgm.solve.controllers import NoiseController
+from sgm.solve.controllers import NoiseController, frozen
 from sgm.solve.grid import FixedSteps
 from sgm.solve.saving import frames, on_clock, saved_levels, union
 from sgm.solve.terms import AbstractEquation, AbstractStochasticEquation
@@ -135,11 +135,7 @@ class AbstractMethod(eqx.Module):
         if not isinstance(self.stepping, diffrax.AbstractAdaptiveStepSizeController):
             return self.stepping
         # Which step is taken has no derivative; nor may it have one, for an adjoint that solves backwards.
-        stepping, frozen = (
-            jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, part)
-            for part in (self.stepping, equation)
-        )
-        controller = NoiseController(stepping, frozen)
+        controller = NoiseController(*frozen((self.stepping, equation)))
         wanted = saved_levels(equation.sde, saveat)
         if not isinstance(equation, AbstractStochasticEquation) or not len(wanted):
             return controller

@@ -1,4 +1,4 @@
-"""The equations that lead from noise to data, each on a clock that increases towards the data."""
+"""The equations that lead from noise to data, and back by the flow, each on a clock that increases on its way."""
 
 from abc import abstractmethod
 
@@ -138,21 +138,31 @@ class UniversalSDE(AbstractUniversalEquation, AbstractStochasticEquation):
 
 
 class UniversalFlow(AbstractUniversalEquation):
-    """The probability flow du/dtheta = E[velocity | u], with theta going down, on the clock of `sgm.sde.level`."""
+    """The probability flow du/dtheta = E[velocity | u], on the clock of `sgm.sde.level`, or minus it towards the data.
+
+    Arguments:
+        to_data: Whether it leads from noise to data, or from data to noise.
+    """
 
     sde: AbstractSDE
     model: AbstractModel
     cond: Condition | None
+    to_data: bool = eqx.field(static=True, default=True)
+
+    @property
+    def sign(self) -> int:
+        """Of the clock."""
+        return -1 if self.to_data else 1
 
     def clock(self, level):
-        return jnp.negative(clock_of(level))
+        return self.sign * clock_of(level)
 
     def level(self, clock):
-        return level_at(jnp.negative(clock))
+        return level_at(self.sign * jnp.asarray(clock))
 
     def drift(self, clock, state, args):
         level = self.level(clock)
-        return -angle_rate(level) * self.model.predict(level, state, self.cond).velocity
+        return self.sign * angle_rate(level) * self.model.predict(level, state, self.cond).velocity
 
     def terms(self, path):
         return diffrax.ODETerm(self.drift)
