@@ -12,6 +12,8 @@ from jaxtyping import PRNGKeyArray
 from sgm.data import AbstractDataset
 from sgm.likelihood import AbstractDequantisation
 from sgm.model.base import AbstractModel
+from sgm.nn.condition import condition_from
+from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.solve import AbstractMethod
 
@@ -48,8 +50,9 @@ class Row:
 
     def __str__(self):
         value = f"{self.value:.4f}" if 1e-3 <= abs(self.value) < 1e6 or self.value == 0 else f"{self.value:.3g}"
-        error = "" if self.stderr is None else f" ± {self.stderr:.4f}"
-        return f"{self.name:<24} {value}{error} {self.unit}{f' ({self.note})' if self.note else ''}".rstrip()
+        error = "" if self.stderr is None else f"± {self.stderr:.4f}"
+        note = f"({self.note})" if self.note else ""
+        return " ".join([f"{self.name:<24}", *(part for part in (value, error, self.unit, note) if part)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +77,13 @@ class Context:
     dequantisation: AbstractDequantisation
     key: PRNGKeyArray
 
-    def real(self, x: Any, key: PRNGKeyArray) -> Any:
-        """Examples as real numbers in the data's units: grey levels are dequantised."""
+    def real(self, x: Any, key: PRNGKeyArray, dequantisation: AbstractDequantisation | None = None) -> Any:
+        """Examples as real numbers in the data's units: grey levels are dequantised, by default as in training."""
         if self.data.levels is None:
             return x
         # Of all levels, whose range is [-1, 1) of standardised data.
-        standardised = self.dequantisation.training(jax.numpy.asarray(x), self.data.levels, key)
+        rule = self.dequantisation if dequantisation is None else dequantisation
+        standardised = rule.training(jax.numpy.asarray(x), self.data.levels, key)
         return self.model.units.restore(standardised)
 
 
@@ -106,3 +110,9 @@ class AbstractMetric(eqx.Module):
     @abstractmethod
     def rows(self, context: Context, columns: Columns) -> list[Row]:
         """The lines of the report, from the numbers of all examples."""
+
+
+def samples_like(context: Context, n: int, fields: dict[str, np.ndarray], key: PRNGKeyArray) -> np.ndarray:
+    """Draw a sample for each of the `n` conditions in `fields`, in the data's units."""
+    cond = condition_from(fields)
+    return np.asarray(sample(context.sde, context.model, key, n, cond=cond, method=context.sampler))

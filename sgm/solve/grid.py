@@ -97,13 +97,13 @@ class ChainGrid(AbstractGrid):
     def levels(self, sde, steps):
         if not isinstance(sde, DiscreteChain):
             raise ValueError(f"ChainGrid: the process is a {type(sde).__name__}; pass a DiscreteChain or another grid.")
-        last = sde.t1  # Less than sde.steps, where a sample starts at a noised example.
-        check_concrete("ChainGrid", t1=last)
-        if steps >= round(float(last)):
+        check_concrete("ChainGrid", t1=sde.t1)
+        last = round(float(sde.t1))  # Less than sde.steps, where a sample starts at a noised example.
+        if steps >= last:
             raise ValueError(
-                f"ChainGrid: steps = {steps}, but from k = {last:g} to 1 there are {round(float(last)) - 1}; pass no more."
+                f"ChainGrid: steps = {steps}, but from k = {last} to 1 there are {last - 1}; pass no more."
             )
-        return sde.level(jnp.asarray(np.rint(np.linspace(float(last), 1, steps + 1)), jnp.result_type(float)))
+        return sde.level(jnp.asarray(np.rint(np.linspace(last, 1, steps + 1)), jnp.result_type(float)))
 
 
 class FixedSteps(eqx.Module):

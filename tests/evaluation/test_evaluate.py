@@ -1,65 +1,125 @@
+"""The loop of an evaluation: batches, resumption, the report."""
+
+import dataclasses
+import json
+
 import jax.random as jr
 import numpy as np
 import pytest
 from truth import gaussian
 
 import sgm
-import sgm.evaluation.evaluate
-from sgm.evaluation.evaluate import evaluate, read_columns
+from sgm.evaluation import AbstractMetric, ChainBound, LogLikelihood, PowerSpectrum, Row, read_columns
 
 DATA = sgm.data.Moons()
-OPTIONS = {"split": "test", "batch_size": 4, "key": jr.key(0), "trace": sgm.Hutchinson(2)}
+MODEL = gaussian(2)
 
 
-def run(**options):
-    return evaluate(sgm.VP(), gaussian(2), DATA, **{**OPTIONS, "n": 10, **options})
+class MeanNorm(AbstractMetric):
+    """The mean of |x|, which counts how many batches it was asked for."""
+
+    calls: list = dataclasses.field(default_factory=list, repr=False)
+    fails_at: int = 10**9
+
+    def columns(self, context, x, fields, key):
+        self.calls.append(len(x))
+        if len(self.calls) == self.fails_at:
+            raise KeyboardInterrupt
+        return {"norm": np.linalg.norm(x, axis=1)}
+
+    def rows(self, context, columns):
+        return [Row.mean("norm", columns["norm"], note="of all examples")]
+
+
+def run(*metrics, **options):
+    how = {"split": "test", "batch_size": 4, "n": 10, "progress": False} | options
+    return sgm.evaluate(sgm.VP(), MODEL, DATA, metrics, jr.key(0), **how)
 
 
 def test_a_ragged_last_batch_has_each_example_once(tmp_path):
-    result = run(folder=tmp_path)
-    assert result.log_prob.shape == result.stderr.shape == result.nfe.shape == (10,)
+    report = run(MeanNorm(), folder=tmp_path)
     x, _ = DATA.rows("test", 0, 10)
-    exact = run(trace=sgm.Exact()).log_prob
-    np.testing.assert_allclose(exact, sgm.log_prob(sgm.VP(), gaussian(2), x, trace=sgm.Exact()), rtol=1e-4)
-    assert len({path.name for path in tmp_path.glob("*.parquet")}) == 3
+    np.testing.assert_array_equal(report.columns["norm"], np.linalg.norm(x, axis=1))
+    assert report["norm"].value == pytest.approx(np.linalg.norm(x, axis=1).mean())
+    assert report["norm"].stderr == pytest.approx(np.linalg.norm(x, axis=1).std(ddof=1) / 10**0.5)
+    assert (report.split, report.examples) == ("test", 10)
+    assert len(list(tmp_path.glob("*/*.parquet"))) == 3
 
 
-def test_what_misses_the_accuracy_is_told():
-    result = run(trace=sgm.Exact(), accuracy=1e-9)
-    assert np.all(np.isfinite(result.log_prob)) and not result.converged.all()
-
-
-def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch):
-    whole = run()
-    calls = []
-    original = sgm.evaluation.evaluate.log_prob
-
-    def failing(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(sgm.evaluation.evaluate, "log_prob", failing)
+def test_an_interrupted_evaluation_goes_on(tmp_path):
+    whole = run(MeanNorm())
     with pytest.raises(KeyboardInterrupt):
-        run(folder=tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 1
-    resumed = run(folder=tmp_path)
-    assert len(calls) == 4  # two batches were left
-    for first, second in zip(whole[:4], resumed[:4], strict=True):
-        np.testing.assert_array_equal(first, second)
+        run(MeanNorm(fails_at=2), folder=tmp_path)
+    assert len(list(tmp_path.glob("*/*.parquet"))) == 1
+    metric = MeanNorm()
+    resumed = run(metric, folder=tmp_path)
+    assert metric.calls == [4, 4]  # two batches were left
+    np.testing.assert_array_equal(resumed.columns["norm"], whole.columns["norm"])
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
-    run(folder=tmp_path)
-    for path in tmp_path.glob("*.parquet"):
-        assert set(read_columns(path)) == {"log_prob", "stderr", "nfe", "converged"}
+    run(MeanNorm(), folder=tmp_path)
+    for path in tmp_path.glob("*/*.parquet"):
+        assert set(read_columns(path)) == {"norm"}
         path.unlink()
 
     def full_disk(*arguments):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(sgm.evaluation.evaluate.pyarrow.parquet, "write_table", full_disk)
+    monkeypatch.setattr("pyarrow.parquet.write_table", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        run(folder=tmp_path)
-    assert not list(tmp_path.glob("*.parquet"))
+        run(MeanNorm(), folder=tmp_path)
+    assert not list(tmp_path.glob("*/*.parquet"))
+
+
+def test_the_report_is_printed_and_written_from_the_same_rows():
+    report = run(MeanNorm())
+    row = report["norm"]
+    assert f"{row.value:.4f} ± {row.stderr:.4f} (of all examples)" in str(report)
+    written = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert written["metrics"]["norm"] == {
+        "value": row.value,
+        "stderr": row.stderr,
+        "unit": "",
+        "note": "of all examples",
+    }
+
+
+def test_what_is_not_finite_is_left_out_and_said():
+    row = Row.mean("x", np.asarray([1.0, np.nan, 3.0]))
+    assert (row.value, row.note) == (2.0, "1 of 3 are not finite, and left out")
+    nothing = Row.mean("x", np.asarray([np.nan]))
+    assert np.isnan(nothing.value) and nothing.stderr is None
+    report = sgm.evaluation.Report("test", 1, (nothing,), {}, 0.0)
+    assert report.to_json()["metrics"]["x"]["value"] is None
+
+
+def test_log_likelihoods_are_those_of_the_library():
+    report = run(LogLikelihood(sgm.Exact()))
+    x, _ = DATA.rows("test", 0, 10)
+    expected = np.asarray(sgm.log_prob(sgm.VP(), MODEL, x, trace=sgm.Exact()))
+    np.testing.assert_allclose(report.columns["log_prob"], expected, rtol=1e-4)
+    assert report["log_prob"].value == pytest.approx(expected.mean(), rel=1e-4)
+    assert report["minus_entropy"].value == pytest.approx(-DATA.entropy)
+    assert report["log_prob"].value < -DATA.entropy
+
+
+def test_what_misses_the_accuracy_is_told():
+    report = run(LogLikelihood(sgm.Exact(), accuracy=1e-9))
+    assert np.all(np.isfinite(report.columns["log_prob"])) and not report.columns["converged"].all()
+    assert report["inaccurate"].value == np.sum(~report.columns["converged"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "message"),
+    [
+        (MeanNorm(), {"n": 0}, "the split 'test' is empty"),
+        (MeanNorm(), {"batch_size": 0}, "batch_size = 0"),
+        (MeanNorm(), {"split": "valid"}, "unknown split 'valid'"),
+        (ChainBound(), {}, "ChainBound: the process is a VP; pass a DiscreteChain, or the metric ContinuousBound"),
+        (PowerSpectrum(), {}, r"PowerSpectrum: examples have the shape \(2,\)"),
+    ],
+)
+def test_wrong_evaluations_are_named(metric, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(metric, **options)

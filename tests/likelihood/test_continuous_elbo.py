@@ -1,7 +1,5 @@
 """The bound in continuous time: of an exact model it is log p itself, of any Gaussian model it has a closed form."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -101,5 +99,5 @@ def test_wrong_arguments_are_named(change, message):
 
 def test_terms_sum_to_the_value():
     result = sgm.continuous_elbo(sgm.VP(), MODEL, X[0], jr.key(0), levels=8, full=True)
-    assert result.value.shape == () and [field.name for field in dataclasses.fields(result)][0] == "value"
+    assert result.value.shape == () and result.transitions is None
     np.testing.assert_allclose(result.value, result.reconstruction - result.diffusion - result.prior, rtol=1e-5)

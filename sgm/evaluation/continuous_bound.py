@@ -1,0 +1,49 @@
+"""The variational bound in continuous time, of any process."""
+
+import math
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+
+from sgm.checks import check_at_least
+from sgm.evaluation.metric import AbstractMetric, Row
+from sgm.likelihood import UniformDequantisation
+from sgm.likelihood.continuous_elbo import continuous_elbo
+from sgm.nn.condition import condition_from
+
+
+class ContinuousBound(AbstractMetric):
+    """The bound on log p(x0) in continuous time, of any process, with no solve; of grey levels, on log P(levels).
+
+    Arguments:
+        levels: Number of noise levels that each draw visits.
+        draws: Number of draws of each example.
+
+    Reference: Kingma et al. 2021 (arXiv:2107.00630, eq. 15).
+    """
+
+    levels: int = eqx.field(static=True, default=64)
+    draws: int = eqx.field(static=True, default=2)
+
+    def __check_init__(self):
+        check_at_least("ContinuousBound", "levels", self.levels)
+        check_at_least("ContinuousBound", "draws", self.draws, 2)
+
+    def columns(self, context, x, fields, key):
+        key, key_levels = jr.split(key)
+        # Uniform in a level, so that the bound on the density is one on the probability.
+        x = context.real(x, key_levels, UniformDequantisation())
+        how = {"levels": self.levels, "draws": self.draws, "cond": condition_from(fields), "full": True}
+        result = continuous_elbo(context.sde, context.model, x, key, **how)
+        return {"continuous_bound": np.asarray(result.value), "continuous_bound_stderr": np.asarray(result.stderr)}
+
+    def rows(self, context, columns):
+        values, noise = columns["continuous_bound"], columns["continuous_bound_stderr"]
+        of = "on log p(x0)" if context.data.levels is None else "on log P(levels)"
+        estimate = float(np.sqrt(np.mean(np.square(noise, dtype=np.float64)) / len(noise)))
+        rows = [Row.mean("continuous_bound", values, "nats", f"{of}; {estimate:.4f} of the error is the estimate's")]
+        if context.data.levels is not None:
+            bits = -values / (math.prod(context.data.shape) * math.log(2))
+            rows.append(Row.mean("continuous_bits_per_dim", bits))
+        return rows
