@@ -1,0 +1,401 @@
+"""The command line, from training to evaluation, on small runs of shipped configurations."""
+
+import json
+import math
+import runpy
+import shutil
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+import sgm
+from sgm.cli import main
+from sgm.data import Coins, Digits
+from sgm.evaluation import LogLikelihood, read_columns
+from sgm.evaluation.log_likelihood import gaussian_bits_per_dim
+from sgm.experiment import Evaluation
+from sgm.likelihood import Exact, Hutchinson
+from sgm.nn import MLP
+from sgm.runs import read_experiment
+
+# optax and Orbax promote types.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+SMALL = (
+    *("--training.steps", "6", "--training.batch-size", "8", "--training.checkpoint-every", "3"),
+    *("--training.preview-every", "3", "--drawing.n", "4", "--drawing.frames", "3", "--drawing.tolerance", "1e-2"),
+    *("--evaluation.n", "5", "--evaluation.batch-size", "3"),
+)
+STEPS = ("--sampler.steps", "5")
+ROUGH = ("--metrics.LogLikelihood.tolerance", "1e-2")
+TINY = ("--network.width", "16", "--network.depth", "1")
+
+
+def command(folder, *arguments):
+    return main([*arguments, "--run", str(folder), *SMALL])
+
+
+def is_picture(path):
+    pixels = np.asarray(PIL.Image.open(path).convert("L"))
+    return pixels.size > 10_000 and pixels.std() > 1
+
+
+def metrics_of(folder):
+    return json.loads((folder / "evaluation.json").read_text())["metrics"]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert command(folder, *TINY, *STEPS, *ROUGH) == 0
+    return folder
+
+
+def test_digits_leave_all_that_is_promised(digits):
+    pictures = ("data", "process", "parameters", "gradients", "objective")
+    pictures += ("samples", "samples_flow", "film_strip", "samples_step_0000003")
+    pictures += ("evaluation_histogram", "evaluation_extremes")
+    for name in pictures:
+        assert is_picture(digits / f"{name}.png"), name
+    assert len((digits / "metrics.jsonl").read_text().splitlines()) == 6
+    assert json.loads((digits / "evaluation.json").read_text())["examples"] == 5
+    rows = metrics_of(digits)
+    assert rows["uniform_bits_per_dim"]["value"] == pytest.approx(np.log2(17))
+    assert rows["gaussian_bits_per_dim"]["value"] == pytest.approx(2.95, abs=0.3)
+    assert np.isfinite(rows["bits_per_dim"]["value"]) and np.isfinite(rows["bits_per_dim"]["stderr"])
+
+
+def test_each_example_of_an_evaluation_is_stored(digits):
+    columns, rows = read_columns(digits / "evaluation.parquet"), metrics_of(digits)
+    assert set(columns) == {"index", "log_prob", "stderr", "nfe", "converged", "bits_per_dim"}
+    assert columns["converged"].all()
+    np.testing.assert_array_equal(columns["index"], np.arange(5))
+    np.testing.assert_allclose(columns["bits_per_dim"], -columns["log_prob"] / 64 / np.log(2), rtol=1e-6)
+    assert columns["bits_per_dim"].mean() == pytest.approx(rows["bits_per_dim"]["value"], rel=1e-5)
+    assert columns["nfe"].mean() == pytest.approx(rows["evaluations"]["value"])
+    assert not list(digits.glob("evaluation_????????"))
+
+
+def test_the_example_evaluates_a_run_by_library_calls(digits, monkeypatch, capsys):
+    monkeypatch.setattr(Digits, "size", lambda self, split: 6)
+    monkeypatch.setattr("sys.argv", ["evaluate.py", str(digits)])
+    runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/evaluate.py"))
+    words = capsys.readouterr().out.split()
+    assert words[1] == "±" and words[3:] == ["bits/dim", "of", "6", "images"]
+    assert 3 < float(words[0]) < 8  # the model has seen six steps
+
+
+def test_the_example_of_posteriors_draws_film_strips(digits, tmp_path):
+    example = runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/digits_posterior.py"))
+    example["main"](str(digits), tmp_path)
+    assert is_picture(tmp_path / "digits_inpainting.png") and is_picture(tmp_path / "digits_denoising.png")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("Probing", "--metrics.LogLikelihood.trace.strides", "2", "2", "1", "--metrics.LogLikelihood.samples", "2"),
+        ("Hutchinson", "--metrics.LogLikelihood.trace.count", "2", "--metrics.LogLikelihood.accuracy", "2"),
+    ],
+)
+def test_evaluations_have_their_options(digits, tmp_path, capsys, options):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    assert command(folder, "--stages", "evaluate", "--metrics.LogLikelihood.trace", *options) == 0
+    columns = read_columns(folder / "evaluation.parquet")
+    assert np.all(np.isfinite(columns["log_prob"])) and "log P(levels)" in capsys.readouterr().out
+    assert np.all(columns["stderr"] > 0) if "Probing" in options else np.all(columns["stderr"] <= 2)
+
+
+def test_a_run_is_evaluated_by_other_metrics(digits, tmp_path, capsys):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    metrics = ("--metrics", "ContinuousBound", "SlicedWasserstein", "PowerSpectrum")
+    options = ("--metrics.ContinuousBound.levels", "4", "--metrics.SlicedWasserstein.directions", "8", *STEPS)
+    assert command(folder, "--stages", "evaluate", *metrics, *options) == 0
+    rows = metrics_of(folder)
+    assert {"continuous_bits_per_dim", "sliced_wasserstein", "power_error"} <= set(rows) and "log_prob" not in rows
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in rows)
+
+
+def test_the_same_command_again_changes_nothing(digits, capsys):
+    def contents():
+        return (digits / "metrics.jsonl").read_text(), metrics_of(digits)
+
+    before = contents()
+    assert command(digits, *TINY, *STEPS, *ROUGH) == 0
+    assert contents() == before
+    printed = capsys.readouterr().out
+    assert "gaussian_bits_per_dim    2." in printed and "uniform_bits_per_dim     4.0875" in printed
+
+
+def test_load_gives_averaged_weights_or_raw_ones(digits):
+    sde, averaged = sgm.load(digits)
+    _, raw = sgm.load(digits, average=False)
+    assert isinstance(sde, sgm.VP) and averaged.shape == (8, 8, 1)
+    difference = np.abs(np.asarray(averaged.network.inlet.kernel) - np.asarray(raw.network.inlet.kernel)).max()
+    assert 0 < difference < 0.1
+
+
+def test_later_stages_need_no_repetition_of_the_options(digits):
+    assert main(["--run", str(digits), "--stages", "sample", "--sampler.steps", "3"]) == 0
+    experiment = read_experiment(digits)
+    assert experiment.network.func is MLP
+    assert experiment.network.keywords["width"] == 16 and experiment.network.keywords["dropout"] == 0.15
+    assert (experiment.sampler.steps, experiment.drawing.n, experiment.evaluation.n) == (5, 4, 5)  # as trained
+    assert PIL.Image.open(digits / "samples.png").size[0] > 0
+
+
+def test_options_that_are_given_hold_though_they_are_the_defaults(digits, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    first = ["--run", str(folder), "--stages", "evaluate", "--metrics.LogLikelihood.trace"]
+    assert main([*first, "Hutchinson", "--metrics.LogLikelihood.tolerance", "1e-2"]) == 0
+    assert main([*first, "Exact", "--metrics.LogLikelihood.tolerance", "1e-5"]) == 0
+    assert np.all(read_columns(folder / "evaluation.parquet")["stderr"] == 0)
+
+
+def test_later_stages_are_of_the_same_data(digits, capsys):
+    assert main(["--run", str(digits), "--stages", "sample", "--config", "moons"]) == 1
+    assert "was begun with another configuration, in data;" in capsys.readouterr().err
+
+
+def test_a_killed_command_goes_on(tmp_path, monkeypatch, digits):
+    arguments = (*TINY, *STEPS, *ROUGH, "--stages", "train")
+    prefetch = sgm.data.prefetch
+
+    def killed(make, start, stop):
+        for step, batch in enumerate(prefetch(make, start, stop)):
+            if step == 4:  # One step after the checkpoint.
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr("sgm.training.loop.prefetch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command(tmp_path, *arguments)
+    monkeypatch.setattr("sgm.training.loop.prefetch", prefetch)
+    assert command(tmp_path, *arguments) == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == (digits / "metrics.jsonl").read_text()
+    (_, resumed), (_, whole) = sgm.load(tmp_path), sgm.load(digits)
+    for first, second in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypatch):
+    arguments = ("--config", "digits", "--network.depth", "1", "--stages", "train")
+    monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 0)
+    assert command(tmp_path, *arguments, "--network.width", "16") == 1
+    assert "the split 'test' is empty" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert command(tmp_path, *arguments, "--network.width", "8") == 0
+
+
+def test_a_run_keeps_its_configuration(digits, capsys):
+    assert command(digits, "--network.width", "32", "--network.depth", "1") == 1
+    error = capsys.readouterr().err
+    assert "was begun with another configuration, in network.width;" in error and "--run" in error
+
+
+def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
+    assert command(tmp_path / "moons", "--config", "moons", *TINY) == 0
+    for name in ("data", "process", "objective", "samples", "trajectories", "density"):
+        assert is_picture(tmp_path / "moons" / f"{name}.png"), name
+    assert "minus_entropy            -2.3939 nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("shape", "stages", "manner", "pictures"),
+    [
+        ((5,), "train sample", "a corner plot of the columns; paths are left out", {"data", "samples"}),
+        (
+            (12, 2),
+            "train sample evaluate",
+            "lines, a colour for each of the channels",
+            {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"},
+        ),
+        ((4, 6, 5), "train", "the channels side by side, in grey", {"data", "samples_step_0000003"}),
+        ((2, 2, 2, 1), "train sample evaluate", "none, for examples of shape (2, 2, 2, 1)", set()),
+    ],
+)
+def test_data_of_any_shape_are_drawn_or_left_out(tmp_path, capsys, shape, stages, manner, pictures):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32))
+    options = ("--data", "Files", "--data.path", str(tmp_path / "x.npy"), "--network", "MLP", *TINY)
+    run = tmp_path / "run"
+    assert command(run, *options, *STEPS, *ROUGH, "--evaluation.n", "2", "--stages", *stages.split()) == 0
+    assert f"pictures of examples: {manner}" in capsys.readouterr().out
+    drawn = {path.stem for path in run.glob("*.png")}
+    assert pictures <= drawn and all(is_picture(run / f"{name}.png") for name in drawn)
+    if not pictures:
+        assert not drawn & {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"}
+
+
+def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    noise = np.random.default_rng(0).integers(0, 256, (12, 9, 14, 4), np.uint8)
+    (tmp_path / "images").mkdir()
+    for place, pixels in enumerate(noise):
+        PIL.Image.fromarray(pixels).save(tmp_path / "images" / f"{place}.png")
+    small = ("--network.width", "4", "--network.multipliers", "1", "--network.blocks", "1")
+    options = ("--data.path", str(tmp_path / "images"), "--data.resolution", "8", "12", "--data.channels", "4")
+    options += ("--data.levels", "65536", *small, "--stages", "train", "evaluate")
+    run = tmp_path / "run"
+    assert command(run, "--config", "flowers", *options) == 0
+    assert "pictures of examples: RGB and alpha, on white" in capsys.readouterr().out
+    for name in ("data", "samples_step_0000003", "evaluation_extremes"):
+        assert is_picture(run / f"{name}.png"), name
+    rows = metrics_of(run)
+    assert rows["uniform_bits_per_dim"]["value"] == 16 and np.isfinite(rows["bits_per_dim"]["value"])
+    assert read_experiment(run).data.shape == (8, 12, 4)
+
+
+def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
+    folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
+    chain = ("--sde.betas.steps", "20", "--prediction.mean.chain.betas.steps", "20")
+    assert command(folder, "--config", "sohl_swiss_roll", *chain, *network) == 0
+    rows = metrics_of(folder)
+    assert rows["bound"]["value"] < 0
+    expected = (rows["bound"]["value"] / 2 + 0.5 * np.log(2 * np.pi * np.e)) / np.log(2)
+    assert rows["bits_over_gaussian"]["value"] == pytest.approx(expected, rel=1e-4)
+    sampling = ("--run", str(folder), "--stages", "sample")
+    assert main([*sampling, "--sampler", "DDIM", "--sampler.steps", "5", "--sampler.eta", "0.5"]) == 0
+    assert is_picture(folder / "samples.png")
+    with pytest.raises(SystemExit):
+        main([*sampling, "--sampler.eta", "0.5"])
+    printed = capsys.readouterr()
+    assert "--sampler.eta" in printed.err + printed.out
+
+
+def test_bits_over_a_gaussian_are_of_data_of_variance_one(tmp_path, capsys):
+    chain = ("--sde", "DiscreteChain", "--sde.betas.steps", "20", "--metrics", "ChainBound")
+    assert command(tmp_path / "digits", *TINY, *chain, "--stages", "train", "evaluate") == 0
+    rows = metrics_of(tmp_path / "digits")
+    assert "bound" in rows and "bits_over_gaussian" not in rows
+    assert "bits_over_gaussian" not in capsys.readouterr().out
+
+
+def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
+    options = (*TINY, "--metrics.LogLikelihood.samples", "1", "--stages", "train", "evaluate")
+    assert command(tmp_path / "coins", "--config", "coins", *options) == 0
+    rows = metrics_of(tmp_path / "coins")
+    assert rows["minus_entropy"]["value"] == pytest.approx(-Coins().entropy)
+    assert rows["entropy_bits_per_dim"]["value"] == pytest.approx(np.log2(math.comb(48, 36)) / 48)
+    assert "entropy_bits_per_dim     0.7504" in capsys.readouterr().out
+
+
+def test_images_conditioned_on_classes(tmp_path):
+    arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
+    assert command(tmp_path / "classes", *arguments, *STEPS) == 0
+    _, model = sgm.load(tmp_path / "classes")
+    assert model.network.embedding.labels.shape[0] == 10
+
+
+@pytest.mark.parametrize("name", [pytest.param("grf", marks=pytest.mark.slow), "grf_map"])
+def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path):
+    arguments = ("--config", name, "--data.resolution", "4", "--network.width", "8", "--network.multipliers", "1")
+    arguments += ("--loss.condition-dropout", "0.2", "--training.accumulate", "2", *STEPS)
+    assert command(tmp_path / name, *arguments) == 0
+    assert is_picture(tmp_path / name / "samples.png")
+    assert (tmp_path / name / "posteriors.png").exists() == (name == "grf_map")
+    rows, data = metrics_of(tmp_path / name), read_experiment(tmp_path / name).data
+    x, fields = data.rows("test", 0, 5)
+    records = [(x[i], {part: values[i] for part, values in fields.items()}) for i in range(len(x))]
+    exact = [float(data.conditional_log_prob(*jax.tree.map(jax.numpy.asarray, record))) for record in records]
+    assert rows["exact_log_prob"]["value"] == pytest.approx(np.mean(exact), rel=1e-4)
+    assert rows["log_prob"]["value"] < rows["exact_log_prob"]["value"]
+    _, model = sgm.load(tmp_path / name)
+    assert model.conditioning.null
+    if name == "grf":
+        np.testing.assert_array_equal(model.network.embedding.standardisation.mean.value, data.statistics()[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config", "nothing"), "sgm: load_config: there is no configuration nothing; there are checkerboard,"),
+        (("--config", "flowres"), "did you mean flowers or flowers_classes?"),
+        (("--config", "./nothing.py"), "there is no file ./nothing.py; pass the path of a Python file"),
+        (("--loss.condition-dropout", "0.1"), "but the data have no condition to drop; pass 0, or data with one"),
+        (("--sampler", "DPMSolver"), "did you mean DPMSolverPP"),
+        (("--prediction", "MeanCoefficient"), "MeanCoefficient"),
+        (("--loss.objective", "Bound"), "Bound"),
+        (("--loss.times", "ChainSteps"), "ChainSteps"),
+        (("--sde.schedule", "Sigmoid"), "Sigmoid"),
+        (("--stages", "evaluate"), "there is no run (experiment.json is missing); pass the folder of a run"),
+    ],
+)
+def test_wrong_commands_end_with_one_line(tmp_path, capsys, arguments, message):
+    assert main([*arguments, "--run", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("sgm: ") and message in error and error.count("\n") == 1
+
+
+def test_an_unknown_field_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--training.stepz", "3", "--run", str(tmp_path)])
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert "--training.stepz" in printed.err + printed.out
+
+
+def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch):
+    def offline(*args, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", offline)
+    monkeypatch.setattr(
+        "datasets.packaged_modules.cache.cache.Cache.__init__", lambda *a, **b: (_ for _ in ()).throw(ValueError("no"))
+    )
+    assert main(["--config", "flowers", "--run", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "nelorth/oxford-flowers" in error and "connect to the internet" in error and "as path" in error
+    assert error.count("\n") == 1
+    # What the line advises works: the run has not begun yet, and so may have another source.
+    assert main(["--config", "flowers", "--run", str(tmp_path), "--data.path", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert "there is no folder" in error and "as path" in error and error.count("\n") == 1
+
+
+def test_load_names_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no run \(experiment.json is missing\); pass the folder of a run"):
+        sgm.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        *((option, "0", "at least 1") for option in ("training.steps", "training.batch-size", "drawing.n")),
+        ("evaluation.n", "0", "at least 1"),
+        ("training.optimiser.learning-rate", "0", "learning_rate > 0"),
+        ("training.optimiser.clip", "0", "clip > 0"),
+        ("metrics.LogLikelihood.tolerance", "0", "tolerance > 0"),
+        ("training.average-decay", "1.5", "0 <= average_decay < 1"),
+    ],
+)
+def test_options_have_their_range(tmp_path, capsys, option, value, remedy):
+    assert main([f"--{option}", value, "--run", str(tmp_path)]) == 1
+    error, name = capsys.readouterr().err, option.rpartition(".")[2].replace("-", "_")
+    assert f"{name} = {float(value):g}" in error.replace("0.0", "0") and f"pass {remedy}" in error
+
+
+def test_a_notebook_runs_the_experiment_of_the_command_line(digits):
+    """The same objects, built in Python, are the same experiment as the one of the flags."""
+    experiment = read_experiment(digits)
+    assert experiment.network == partial(MLP, **experiment.network.keywords)
+    assert experiment.metrics == (LogLikelihood(Exact(), tolerance=1e-2),)
+    assert experiment.evaluation == Evaluation(n=5, batch_size=3)
+    assert experiment.metrics != (LogLikelihood(Hutchinson(), tolerance=1e-2),)
+
+
+def test_the_gaussian_of_the_digits():
+    reference = gaussian_bits_per_dim(Digits(), "test", 297, jax.random.key(0))
+    assert reference is not None and reference.value == pytest.approx(2.95, abs=0.03)
+
+
+def test_the_gaussian_needs_more_images_than_dimensions(monkeypatch):
+    monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 64)
+    assert gaussian_bits_per_dim(Digits(), "test", 10, jax.random.key(0)) is None
