@@ -28,7 +28,7 @@ T = TypeVar("T")
 _FLIP_STREAM = 1
 # On so many training examples units are fitted, and so many entries of them are held at once.
 _FITTED = 100_000
-_CHUNK_ENTRIES = 2**24
+_CHUNK_ENTRIES = 2**22
 
 
 class DataUnavailable(Exception):
@@ -107,13 +107,9 @@ class AbstractDataset(abc.ABC):
         """
 
     def _chunks(self) -> Iterator[np.ndarray]:
-        """The training examples, a few at a time; of more than 100,000, blocks evenly spaced."""
-        size = self.size("train")
-        block = max(1, _CHUNK_ENTRIES // math.prod(self.shape))
-        blocks = math.ceil(size / block)
-        kept = min(blocks, math.ceil(_FITTED / block))
-        for number in sorted({round(place) for place in np.linspace(0, blocks - 1, kept)}):
-            yield self.rows("train", number * block, (number + 1) * block)[0]
+        """The training examples on which units are fitted, a few at a time."""
+        for start, stop in fitted_blocks(self.size("train"), math.prod(self.shape)):
+            yield self.rows("train", start, stop)[0]
 
 
 class AbstractFiniteDataset(AbstractDataset):
@@ -150,6 +146,20 @@ class AbstractFiniteDataset(AbstractDataset):
 @functools.lru_cache(maxsize=2)
 def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def fitted_blocks(size: int, entries: int) -> Iterator[tuple[int, int]]:
+    """Ends of the blocks of rows on which moments are fitted: all rows, or 100,000 of more, in blocks evenly spaced.
+
+    Arguments:
+        size: Number of rows.
+        entries: Numbers in a row, so that a block fits in memory.
+    """
+    block = max(1, _CHUNK_ENTRIES // entries)
+    blocks = math.ceil(size / block)
+    kept = min(blocks, math.ceil(_FITTED / block))
+    for number in sorted({round(place) for place in np.linspace(0, blocks - 1, kept)}):
+        yield number * block, min((number + 1) * block, size)
 
 
 def holdout(size: int, share: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,315 @@
+"""Examples that lie in arrays: their held-out split, their checks, and batches of them.
+
+What lies where is a matter of the subclass: arrays in memory (`Arrays`), in files (`Files`), columns of a table (`Table`).
+"""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from sgm.data.base import AbstractFiniteDataset, Record, check_split, fitted_blocks, holdout
+from sgm.nn.conditioning import Conditioning
+from sgm.nn.units import Units
+
+# A column of at most so many distinct values, all whole, each of which comes ten times on average, looks like categories.
+_CATEGORIES = 20
+# A mean beyond so many standard deviations costs float32 two of its seven digits.
+_FAR = 100
+_LABELS_AT_ONCE = 2**20
+
+
+class Source(Protocol):
+    """Rows in memory or in a file, read by their positions."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __getitem__(self, index: np.ndarray, /) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The arrays of a data set, each with an example a row.
+
+    Arguments:
+        x: Examples, of any shape.
+        params: Vectors of parameters.
+        label: Numbers of classes.
+        image: Images that are conditions.
+        names: Names of the columns of x, where they have some.
+        held_out: Which examples are held out; None for a random share.
+    """
+
+    x: Source
+    params: Source | None = None
+    label: Source | None = None
+    image: Source | None = None
+    names: tuple[str, ...] | None = None
+    held_out: np.ndarray | None = None
+
+
+class AbstractStored(AbstractFiniteDataset):
+    """A data set of arrays.
+
+    The examples are those of `parts`, checked when they are first used. Numbers come as float32, or as float64 where
+    float32 would lose digits: where the source has them, and a mean is beyond 100 standard deviations, as of dates.
+    """
+
+    held_out: Any
+    seed: int
+    grey_levels: int | None = None
+    classes: int | None = None
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> Parts:
+        """The arrays. A property that is kept, since it is asked for with each batch."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._checked.x.shape[1:] or (1,)
+
+    @property
+    def levels(self) -> int | None:
+        dtype = self._checked.x.dtype
+        return None if dtype.kind == "f" else self.grey_levels or 2 ** (8 * dtype.itemsize)
+
+    @property
+    def conditioning(self) -> Conditioning:
+        params, image = self._checked.params, self._checked.image
+        return Conditioning(
+            params=None if params is None else _vectors(params)[1],
+            classes=self._classes,
+            image=None if image is None else _images(image)[1:],
+        )
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self._statistics
+
+    def size(self, split: str) -> int:
+        check_split(split)
+        return len(self._splits[split])
+
+    def take(self, split: str, index: np.ndarray) -> Record:
+        check_split(split)
+        rows, parts, fields = self._splits[split][index], self._checked, {}
+        x = self._finite("x", parts.x[rows], rows).astype(self._dtype, copy=False).reshape(-1, *self.shape)
+        if parts.params is not None:
+            params = self._finite("params", parts.params[rows], rows)
+            fields["params"] = params.astype(np.float32).reshape(_vectors(params))
+        if self._classes is not None and parts.label is not None:
+            fields["label"] = parts.label[rows].astype(np.int32)
+        if parts.image is not None:
+            image = self._finite("image", parts.image[rows], rows)
+            fields["image"] = image.astype(np.float32).reshape(_images(image))
+        return x, fields
+
+    def check(self) -> None:
+        """Look at the examples on which units are fitted, and at all labels.
+
+        Raises:
+            ValueError: for what no model can be trained on, with the remedy.
+        """
+        for _ in self._chunks():
+            pass
+        _ = self._statistics, self._classes
+
+    @property
+    def _call(self) -> str:
+        return type(self).__name__
+
+    @functools.cached_property
+    def _checked(self) -> Parts:
+        """The parts, of types and shapes that can be what they are said to be."""
+        parts = self.parts
+        _check_type(self._call, parts.x.dtype, self.grey_levels)
+        for name in ("params", "image"):
+            source = getattr(parts, name)
+            if source is not None and source.dtype.kind not in "fiub":
+                raise ValueError(f"{self._call}: {name} has dtype {source.dtype}; pass real numbers.")
+        sizes = {name: getattr(parts, name) for name in ("x", "params", "label", "image", "held_out")}
+        sizes = {name: len_of(source) for name, source in sizes.items() if source is not None}
+        if len(set(sizes.values())) > 1:
+            found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+            raise ValueError(f"{self._call}: {found}; pass as many rows of each, one for each example.")
+        if 0 in parts.x.shape or not parts.x.shape:
+            raise ValueError(f"{self._call}: x has shape {parts.x.shape}; pass examples along the first axis.")
+        for name, ranks in {"params": (1, 2), "label": (1,), "image": (3, 4)}.items():
+            source = getattr(parts, name)
+            if source is not None and len(source.shape) not in ranks:
+                raise ValueError(f"{self._call}: {name} has shape {source.shape}; pass {_SHAPES[name]}.")
+        return parts
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, np.ndarray]:
+        """Positions of the examples of each split, in increasing order."""
+        mask, size = self._checked.held_out, len_of(self._checked.x)
+        if mask is None:
+            if not 0 <= self.held_out < 1:
+                raise ValueError(f"{self._call}: held_out is {self.held_out}; give a share of at least 0, less than 1.")
+            test, train = holdout(size, self.held_out, self.seed)
+        else:
+            test, train = np.flatnonzero(mask), np.flatnonzero(~mask)
+        if not len(train):
+            raise ValueError(f"{self._call}: all {size} examples are held out; leave some to train on.")
+        return {"train": train, "test": test}
+
+    @functools.cached_property
+    def _dtype(self) -> np.dtype:
+        dtype = self._checked.x.dtype
+        if dtype.kind != "f":
+            return dtype.newbyteorder("=")
+        mean, std = (np.asarray(part.value) for part in (self.units.mean, self.units.std))
+        return np.dtype(np.float64 if dtype.itemsize > 4 and np.any(abs(mean) > _FAR * std) else np.float32)
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
+        params = self._checked.params
+        if params is None:
+            return None
+        rows = self._training_rows(_vectors(params)[1])
+        chunks = (np.asarray(params[part]).reshape(len(part), -1) for part in rows)
+        units = Units.fit(_checked_columns(self._call, lambda place: f"column {place} of params", chunks, density=False))
+        return np.asarray(units.mean.value, np.float32), np.asarray(units.std.value, np.float32)
+
+    @functools.cached_property
+    def _classes(self) -> int | None:
+        """Number of classes: as given, or one more than the largest label."""
+        label, classes, most = self._checked.label, self.classes, 0
+        if label is None:
+            return None
+        if label.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{self._call}: label has dtype {label.dtype}; number the classes from 0, as "
+                "np.unique(label, return_inverse=True)[1] does."
+            )
+        for start in range(0, label.shape[0], _LABELS_AT_ONCE):
+            values = np.asarray(label[np.arange(start, min(start + _LABELS_AT_ONCE, label.shape[0]))])
+            wrong = (values < 0) | (values != np.rint(values)) | (classes is not None and values >= (classes or 0))
+            if np.any(wrong):
+                place = int(np.argmax(wrong))
+                last = "" if classes is None else f" ... {classes - 1}, as classes is {classes}"
+                raise ValueError(
+                    f"{self._call}: the label of example {start + place} is {values[place]}; "
+                    f"labels are the whole numbers from 0{last}."
+                )
+            most = max(most, int(values.max()))
+        return classes or most + 1
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        parts, shape, names = self._checked, self.shape, self._checked.names
+        read = (parts.x[rows].reshape(-1, *shape) for rows in self._training_rows(int(np.prod(shape))))
+        if self.levels is not None:
+            return (self._within_levels(chunk) for chunk in read)
+        kind = "column" if len(shape) == 1 else "channel"
+
+        def name(place):
+            return f"column {names[place]!r}" if names else "x" if shape[-1] == 1 else f"{kind} {place} of x"
+
+        return _checked_columns(self._call, name, read)
+
+    def _training_rows(self, entries: int) -> Iterator[np.ndarray]:
+        train = self._splits["train"]
+        return (train[start:stop] for start, stop in fitted_blocks(len(train), entries))
+
+    def _finite(self, name: str, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if values.dtype.kind != "f":
+            return self._within_levels(values) if name == "x" else values
+        if not np.all(np.isfinite(values)):
+            place = rows[np.argwhere(~np.isfinite(values))[0][0]]
+            raise ValueError(f"{self._call}: {name} of example {place} is not finite; mend it or leave it out.")
+        return values
+
+    def _within_levels(self, values: np.ndarray) -> np.ndarray:
+        if self.grey_levels and values.size and values.max() >= self.grey_levels:
+            raise ValueError(
+                f"{self._call}: x has the grey level {values.max()}, but grey_levels is {self.grey_levels}, so that "
+                f"they are 0 ... {self.grey_levels - 1}; give their number."
+            )
+        return values
+
+
+_SHAPES = {
+    "params": "a vector of parameters for each example, (examples, params)",
+    "label": "the number of its class for each example, (examples,)",
+    "image": "an image for each example, (examples, height, width, channels)",
+}
+
+
+def len_of(source: Source) -> int:
+    """Number of rows."""
+    return source.shape[0] if source.shape else 0
+
+
+def _vectors(params: Source) -> tuple[int, int]:
+    return params.shape if len(params.shape) == 2 else (*params.shape, 1)  # type: ignore
+
+
+def _images(image: Source) -> tuple[int, ...]:
+    return image.shape if len(image.shape) == 4 else (*image.shape, 1)
+
+
+def _check_type(call: str, dtype: np.dtype, grey_levels: int | None) -> None:
+    """Raise unless x can be numbers or grey levels."""
+    if dtype.kind == "f" or dtype.newbyteorder("=") in (np.uint8, np.uint16):
+        if grey_levels and dtype.kind == "f":
+            raise ValueError(f"{call}: grey_levels is {grey_levels}, but x has dtype {dtype}; pass x.astype(np.uint8).")
+        return
+    if dtype.kind == "b":
+        raise ValueError(f"{call}: x has dtype bool; pass x.astype(np.uint8) with grey_levels=2.")
+    if dtype.kind in "iu":
+        raise ValueError(
+            f"{call}: x has dtype {dtype}; pass x.astype(np.float32) if these are numbers, x.astype(np.uint8) or "
+            "np.uint16 if they are grey levels."
+        )
+    raise ValueError(f"{call}: x has dtype {dtype}; pass real numbers, or grey levels as np.uint8 or np.uint16.")
+
+
+def _checked_columns(
+    call: str, name: Callable[[int], str], chunks: Iterable[np.ndarray], density: bool = True
+) -> Iterator[np.ndarray]:
+    """The chunks, each with columns along its last axis, which must be finite, vary, and not look like categories.
+
+    Arguments:
+        call: Name of the data set in messages.
+        name: Name of a column, by its place.
+        chunks: Arrays of one last axis.
+        density: Whether the columns are modelled by a density, which categories do not have.
+    """
+    low, high, count, distinct = np.inf, -np.inf, 0, {}
+    for chunk in chunks:
+        table = chunk.reshape(-1, chunk.shape[-1])
+        if not np.all(np.isfinite(table)):
+            place = int(np.argwhere(~np.isfinite(table))[0][1])
+            raise ValueError(f"{call}: {name(place)} has entries that are missing or not finite; mend or leave them out.")
+        if not count and density:
+            distinct = {place: np.asarray([]) for place in range(table.shape[1])}
+        low, high = np.minimum(low, table.min(axis=0)), np.maximum(high, table.max(axis=0))
+        count += len(table)
+        distinct = dict(_few_whole_values(table, distinct))
+        yield chunk
+    for place in np.flatnonzero(np.asarray(low == high)):
+        raise ValueError(f"{call}: {name(int(place))} is constant (= {low[place]:.6g}); leave it out.")
+    for place, values in distinct.items():
+        if len(values) * 10 <= count:
+            listed = ", ".join(f"{value:.6g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+            raise ValueError(
+                f"{call}: {name(place)} has only the whole values {listed}, as categories have; pass a category as "
+                "label or among params, grey levels as np.uint8 with grey_levels, or leave it out."
+            )
+
+
+def _few_whole_values(table, distinct):
+    """The distinct values of the columns in `distinct`, joined by those of `table`, while they are whole and few."""
+    for place, known in distinct.items():
+        for part in (table[:1000, place], table[:, place]):  # most columns are done with after a few rows
+            known = np.union1d(known, part) if np.array_equal(part, np.rint(part)) else None
+            if known is None or len(known) > _CATEGORIES:
+                break
+        else:
+            yield place, known

@@ -1,0 +1,75 @@
+"""Columns of a table as a data set."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from sgm.data.formats import open_file
+from sgm.data.stored import AbstractStored, Parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(AbstractStored):
+    """Rows of a table, each column in its own units; some columns may be conditions.
+
+    Arguments:
+        source: A pandas DataFrame, or the path of a .csv or .parquet file, which is read as `Files` reads it.
+        columns: Names of the columns that are modelled: by default all that are not in params.
+        params: Names of the columns that are conditions.
+        held_out: Share of the rows that is held out as the split "test".
+        seed: Seed of the choice of held-out rows.
+
+    Raises:
+        ValueError: for names that are not in the table, and for columns of text, dates or categories, with missing
+            values, or of one value. A DataFrame is looked at now, a file when it is first used.
+
+    Example:
+        >>> data = Table(frame, params=("period",))
+        >>> data.shape  # the other columns
+        (5,)
+    """
+
+    source: Any
+    columns: tuple[str, ...] | None = None
+    params: tuple[str, ...] = ()
+    _: dataclasses.KW_ONLY
+    held_out: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("columns", "params"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        if self.columns == ():
+            raise ValueError("Table: columns is empty; name one or more, or leave it out to take all.")
+        if hasattr(self.source, "columns"):
+            self.check()
+
+    @functools.cached_property
+    def parts(self) -> Parts:
+        if hasattr(self.source, "columns"):
+            names, read = tuple(self.source.columns), functools.partial(_columns, self.source)
+        else:
+            file = open_file("Table", self.source)
+            names, read = file.names, file.columns
+        columns = self.columns or tuple(name for name in names if name not in self.params)
+        for name in (*columns, *self.params):
+            if name not in names:
+                raise ValueError(f"Table: there is no column {name!r}, only {', '.join(map(str, names))}.")
+        return Parts(read(columns), read(self.params) if self.params else None, names=columns)
+
+
+def _columns(frame: Any, names: tuple[str, ...]) -> np.ndarray:
+    """Columns of a DataFrame, side by side."""
+    for name in names:
+        dtype = frame[name].dtype
+        if str(dtype) == "category" or frame[name].to_numpy().dtype.kind not in "fiu":
+            raise ValueError(
+                f"Table: column {name!r} holds no numbers (dtype {dtype}); turn it into numbers or leave it out of "
+                "columns."
+            )
+    columns = [frame[name].to_numpy() for name in names]
+    return np.stack(columns, axis=-1, dtype=np.result_type(np.float32, *columns), casting="unsafe")
