@@ -1,12 +1,16 @@
 """Data sets as (x, condition) records. Every name here is public."""
 
+from sgm.data.arrays import Arrays
 from sgm.data.base import AbstractDataset, AbstractFiniteDataset, DataUnavailable, Record, prefetch
 from sgm.data.coins import Coins
 from sgm.data.dead_leaves import DeadLeaves
 from sgm.data.digits import Digits
 from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap, power_spectrum
+from sgm.data.files import Files
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.stored import AbstractStored
+from sgm.data.table import Table
 from sgm.data.toys import (
     AbstractNoisyToy,
     AbstractToy,
@@ -25,13 +29,16 @@ __all__ = [
     "AbstractGaussianField",
     "AbstractNoisyToy",
     "AbstractSimulated",
+    "AbstractStored",
     "AbstractToy",
+    "Arrays",
     "Checkerboard",
     "Coins",
     "DataUnavailable",
     "DeadLeaves",
     "Digits",
     "EightGaussians",
+    "Files",
     "GaussianField",
     "GaussianFieldMap",
     "Images",
@@ -40,6 +47,7 @@ __all__ = [
     "Spiral",
     "StandardSwissRoll",
     "SwissRoll",
+    "Table",
     "TwoGaussians",
     "power_spectrum",
     "prefetch",

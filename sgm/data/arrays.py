@@ -14,7 +14,7 @@ from sgm.data.stored import AbstractStored, Parts
 class Arrays(AbstractStored):
     """Examples in arrays in memory, NumPy's or JAX's, in their own units.
 
-    Floats are numbers. Unsigned integers, uint8 and uint16, are grey levels. An array (examples,) of plain numbers makes
+    Floats are numbers. Unsigned integers, uint8 and uint16, are grey levels. An array (examples,) of numbers makes
     examples of shape (1,). Images have a channel axis: pass x[..., None] of grey ones.
 
     Arguments:
@@ -64,8 +64,8 @@ class Arrays(AbstractStored):
         mask = None if isinstance(self.held_out, float | int) else np.asarray(self.held_out)
         if mask is not None and (mask.dtype != bool or mask.ndim != 1):
             raise ValueError(
-                f"Arrays: held_out has dtype {mask.dtype} and shape {mask.shape}; pass a share, or an array of booleans, "
-                "true for each example that is held out."
+                f"Arrays: held_out has dtype {mask.dtype} and shape {mask.shape}; pass a share, or an array of "
+                "booleans, true for each example that is held out."
             )
         return Parts(**arrays, held_out=mask)
 

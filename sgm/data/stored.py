@@ -174,7 +174,9 @@ class AbstractStored(AbstractFiniteDataset):
             return None
         rows = self._training_rows(_vectors(params)[1])
         chunks = (np.asarray(params[part]).reshape(len(part), -1) for part in rows)
-        units = Units.fit(_checked_columns(self._call, lambda place: f"column {place} of params", chunks, density=False))
+        units = Units.fit(
+            _checked_columns(self._call, lambda place: f"column {place} of params", chunks, density=False)
+        )
         return np.asarray(units.mean.value, np.float32), np.asarray(units.std.value, np.float32)
 
     @functools.cached_property
@@ -286,7 +288,9 @@ def _checked_columns(
         table = chunk.reshape(-1, chunk.shape[-1])
         if not np.all(np.isfinite(table)):
             place = int(np.argwhere(~np.isfinite(table))[0][1])
-            raise ValueError(f"{call}: {name(place)} has entries that are missing or not finite; mend or leave them out.")
+            raise ValueError(
+                f"{call}: {name(place)} has entries that are missing or not finite; mend or leave them out."
+            )
         if not count and density:
             distinct = {place: np.asarray([]) for place in range(table.shape[1])}
         low, high = np.minimum(low, table.min(axis=0)), np.maximum(high, table.max(axis=0))

@@ -1,6 +1,6 @@
 """How long `import sgm` takes, over the import of jax, equinox, diffrax and optax alone: medians of interleaved runs.
 
-    python tests/benchmarks/import_time.py
+python tests/benchmarks/import_time.py
 """
 
 import os
