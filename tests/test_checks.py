@@ -110,8 +110,8 @@ WRONG = [
     (lambda: reconstruction(VP, GAUSSIAN, [[0.0, 0.0]], X), "reconstruction: x0 is a list; pass an array"),
     (lambda: sgm.prior_mismatch(GAUSSIAN, X), r"prior_mismatch: sde is a Gaussian; pass an instance such as sgm.VP"),
     (lambda: sgm.prior_mismatch(VP, [[0.0, 0.0]]), "prior_mismatch: x0 is a list; pass an array"),
-    (lambda: LOSS(GAUSSIAN, VP, X, KEY), "score_matching_loss: the first .*; pass the process first, then the model"),
-    (lambda: LOSS(VP, GAUSSIAN, TABLE, KEY), "score_matching_loss: x is a DataFrame; pass an array"),
+    (lambda: LOSS(GAUSSIAN, VP, X, KEY), "Loss: the first .*; pass the process first, then the model"),
+    (lambda: LOSS(VP, GAUSSIAN, TABLE, KEY), "Loss: x is a DataFrame; pass an array"),
     (
         lambda: LOSS(VP, GAUSSIAN, X, KEY, weighting="Karras"),
         "weighting = 'Karras'; pass .* sgm.training.KarrasWeighting",

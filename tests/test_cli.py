@@ -1,5 +1,6 @@
 """The command line, from training to evaluation, on small runs of shipped configurations."""
 
+import dataclasses
 import json
 import math
 import runpy
@@ -17,10 +18,11 @@ from sgm.cli import main
 from sgm.data import Coins, Digits
 from sgm.evaluation import LogLikelihood, read_columns
 from sgm.evaluation.log_likelihood import gaussian_bits_per_dim
-from sgm.experiment import Evaluation
+from sgm.experiment import Drawing, Evaluation, load_config
 from sgm.likelihood import Exact, Hutchinson
 from sgm.nn import MLP
 from sgm.runs import read_experiment
+from sgm.serial import to_json
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -255,7 +257,7 @@ def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
 
 def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
-    chain = ("--sde.betas.steps", "20", "--prediction.mean.chain.betas.steps", "20")
+    chain = ("--sde.betas.steps", "20", "--prediction.mean.chain.betas.steps", "20", "--sampler.steps", "19")
     assert command(folder, "--config", "sohl_swiss_roll", *chain, *network) == 0
     rows = metrics_of(folder)
     assert rows["bound"]["value"] < 0
@@ -343,13 +345,12 @@ def test_an_unknown_field_is_named(tmp_path, capsys):
 
 
 def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch):
+
     def offline(*args, **options):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", offline)
-    monkeypatch.setattr(
-        "datasets.packaged_modules.cache.cache.Cache.__init__", lambda *a, **b: (_ for _ in ()).throw(ValueError("no"))
-    )
+    monkeypatch.setattr("sgm.data.prepare.HfApi.dataset_info", offline)
+    monkeypatch.setattr("sgm.data.prepare.Cache", lambda **options: (_ for _ in ()).throw(ValueError("not cached")))
     assert main(["--config", "flowers", "--run", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert "nelorth/oxford-flowers" in error and "connect to the internet" in error and "as path" in error
@@ -368,8 +369,8 @@ def test_load_names_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "remedy"),
     [
-        *((option, "0", "at least 1") for option in ("training.steps", "training.batch-size", "drawing.n")),
-        ("evaluation.n", "0", "at least 1"),
+        *((f"training.{option}", "0", f"{option.replace('-', '_')} >= 1") for option in ("steps", "batch-size")),
+        *((f"{part}.n", "0", "n >= 1") for part in ("drawing", "evaluation")),
         ("training.optimiser.learning-rate", "0", "learning_rate > 0"),
         ("training.optimiser.clip", "0", "clip > 0"),
         ("metrics.LogLikelihood.tolerance", "0", "tolerance > 0"),
@@ -384,11 +385,19 @@ def test_options_have_their_range(tmp_path, capsys, option, value, remedy):
 
 def test_a_notebook_runs_the_experiment_of_the_command_line(digits):
     """The same objects, built in Python, are the same experiment as the one of the flags."""
-    experiment = read_experiment(digits)
-    assert experiment.network == partial(MLP, **experiment.network.keywords)
-    assert experiment.metrics == (LogLikelihood(Exact(), tolerance=1e-2),)
-    assert experiment.evaluation == Evaluation(n=5, batch_size=3)
-    assert experiment.metrics != (LogLikelihood(Hutchinson(), tolerance=1e-2),)
+    read = read_experiment(digits)
+    experiment = load_config("digits")
+    experiment = dataclasses.replace(
+        experiment,
+        network=partial(MLP, **{**experiment.network.keywords, "width": 16, "depth": 1}),
+        sampler=sgm.EulerMaruyama(5),
+        training=dataclasses.replace(experiment.training, steps=6, batch_size=8, checkpoint_every=3, preview_every=3),
+        drawing=Drawing(4, 3, 1e-2),
+        metrics=(LogLikelihood(Exact(), tolerance=1e-2),),
+        evaluation=Evaluation(n=5, batch_size=3),
+    )
+    assert to_json(read) == to_json(experiment)
+    assert to_json(read) != to_json(dataclasses.replace(experiment, metrics=(LogLikelihood(Hutchinson()),)))
 
 
 def test_the_gaussian_of_the_digits():

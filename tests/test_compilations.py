@@ -53,7 +53,7 @@ CALLS = {
     "log_prob, Clipped.low": (lambda v: density(model=Clipped(MODEL, v)), -2.0, -3.0),
     "log_prob, PIDController.rtol": (lambda v: density(controller=diffrax.PIDController(v, 1e-3)), 1e-2, 2e-2),
     "discrete_log_prob, low": (
-        lambda v: discrete_log_prob(sgm.VP(), MODEL, LEVELS, KEY, count=4, low=v, trace=EXACT),
+        lambda v: discrete_log_prob(sgm.VP(), MODEL, LEVELS, KEY, count=4, low=v, high=1.0, trace=EXACT),
         -1.0,
         -2.0,
     ),

@@ -1,5 +1,6 @@
 import importlib.util
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ DATA = GaussianField(resolution=8)
 @pytest.fixture(scope="module")
 def infer_field():
     spec = importlib.util.spec_from_file_location("infer_field", EXAMPLES / "infer_field.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["infer_field"] = importlib.util.module_from_spec(spec)  # where dataclasses look types up
     spec.loader.exec_module(module)
     return module
 
@@ -78,7 +79,7 @@ def test_learned_likelihood_of_the_exact_model_is_the_exact_one(infer_field):
 
 
 def test_whitened_fields_have_unit_covariance(infer_field):
-    whitened = infer_field.whitening(DATA)(DATA.rows("test", 0, 10_000)[0])
+    whitened = infer_field.WhitenedField(DATA).whiten(DATA.rows("test", 0, 10_000)[0])
     np.testing.assert_allclose(np.cov(whitened.T), np.eye(64), atol=0.1)
 
 

@@ -4,7 +4,8 @@
     python docs/examples/digits_posterior.py runs/digits
 
 Six test digits each, one a row: the digit, what is seen of it, the path from noise, and its end, as in the figures of
-Sohl-Dickstein et al. 2015. The upper half is known, or noise of standard deviation 0.5 is added, at data in [-1, 1].
+Sohl-Dickstein et al. 2015. The upper half is known, or noise of a quarter of the range of
+the levels is added.
 Drawn in figs/digits_inpainting.png and figs/digits_denoising.png.
 """
 
@@ -18,12 +19,11 @@ import jax.random as jr
 
 import sgm
 from sgm import plot
-from sgm.config import read_config
-from sgm.likelihood import dequantise
 from sgm.posterior import Inpainting, MatchedDenoising, PosteriorAncestral
+from sgm.runs import read_experiment
 from sgm.solve import ThetaGrid
 
-STD = 0.5
+STD = 0.5 * 8.5
 
 
 def strip(sde, model, x, seen, method):
@@ -39,12 +39,12 @@ def strip(sde, model, x, seen, method):
 
 def main(run: str, figures: Path) -> None:
     sde, model = sgm.load(run)
-    levels, _ = read_config(run).data.rows("test", 0, 6)
-    x = dequantise(levels, 17, jr.key(0))
+    levels, _ = read_experiment(Path(run)).data.rows("test", 0, 6)
+    x = jnp.asarray(levels, jnp.float32)
     mask = jnp.zeros(model.shape, bool).at[:4].set(True)
     noisy = x + STD * jr.normal(jr.key(2), x.shape)
     cases = {
-        "inpainting": (jnp.where(mask, x, 0), lambda known: PosteriorAncestral(Inpainting(known, mask))),
+        "inpainting": (jnp.where(mask, x, 8), lambda known: PosteriorAncestral(Inpainting(known, mask))),
         "denoising": (noisy, lambda observed: PosteriorAncestral(MatchedDenoising(observed, STD))),
     }
     for name, (seen, method) in cases.items():

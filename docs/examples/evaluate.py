@@ -1,19 +1,17 @@
 """Bits per dimension of a run's test images by library calls: `python docs/examples/evaluate.py runs/digits`."""
 
-import math
 import sys
+from pathlib import Path
 
 import jax.random as jr
-import numpy as np
 
 import sgm
-from sgm.build import build_dequantisation
-from sgm.config import read_config
-from sgm.evaluation.evaluate import average, evaluate
+from sgm.evaluation import LogLikelihood
+from sgm.runs import read_experiment
 
-config = read_config(sys.argv[1])
-sde, model = sgm.load(sys.argv[1])
-options = {"dequantisation": build_dequantisation(config), "trace": sgm.Exact(), "accuracy": 1e-2}
-result = evaluate(sde, model, config.data, split="test", n=None, batch_size=100, key=jr.key(0), **options)
-bits = sgm.bits_per_dim(result.log_prob, math.prod(config.data.shape), levels=None)
-print(average(np.asarray(bits)), "bits/dim of", len(bits), "images")
+run = Path(sys.argv[1])
+sde, model = sgm.load(run)
+metric = LogLikelihood(sgm.Exact(), accuracy=1e-2)
+report = sgm.evaluate(sde, model, read_experiment(run).data, [metric], jr.key(0), progress=False)
+bits = report["bits_per_dim"]
+print(f"{bits.value:.4f} ± {bits.stderr:.4f} bits/dim of {report.examples} images")

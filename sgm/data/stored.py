@@ -1,13 +1,13 @@
 """Examples that lie in arrays: their held-out split, their checks, and batches of them.
 
-What lies where is a matter of the subclass: arrays in memory (`Arrays`), in files (`Files`), columns of a table (`Table`).
+Subclasses say where they lie: in memory (`Arrays`), in files (`Files`), in columns of a table (`Table`).
 """
 
 import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from sgm.data.base import AbstractFiniteDataset, Record, check_split, fitted_blo
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.units import Units
 
-# A column of at most so many distinct values, all whole, each of which comes ten times on average, looks like categories.
+# A column of at most so many distinct values, all whole, of ten entries each on average, looks like categories.
 _CATEGORIES = 20
 # A mean beyond so many standard deviations costs float32 two of its seven digits.
 _FAR = 100
 _LABELS_AT_ONCE = 2**20
 
 
+@runtime_checkable
 class Source(Protocol):
     """Rows in memory or in a file, read by their positions."""
 

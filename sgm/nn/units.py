@@ -85,25 +85,40 @@ class Units(eqx.Module):
     @property
     def is_identity(self) -> bool:
         """Whether x = z. Raises where the units are traced, whose values cannot be looked at."""
-        return bool(np.all(np.asarray(self.mean.value) == 0) and np.all(np.asarray(self.std.value) == 1))
+        mean, std = self._on_host()
+        return bool(np.all(mean == 0) and np.all(std == 1))
 
     def standardise(self, x: Float[Array | np.ndarray, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
         """z = (x - mean) / std. NumPy arrays are standardised in double precision, so that no digit is lost."""
         if isinstance(x, np.ndarray) and not is_traced(self):
             return jnp.asarray(self.standardised(x))
-        return (jnp.asarray(x) - self.mean.value) / self.std.value
+        mean, std = self._like(x := jnp.asarray(x))
+        return (x - mean) / std
 
     def standardised(self, x: Float[np.ndarray, "*batch_and_shape"]) -> Float[np.ndarray, "*batch_and_shape"]:
         """`standardise` on the host, from double to single precision."""
-        mean, std = np.asarray(self.mean.value), np.asarray(self.std.value)
-        return ((np.asarray(x, np.float64) - mean) / std).astype(mean.dtype)
+        mean, std = self._on_host()
+        dtype = x.dtype if x.dtype == np.float32 else mean.dtype
+        return ((np.asarray(x, np.float64) - mean) / std).astype(dtype)
 
     def restore(self, z: Float[ArrayLike, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
         """x = mean + std z."""
-        return self.mean.value + self.std.value * jnp.asarray(z)
+        mean, std = self._like(z := jnp.asarray(z))
+        return mean + std * z
 
     def log_volume(self, shape: tuple[int, ...]) -> Float[ArrayLike, ""]:
         """The sum of log std over the entries of an example of `shape`: log p(z) = log p(x) + log_volume, in nats."""
-        std = self.std.value if is_traced(self) else np.asarray(self.std.value, np.float64)
-        numpy = jnp if is_traced(self) else np
-        return numpy.sum(numpy.log(std)) * (math.prod(shape) / math.prod(std.shape))
+        copies = math.prod(shape) / math.prod(self.std.value.shape)
+        if is_traced(self):
+            return copies * jnp.sum(jnp.log(self.std.value))
+        return copies * float(np.sum(np.log(self._on_host()[1], dtype=np.float64)))
+
+    def _like(self, x: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation in the precision of x."""
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else self.mean.value.dtype
+        return self.mean.value.astype(dtype), self.std.value.astype(dtype)
+
+    def _on_host(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, of units that are not traced, as NumPy arrays, within a trace as well."""
+        with jax.ensure_compile_time_eval():
+            return np.asarray(self.mean.value), np.asarray(self.std.value)
