@@ -11,41 +11,32 @@ import numpy as np
 import pytest
 
 TRAINING = """
-import json, pathlib, sys, tempfile
-import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx
+import json
+import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx, optax
 import sgm
 from sgm.data import GaussianField
-from sgm.training.weightings import LikelihoodWeighting
-from sgm.training.times import UniformTime
 from sgm.nn.condition import condition_from
-from sgm.nn import Conditioning, with_statistics
 from sgm.parallel import local_mesh, replicate, shard
-from sgm.training.loop import Recipe, adam, train, train_step
+from sgm.training import LikelihoodWeighting, Loss, UniformTime
+from sgm.training.step import Recipe, train_step
 
 data = GaussianField(resolution=8)
-conditioning = Conditioning(params=2, null=True)
+conditioning = sgm.nn.Conditioning(params=2, null=True)
 network = sgm.nn.UNet((8, 8, 1), 8, (1,), 1, dropout=0.1, conditioning=conditioning, key=jr.key(0))
-model = sgm.ScoreModel(with_statistics(network, *data.statistics()), sgm.model.Karras(1.0), shape=(8, 8, 1))
-recipe = Recipe(
-    sde=sgm.VP(sgm.sde.LearnedLogSNR()), weighting=LikelihoodWeighting(), times=UniformTime(),
-    optimiser=adam(1e-2, 1, 8, 1.0), average_decay=0.9, levels=None, key=jr.key(3), condition_dropout=0.2, accumulate=2,
-)
-
-def batches(start, stop):
-    for step in range(start, stop):
-        x, fields = data.batch(step, 16, 0)
-        yield x, condition_from(fields)
-
-folder = pathlib.Path(tempfile.mkdtemp())
-state = train(recipe, recipe.start(model), batches, 4, folder)
-losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(state.average, eqx.is_inexact_array))])
-process = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.process)])
+model = sgm.ScoreModel(network, data=data)
+loss = Loss(LikelihoodWeighting(), UniformTime(), condition_dropout=0.2)
+how = {"loss": loss, "optimiser": optax.adam(1e-2), "batch_size": 16, "average_decay": 0.9, "accumulate": 2}
+sde = sgm.VP(sgm.sde.LearnedLogSNR())
+trained, average, history = sgm.train(sde, model, data, jr.key(3), steps=4, log_every=1, progress=False, **how)
+weights = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(average, eqx.is_inexact_array))])
+process = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(trained, eqx.is_array))])
 mesh = local_mesh()
-fixed, whole = (recipe, shard(next(batches(0, 1)), mesh)), replicate(recipe.start(model), mesh)
+recipe = Recipe(sgm.VP(), loss, optax.adam(1e-2), jr.key(3), 0.9, None, sgm.likelihood.UniformDequantisation(), 2)
+x, fields = data.batch(0, 16, 0)
+fixed, whole = (recipe, shard((x, condition_from(fields)), mesh)), replicate(recipe.start(model), mesh)
 text = train_step.lower(fixed, whole).compile().compiled.as_text()
 print(json.dumps({
-    "devices": jax.device_count(), "losses": losses, "weights": weights.tolist(),
+    "devices": jax.device_count(), "losses": history["loss"].tolist(), "weights": weights.tolist(),
     "process": process.tolist(),
     "shards": len({str(shard.index) for shard in fixed[1][0].addressable_shards}),
     "images": "f32[16,8,8,8]" in text or "f32[8,8,8,8]" in text, "sums": "all-reduce" in text,

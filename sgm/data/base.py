@@ -28,7 +28,7 @@ T = TypeVar("T")
 _FLIP_STREAM = 1
 # On so many training examples units are fitted, and so many entries of them are held at once.
 _FITTED = 100_000
-_CHUNK_ENTRIES = 2**22
+_CHUNK_ENTRIES = 2**20
 
 
 class DataUnavailable(Exception):

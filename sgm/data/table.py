@@ -32,8 +32,8 @@ class Table(AbstractStored):
     """
 
     source: Any
-    columns: tuple[str, ...] | None = None
-    params: tuple[str, ...] = ()
+    columns: str | tuple[str, ...] | None = None
+    params: str | tuple[str, ...] = ()
     _: dataclasses.KW_ONLY
     held_out: float = 0.1
     seed: int = 0
