@@ -18,7 +18,7 @@ from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model import AbstractPrediction, Karras, ScoreModel
-from sgm.nn import AbstractNetwork, Units
+from sgm.nn import AbstractNetwork, Conditioning, Units
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, guess
 from sgm.sde import VP, AbstractSDE
@@ -68,6 +68,21 @@ class Evaluation:
         check_at_least("Evaluation", "batch_size", self.batch_size)
         if self.n is not None:
             check_at_least("Evaluation", "n", self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a model has to know of the records of a data set before it is built.
+
+    Arguments:
+        shape: Shape of one example.
+        levels: Number of grey levels; None of real numbers.
+        conditioning: Conditions of an example.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None
+    conditioning: Conditioning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,33 +146,44 @@ class Experiment:
             ExperimentError: where conditions are dropped that the data do not have.
             ValueError: where the prediction is not of the process.
         """
-        return self.sde, ScoreModel(self._network(), self.prediction, data=self.data)
+        return self.sde, ScoreModel(self._network(self.records), self.prediction, data=self.data)
 
-    def skeleton(self) -> tuple[AbstractSDE, ScoreModel]:
+    @property
+    def records(self) -> Records:
+        """What the model has to know of the data."""
+        return Records(self.data.shape, self.data.levels, self.data.conditioning)
+
+    def skeleton(self, records: Records) -> tuple[AbstractSDE, ScoreModel]:
         """Build as `build` does, with shapes in place of arrays, to restore a trained model. No data are read.
+
+        Arguments:
+            records: The experiment's `records`, of when the model was trained.
 
         Raises:
             ExperimentError: as `build` does.
             ValueError: as `build` does.
         """
-        fitted = self.data.levels is None and type(self.data).units is AbstractDataset.units
-        channels = self.data.shape[-1:]
-        units = Units(np.zeros(channels), np.ones(channels)) if fitted else self.data.units
+        if type(self.data).units is not AbstractDataset.units:
+            units = self.data.units
+        elif records.levels is not None:
+            units = Units.of_levels(records.levels)
+        else:
+            units = Units(np.zeros(records.shape[-1:]), np.ones(records.shape[-1:]))
 
         def model():
-            return ScoreModel(self._network(), self.prediction, shape=self.data.shape, units=units)
+            return ScoreModel(self._network(records), self.prediction, shape=records.shape, units=units)
 
         return self.sde, eqx.filter_eval_shape(model)
 
-    def _network(self):
-        conditioning, dropout = self.data.conditioning, self.loss.condition_dropout
+    def _network(self, records):
+        conditioning, dropout = records.conditioning, self.loss.condition_dropout
         if dropout > 0 and not conditioning.parts:
             raise ExperimentError(
                 f"loss.condition_dropout = {dropout}, but the data have no condition to drop; pass 0, or data with one."
             )
         self.prediction.check(self.sde)
         return self.network(
-            self.data.shape,
+            records.shape,
             outputs=self.prediction.outputs,
             conditioning=dataclasses.replace(conditioning, null=dropout > 0),
             key=self.key("network"),

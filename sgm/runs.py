@@ -4,10 +4,11 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import equinox as eqx
 
-from sgm.experiment import Experiment
+from sgm.experiment import Experiment, Records
 from sgm.model import AbstractModel
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError
@@ -17,7 +18,10 @@ from sgm.training import latest_step
 from sgm.training.learned_schedule import has_learned_part, learned_part
 from sgm.training.load import restore
 
+T = TypeVar("T")
+
 _FILE = "experiment.json"
+_RECORDS = "records.json"
 
 
 def is_begun(run: Path) -> bool:
@@ -27,10 +31,11 @@ def is_begun(run: Path) -> bool:
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
     """Write an experiment to the folder of its run, whole or not at all."""
-    text = json.dumps(to_json(experiment), indent=2, allow_nan=False)
-    part = run / (_FILE + ".part")
-    part.write_text(text + "\n")
-    part.replace(run / _FILE)
+    # What the model knows of the data is written beside it, so that it is loaded where the data are not.
+    for name, written in {_RECORDS: experiment.records, _FILE: experiment}.items():
+        part = run / (name + ".part")
+        part.write_text(json.dumps(to_json(written), indent=2, allow_nan=False) + "\n")
+        part.replace(run / name)
 
 
 def read_experiment(run: Path) -> Experiment:
@@ -39,14 +44,18 @@ def read_experiment(run: Path) -> Experiment:
     Raises:
         ExperimentError: where there is none, or it cannot be read.
     """
-    path = run / _FILE
+    return _read(run, _FILE, Experiment)
+
+
+def _read(run: Path, name: str, kind: type[T]) -> T:
+    path = run / name
     try:
         written = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ExperimentError(f"{run}: there is no run ({_FILE} is missing); pass the folder of a run.") from None
+        raise ExperimentError(f"{run}: there is no run ({name} is missing); pass the folder of a run.") from None
     except json.JSONDecodeError as error:
         raise ExperimentError(f"{path}: it is not JSON ({error}); restore it, or begin in another folder.") from None
-    return from_json(written, Experiment)
+    return from_json(written, kind)
 
 
 def load(
@@ -72,7 +81,7 @@ def load(
     experiment = read_experiment(Path(run))
     if precision is not None:
         experiment = dataclasses.replace(experiment, network=partial(experiment.network, precision=precision))
-    sde, model = experiment.skeleton()
+    sde, model = experiment.skeleton(_read(Path(run), _RECORDS, Records))
     return restore(run, sde, model, average=average)
 
 
@@ -91,8 +100,8 @@ def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, Abstract
         ExperimentError: where the two runs have other networks, naming the options.
         CheckpointError: where the folder has no checkpoint.
     """
-    saved = read_experiment(run)
-    theirs, ours = _network_settings(saved), _network_settings(experiment)
+    saved, records = read_experiment(run), _read(run, _RECORDS, Records)
+    theirs, ours = _network_settings(saved, records), _network_settings(experiment, experiment.records)
     names = [name for name in sorted(theirs | ours) if theirs.get(name) != ours.get(name)]
     if names:
         lines = (f"{name} ({theirs.get(name)}, not {ours.get(name)})" for name in names)
@@ -101,17 +110,16 @@ def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, Abstract
             "with, or leave --from out."
         )
     # In the settings of the new run that the weights do not depend on, such as dropout.
-    sde, model = restore(run, saved.sde, experiment.skeleton()[1])
+    sde, model = restore(run, saved.sde, experiment.skeleton(records)[1])
     both = has_learned_part(sde) and has_learned_part(experiment.sde)
     return eqx.combine(learned_part(sde), experiment.sde) if both else experiment.sde, model
 
 
-def _network_settings(experiment):
+def _network_settings(experiment, records):
     """All that the weights of a network depend on, by the names of the options."""
     free = ("dropout", "remat", "precision")
     parts = {"network": experiment.network, "prediction": experiment.prediction}
-    data = experiment.data
-    settings = {"data.shape": data.shape, "data.conditioning": data.conditioning}
+    settings = {"data.shape": records.shape, "data.conditioning": records.conditioning}
     settings["loss.condition_dropout > 0"] = experiment.loss.condition_dropout > 0
     for place, part in parts.items():
         written = to_json(part)

@@ -236,6 +236,18 @@ def test_data_of_any_shape_are_drawn_or_left_out(tmp_path, capsys, shape, stages
         assert not drawn & {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"}
 
 
+def test_a_model_of_a_file_is_loaded_where_the_file_is_not(tmp_path):
+    path = tmp_path / "maps.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, x=rng.normal(3, 0.4, (40, 4)), theta=rng.uniform(size=(40, 2)))
+    options = ("--data", "Files", "--data.path", str(path), "--data.params", "theta", "--network", "MLP", *TINY)
+    assert command(tmp_path / "run", *options, *STEPS, "--stages", "train", "sample") == 0
+    path.unlink()
+    _, model = sgm.load(tmp_path / "run")
+    np.testing.assert_allclose(model.units.mean.value, 3, atol=0.3)
+    assert model.conditioning.params == 2
+
+
 def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     noise = np.random.default_rng(0).integers(0, 256, (12, 9, 14, 4), np.uint8)

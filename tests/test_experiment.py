@@ -33,19 +33,20 @@ def test_a_skeleton_has_the_shapes_and_needs_no_data():
             raise AssertionError("the data are read")
 
     for data in (sgm.data.Moons(), sgm.data.GaussianField(resolution=4), sgm.data.Digits(label=True)):
-        built, skeleton = (
-            jax.tree.leaves(model)
-            for _, model in (getattr(dataclasses.replace(PLAIN, data=data), name)() for name in ("build", "skeleton"))
-        )
+        experiment = dataclasses.replace(PLAIN, data=data)
+        models = experiment.build()[1], experiment.skeleton(experiment.records)[1]
+        built, skeleton = (jax.tree.leaves(model) for model in models)
         for leaf, shape in zip(built, skeleton, strict=True):
             assert np.shape(leaf) == np.shape(shape) and getattr(leaf, "dtype", leaf) == getattr(shape, "dtype", shape)
-    dataclasses.replace(PLAIN, data=Unread()).skeleton()
+    unread = dataclasses.replace(PLAIN, data=Unread())
+    unread.skeleton(unread.records)
 
 
 @pytest.mark.parametrize("name", config_names())
 def test_a_shipped_configuration_can_be_built(name):
-    sde, model = load_config(name).skeleton()
-    assert sde.t0 < sde.t1 and model.shape == load_config(name).data.shape
+    experiment = load_config(name)
+    sde, model = experiment.skeleton(experiment.records)
+    assert sde.t0 < sde.t1 and model.shape == experiment.data.shape
 
 
 def test_the_network_has_the_outputs_and_the_condition():

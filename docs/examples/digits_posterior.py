@@ -1,6 +1,6 @@
 """Inpaint half of each digit and denoise others, by a model that was trained on neither.
 
-    python main.py
+    sgm
     python docs/examples/digits_posterior.py runs/digits
 
 Six test digits each, one a row: the digit, what is seen of it, the path from noise, and its end, as in the figures of

@@ -6,6 +6,9 @@ from sgm.model.analytic import Gaussian as Gaussian
 from sgm.model.analytic import GaussianMixture as GaussianMixture
 from sgm.model.base import AbstractModel as AbstractModel
 from sgm.model.base import Estimate as Estimate
+from sgm.model.base import from_denoised as from_denoised
+from sgm.model.base import from_noise as from_noise
+from sgm.model.base import from_velocity as from_velocity
 from sgm.model.guidance import Clipped as Clipped
 from sgm.model.kernel import AbstractVariance as AbstractVariance
 from sgm.model.kernel import FixedLarge as FixedLarge

@@ -17,6 +17,7 @@ from sgm.sde.learned import LearnedLogSNR as LearnedLogSNR
 from sgm.sde.level import cos_of as cos_of
 from sgm.sde.level import sin_of as sin_of
 from sgm.sde.level import theta_of as theta_of
+from sgm.sde.rate import AbstractRate as AbstractRate
 from sgm.sde.rectified import Rectified as Rectified
 from sgm.sde.schedules import AbstractSchedule as AbstractSchedule
 from sgm.sde.schedules import Cosine as Cosine

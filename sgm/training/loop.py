@@ -28,7 +28,7 @@ from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerpr
 from sgm.training.learned_schedule import ScheduleRecipe, has_learned_part
 from sgm.training.loss import Loss
 from sgm.training.metrics import History
-from sgm.training.settings import AbstractOptimiser, Adam
+from sgm.training.settings import AbstractOptimiser, Adam, check_average_decay
 from sgm.training.step import AbstractRecipe, Batch, Recipe, held_out_loss, train_step
 
 Callback = Callable[[int, dict[str, float], Any], None]
@@ -98,6 +98,7 @@ def train(
     numbers = {"steps": steps, "batch_size": batch_size, "log_every": log_every, "checkpoint_every": checkpoint_every}
     for name, number in numbers.items():
         check_at_least("train", name, number)
+    check_average_decay("train", average_decay)
     _check_fit(model, data)
     recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate)
     mesh = local_mesh() if mesh is None else mesh

@@ -126,5 +126,11 @@ class Training:
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
             check_at_least("Training", name, getattr(self, name))
-        if not 0 <= self.average_decay < 1:
-            raise ValueError(f"Training: average_decay = {self.average_decay}; pass 0 <= average_decay < 1.")
+        check_average_decay("Training", self.average_decay)
+
+
+def check_average_decay(call: str, average_decay: float) -> None:
+    """Raise unless it is a plain number, at least 0 and below 1."""
+    check_concrete(call, average_decay=average_decay)
+    if not 0 <= average_decay < 1:
+        raise ValueError(f"{call}: average_decay = {average_decay}; pass 0 <= average_decay < 1.")
