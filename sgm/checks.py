@@ -63,7 +63,7 @@ def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
 
     Arguments:
         call: the name of the call that was given the examples.
-        x: the examples as a model sees them, of any shape.
+        x: the examples in the model's own units, standardised, of any shape.
         stacklevel: whose line the warning names; 3 is the caller of the function that calls this one.
     """
     if is_traced(x):
@@ -74,8 +74,8 @@ def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
     if size > 10 or (entries.size >= 100 and abs(mean) > max(10 * std, 1)):
         warnings.warn(
             f"{call}: x has the root mean square {size:.3g} (mean {mean:.3g}, standard deviation {std:.3g}), but noise "
-            "levels, weightings and networks are fitted to data of about unit scale; pass (x - mean) / std of each "
-            "column or channel, and grey levels dequantised to [-1, 1).",
+            "levels, weightings and networks are fitted to data of about unit scale; give the model the units of the "
+            "data, sgm.ScoreModel(network, data=data) or units=sgm.Units(mean, std).",
             stacklevel=stacklevel,
         )
 
@@ -128,3 +128,9 @@ def check_at_least(call: str, name: str, value: Any, least: float = 1) -> None:
 def trace_floats(tree: Any) -> Any:
     """The tree with arrays in the place of its Python floats, so that another value is not another compilation."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if type(leaf) is float else leaf, tree)
+
+
+def trace_process(sde: Any) -> Any:
+    """The process with arrays in the place of its Python numbers, floats or integers."""
+    number = jnp.result_type(float)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, number) if type(leaf) in (int, float) else leaf, sde)

@@ -4,14 +4,14 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 
 from sgm.experiment import Experiment, Records
 from sgm.model import AbstractModel
 from sgm.nn.layers import Precision
-from sgm.options import ExperimentError
+from sgm.options import ExperimentError, options
 from sgm.sde import AbstractSDE
 from sgm.serial import from_json, to_json
 from sgm.training import latest_step
@@ -66,7 +66,7 @@ def load(
     Arguments:
         run: Folder of the run.
         average: Whether the averaged weights are loaded, or the raw ones.
-        precision: Precision in which the network computes; None for that of the training.
+        precision: Precision in which the network computes, if it has that option; None for that of the training.
 
     Returns:
         The process and the model of the newest checkpoint, in the units of the data.
@@ -79,7 +79,8 @@ def load(
         >>> sde, model = sgm.load("runs/digits")
     """
     experiment = read_experiment(Path(run))
-    if precision is not None:
+    network: Any = experiment.network.func
+    if precision is not None and "precision" in options(network):
         experiment = dataclasses.replace(experiment, network=partial(experiment.network, precision=precision))
     sde, model = experiment.skeleton(_read(Path(run), _RECORDS, Records))
     return restore(run, sde, model, average=average)

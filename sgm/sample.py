@@ -21,8 +21,9 @@ from sgm.checks import (
     check_time,
     is_traced,
     trace_floats,
+    trace_process,
 )
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -162,7 +163,7 @@ def sample(
     method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     levels = method.levels(sde, saveat)
-    sde, model, method = trace_floats((sde, model, method.standardised(model.units)))
+    sde, model, method = trace_process(sde), *trace_floats((model, method.standardised(model.units)))
     # A progress meter counts the steps of one loop.
     alone = mesh is None and (not isinstance(progress, diffrax.NoProgressMeter) or count is None)
     mesh = mesh_for("sample", (sde, model, key, cond, x1), mesh)
@@ -212,7 +213,7 @@ def _count(model, n, x1):
 def _denoised_end(sde, model, x, cond):
     """E[x0 | x] of the end of a path in standardised coordinates, in the data's units."""
     level = jnp.asarray(sde.level(sde.t0), x.dtype)
-    return model.units.restore(model.predict(level, x / sde.rho(sde.t0), cond).denoised)
+    return model.units.restore(estimate_of(model, level, x / sde.rho(sde.t0), cond).denoised)
 
 
 @eqx.filter_jit

@@ -24,7 +24,7 @@ NORMAL = jr.normal(jr.key(0), (64, 4))
     [
         (12 * NORMAL, "the root mean square 1"),
         (1e6 * NORMAL.at[:, 1:].set(0), r"call: x has the root mean square 4.48e\+05 \(mean 9"),
-        (jr.randint(jr.key(1), (8, 8, 8, 1), 0, 256).astype(float), r"pass \(x - mean\) / std of each column or"),
+        (jr.randint(jr.key(1), (8, 8, 8, 1), 0, 256).astype(float), r"give the model the units of the data"),
         (4 + 0.3 * NORMAL, r"\(mean 4.01, standard deviation 0.286\)"),
         (1e30 * NORMAL, r"e\+"),
     ],
@@ -60,6 +60,7 @@ def test_traced_data_pass():
 
 CHAIN, GAUSSIAN, KEY = sgm.DiscreteChain(np.full(4, 0.1)), sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2)), jr.key(0)
 VP, X, LEVELS = sgm.VP(), jnp.ones((3, 2)), jnp.zeros((3, 2), int)
+DRAW = sgm.sample_and_log_prob
 LOSS, TABLE = sgm.score_matching_loss, pandas.DataFrame({"a": [0.0, 1.0], "b": [2.0, 3.0]})
 # Every message is a plain sentence: the call, what is wrong with its value, and the remedy.
 WRONG = [
@@ -95,6 +96,16 @@ WRONG = [
         lambda: sgm.log_prob(VP, GAUSSIAN, TABLE, KEY),
         r"log_prob: x is a DataFrame; pass an array, such as x.to_numpy\(\)",
     ),
+    (lambda: DRAW(GAUSSIAN, VP, KEY), "sample_and_log_prob: the first .*; pass the process first, then the model"),
+    (lambda: DRAW(VP, GAUSSIAN, KEY, trace="exact"), "sample_and_log_prob: trace = 'exact'; pass an instance"),
+    (lambda: DRAW(VP, GAUSSIAN, KEY, trace=sgm.Exact), "sample_and_log_prob: trace is the class Exact"),
+    (lambda: DRAW(VP, GAUSSIAN, KEY, solver="rk4"), "sample_and_log_prob: solver = 'rk4'"),
+    (lambda: DRAW(VP, GAUSSIAN, KEY, controller=1e-3), "sample_and_log_prob: controller = 0.001"),
+    (lambda: DRAW(VP, lambda x: x, KEY), "sample_and_log_prob: model is a function"),
+    (lambda: sgm.encode(GAUSSIAN, VP, X), "encode: the first .*; pass the process first"),
+    (lambda: sgm.encode(VP, GAUSSIAN, X, solver="rk4"), "encode: solver = 'rk4'"),
+    (lambda: sgm.encode(VP, GAUSSIAN, TABLE), "encode: x is a DataFrame; pass an array"),
+    (lambda: sgm.continuous_elbo(GAUSSIAN, VP, X, KEY), "continuous_elbo: the first .*; pass the process first"),
     (lambda: discrete_log_prob(VP, GAUSSIAN, [[0, 1]], KEY), r"discrete_log_prob: levels is a list; pass an array"),
     (lambda: discrete_log_prob(GAUSSIAN, VP, LEVELS, KEY), "discrete_log_prob: the first .*; pass the process first"),
     (
@@ -176,3 +187,35 @@ def test_data_far_from_the_prior_are_told():
         warnings.simplefilter("error")
         sgm.log_prob(sgm.VP(), model, x / 127 - 1, trace=sgm.Exact())
         sgm.log_prob(sgm.VP(sgm.sde.Cosine(ratio_max=1e6)), model, x, trace=sgm.Exact())
+
+
+class Short(sgm.model.AbstractModel):
+    """Its estimate lacks an entry."""
+
+    shape: tuple[int, ...] = (2,)
+
+    def predict(self, level, u, cond=None, key=None):
+        return sgm.model.from_denoised(level, u[:1], u[:1])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: sgm.sample(VP, Short(), KEY, 3),
+        lambda: sgm.log_prob(VP, Short(), X, trace=sgm.Exact()),
+        lambda: LOSS(VP, Short(), X, KEY),
+        lambda: sgm.continuous_elbo(VP, Short(), X, KEY),
+        lambda: sgm.encode(VP, Short(), X),
+        lambda: Short().denoise(VP, 0.3, X[0]),
+    ],
+)
+@pytest.mark.usefixtures("types_unchecked")
+def test_an_estimate_of_another_shape_is_refused_everywhere(call):
+    with pytest.raises(ValueError, match=r"Short: predict gives .* \(1,\) for u of shape \(2,\); give them that shape"):
+        call()
+
+
+def test_data_far_from_the_units_of_the_model_are_told():
+    for call in (lambda: LOSS(VP, GAUSSIAN, 1e6 * X, KEY), lambda: sgm.log_prob(VP, GAUSSIAN, 1e3 * X[0], KEY)):
+        with pytest.warns(UserWarning, match="give the model the units of the data"):
+            call()

@@ -33,6 +33,19 @@ def right(full: bool, saveat: diffrax.SaveAt | None) -> None:
     value: Array = reconstruction(SDE, MODEL, X, X)
     value: Array = sgm.prior_mismatch(SDE, X)
     loss: Array = sgm.score_matching_loss(SDE, MODEL, X, KEY, weighting=KarrasWeighting(), condition_dropout=0.1)
+    loss: Array = sgm.Loss(KarrasWeighting())(SDE, MODEL, X, KEY)
+    latent: Array = sgm.encode(SDE, MODEL, X, solver=diffrax.Tsit5())
+    x: Array = sgm.decode(SDE, MODEL, latent, cond=sgm.Condition())
+    x: Array = sgm.sample(SDE, MODEL, KEY, x1=latent)
+    x: Array = sgm.sample(SDE, MODEL, KEY, start=(0.5, X))
+    value: Array = sgm.continuous_elbo(SDE, MODEL, X, KEY, levels=8)
+    bound: ELBO = sgm.continuous_elbo(SDE, MODEL, X, KEY, full=True)
+    pair: tuple[Array, Array] = sgm.sample_and_log_prob(SDE, MODEL, KEY, 4, trace=sgm.Exact())
+    both: tuple[Array, sgm.LogProb] = sgm.sample_and_log_prob(SDE, MODEL, KEY, 4, full=True)
+    trained = sgm.train(SDE, MODEL, sgm.data.Arrays(X), KEY, steps=3)
+    history: dict[str, np.ndarray] = trained[2]
+    report: sgm.evaluation.Report = sgm.evaluate(SDE, MODEL, sgm.data.Moons(), [sgm.evaluation.LogLikelihood()], KEY)
+    print(pair, both, history, report)
     print(frames, result, either, discrete, bound, value, loss)
 
 
@@ -59,4 +72,9 @@ def wrong() -> None:
     sgm.prior_mismatch(MODEL, X)  # pyright: ignore[reportArgumentType]
     sgm.score_matching_loss(SDE, MODEL, X, KEY, weighting="Karras")  # pyright: ignore[reportArgumentType]
     sgm.score_matching_loss(SDE, MODEL, X, KEY, weights=1)  # pyright: ignore[reportCallIssue]
+    sgm.encode(MODEL, SDE, X)  # pyright: ignore[reportArgumentType]
+    sgm.sample(SDE, MODEL, KEY, start=X)  # pyright: ignore[reportArgumentType]
+    sgm.sample_and_log_prob(SDE, MODEL, KEY, trace="exact")  # pyright: ignore[reportArgumentType]
+    sgm.train(SDE, MODEL, X, KEY, steps=3)  # pyright: ignore[reportArgumentType]
+    sgm.evaluate(SDE, MODEL, sgm.data.Moons(), ["log_prob"], KEY)  # pyright: ignore[reportArgumentType]
     print(array)

@@ -59,15 +59,15 @@ class Arrays(AbstractStored):
 
     @functools.cached_property
     def parts(self) -> Parts:
-        arrays = {name: getattr(self, name) for name in ("x", "params", "label", "image")}
-        arrays = {name: None if value is None else np.asarray(value) for name, value in arrays.items()}
+        given = (self.params, self.label, self.image)
+        params, label, image = (None if value is None else np.asarray(value) for value in given)
         mask = None if isinstance(self.held_out, float | int) else np.asarray(self.held_out)
         if mask is not None and (mask.dtype != bool or mask.ndim != 1):
             raise ValueError(
                 f"Arrays: held_out has dtype {mask.dtype} and shape {mask.shape}; pass a share, or an array of "
                 "booleans, true for each example that is held out."
             )
-        return Parts(**arrays, held_out=mask)
+        return Parts(np.asarray(self.x), params, label, image, held_out=mask)
 
 
 def _check_array(name: str, value: Any) -> None:

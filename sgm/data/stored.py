@@ -253,8 +253,9 @@ def _vectors(params: Source) -> tuple[int, int]:
     return params.shape if len(params.shape) == 2 else (*params.shape, 1)  # type: ignore
 
 
-def _images(image: Source) -> tuple[int, ...]:
-    return image.shape if len(image.shape) == 4 else (*image.shape, 1)
+def _images(image: Source) -> tuple[int, int, int, int]:
+    n, height, width, *channels = image.shape
+    return n, height, width, channels[0] if channels else 1
 
 
 def _check_type(call: str, dtype: np.dtype, grey_levels: int | None) -> None:
@@ -284,7 +285,8 @@ def _checked_columns(
         chunks: Arrays of one last axis.
         density: Whether the columns are modelled by a density, which categories do not have.
     """
-    low, high, count, distinct = np.inf, -np.inf, 0, {}
+    low, high = np.asarray(np.inf), np.asarray(-np.inf)
+    count, distinct = 0, {}
     for chunk in chunks:
         table = chunk.reshape(-1, chunk.shape[-1])
         if not np.all(np.isfinite(table)):

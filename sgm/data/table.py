@@ -39,10 +39,6 @@ class Table(AbstractStored):
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("columns", "params"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if self.columns == ():
             raise ValueError("Table: columns is empty; name one or more, or leave it out to take all.")
         if hasattr(self.source, "columns"):
@@ -55,11 +51,16 @@ class Table(AbstractStored):
         else:
             file = open_file("Table", self.source)
             names, read = file.names, file.columns
-        columns = self.columns or tuple(name for name in names if name not in self.params)
-        for name in (*columns, *self.params):
+        params = _as_tuple(self.params)
+        columns = _as_tuple(self.columns or tuple(name for name in names if name not in params))
+        for name in (*columns, *params):
             if name not in names:
                 raise ValueError(f"Table: there is no column {name!r}, only {', '.join(map(str, names))}.")
-        return Parts(read(columns), read(self.params) if self.params else None, names=columns)
+        return Parts(read(columns), read(params) if params else None, names=columns)
+
+
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _columns(frame: Any, names: tuple[str, ...]) -> np.ndarray:

@@ -132,6 +132,7 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
                 parts.append(read_columns(path))
             else:
                 began = time.perf_counter()
+                bar.set_postfix_str("compiling" if not parts else "")
                 # The last batch reaches back to be as long as the others, so that all share one compiled function.
                 first = min(start, total - batch_size)
                 x, fields = context.data.rows(context.split, first, first + batch_size)

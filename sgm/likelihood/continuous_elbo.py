@@ -22,7 +22,7 @@ from sgm.likelihood.elbo import ELBO
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import prior_mismatch
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition
 from sgm.parallel import replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -145,7 +145,7 @@ def _of_one(shared, each, levels, draws):
 
     def at(level, key):
         noise = jr.normal(key, x0.shape, x0.dtype)
-        return noise, model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, cond)
+        return noise, estimate_of(model, level, cos_of(level) * x0 + sin_of(level) * noise, cond)
 
     def integrand(share, key):
         place = first + share * (last - first)

@@ -20,7 +20,7 @@ from sgm.checks import check_at_least, check_instance, trace_floats
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import prior_mismatch
-from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.model.base import AbstractModel, check_process_and_model, estimate_of
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
 from sgm.nn.condition import Condition
 from sgm.parallel import replicate, spread
@@ -148,8 +148,8 @@ def elbo(
             f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
         )
     units = model.units
-    chain, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("elbo", chain, model, x, key, cond, mesh)
-    shared = replicate((chain, model, shared_cond, *trace_floats((variance, reconstruction))), mesh)
+    sde, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("elbo", chain, model, x, key, cond, mesh)
+    shared = replicate((sde, model, shared_cond, *trace_floats((variance, reconstruction))), mesh)
     result = _elbo(shared, (x, keys, own_cond), steps, draws, mesh)
     if reconstruction.is_density:
         volume = units.log_volume(model.shape)
@@ -187,7 +187,7 @@ def _elbo_one(shared, each, steps, draws):
     def at(k, key):
         """The level and the noise of x_k, and the estimate there."""
         noise, level = jr.normal(key, x0.shape, x0.dtype), chain.level(k)
-        return level, noise, model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, cond)
+        return level, noise, estimate_of(model, level, cos_of(level) * x0 + sin_of(level) * noise, cond)
 
     def transition(k, key):
         t, _, estimate = at(k, key)

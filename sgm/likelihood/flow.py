@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from sgm.likelihood.trace import AbstractTrace
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
-from sgm.solve.controllers import NatsController
+from sgm.solve.controllers import LARGEST_STEP, NatsController
 from sgm.types import Example, Scalar
 
 MAX_STEPS = 4096
@@ -29,7 +29,7 @@ class Course(eqx.Module):
     """
 
     first_step: float = eqx.field(static=True, default=0.3)
-    largest_step: float = eqx.field(static=True, default=1.65)
+    largest_step: float = eqx.field(static=True, default=LARGEST_STEP)
     stretch: float = eqx.field(static=True, default=1.0)
 
 
@@ -73,7 +73,7 @@ class FlowAndDivergence(eqx.Module):
         scale, slope = reference.scale(level), reference.slope(level)
 
         def velocity(z):
-            return self.model.predict(level, scale * z, self.cond).velocity / scale - slope * z
+            return estimate_of(self.model, level, scale * z, self.cond).velocity / scale - slope * z
 
         value, products = self.trace.along(velocity, z, drawn)
         rate = self.sign * angle_rate(level)
@@ -125,7 +125,7 @@ class FlowAndDivergence(eqx.Module):
         """That whose flow diverges at `u` as the model's does; the result does not depend on it."""
 
         def velocity(u):
-            return self.model.predict(level, u, self.cond).velocity
+            return estimate_of(self.model, level, u, self.cond).velocity
 
         _, products = self.trace.along(velocity, jax.lax.stop_gradient(u), drawn)
         slope = jax.lax.stop_gradient(self._total(self.trace.estimates(products))) / u.size

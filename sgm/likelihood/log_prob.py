@@ -14,11 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from sgm.checks import check_concrete, check_instance, trace_floats
+from sgm.checks import check_concrete, check_instance, trace_floats, warn_of_scale
 from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.flow import Course, FlowAndDivergence, evaluations
 from sgm.likelihood.prepare import prepare
-from sgm.likelihood.prior_mismatch import warn_of_mismatch
+from sgm.likelihood.prior_mismatch import FEWEST, warn_of_mismatch
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import Condition
@@ -185,8 +185,10 @@ def log_prob(
     sde, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("log_prob", sde, model, x, key, cond, mesh)
     trace.check(key, model.shape)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    if prior is None and batch:
+    if prior is None and len(x) >= FEWEST:
         warn_of_mismatch("log_prob", sde, x)
+    else:
+        warn_of_scale("log_prob", x)
     prior, controller = replicate(trace_floats((sde.prior if prior is None else prior, controller)), mesh)
 
     def solve(trace, rows, keys, tolerance=None, solver=solver, course=Course()):

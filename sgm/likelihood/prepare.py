@@ -7,7 +7,7 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats
+from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats, trace_process
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import mesh_for, replicate
@@ -58,7 +58,7 @@ def prepare(
     n = math.prod(batch)
     check_at_least(call, "the number of examples", n)
     x, keys = model.units.standardise(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
-    sde, model = trace_floats((sde, model))
+    sde, model = trace_process(sde), trace_floats(model)
     mesh = mesh_for(call, (sde, model, x, keys, cond), mesh)
     sde, model, x, keys, cond = replicate((sde, model, x, keys, cond), mesh)
     own_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)

@@ -30,7 +30,7 @@ def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[
 
 
 LARGEST_MISMATCH = 0.05  # nats
-_FEWEST = 8  # Examples, below which nothing can be told of a density.
+FEWEST = 8  # Examples, below which nothing can be told of a density.
 
 
 def warn_of_mismatch(call: str, sde: AbstractSDE, x: Any, stacklevel: int = 3) -> None:
@@ -45,7 +45,7 @@ def warn_of_mismatch(call: str, sde: AbstractSDE, x: Any, stacklevel: int = 3) -
         x: clean examples along the first axis, as a model sees them.
         stacklevel: whose line the warning names; 3 is the caller of the function that calls this one.
     """
-    if is_traced((sde, x)) or len(x) < _FEWEST:
+    if is_traced((sde, x)) or len(x) < FEWEST:
         return
     entries = np.asarray(x, np.float64).reshape(len(x), -1)
     cos2 = float(cos_of(sde.level(sde.t1))) ** 2

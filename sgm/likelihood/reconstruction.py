@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgm.checks import check_array, check_examples, check_finite
-from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.model.base import AbstractModel, check_process_and_model, estimate_of
 from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 
@@ -39,7 +39,7 @@ def reconstruction(
 
     def of_one(x0, x, cond):
         alpha, sigma = sde.alpha(sde.t0), sde.sigma(sde.t0)
-        denoised = model.predict(level, x / sde.rho(sde.t0), cond).denoised
+        denoised = estimate_of(model, level, x / sde.rho(sde.t0), cond).denoised
         by_model = jnp.sum((x0 - denoised) ** 2) * (alpha / sigma) ** 2
         by_noise = jnp.sum((x - alpha * x0) ** 2) / sigma**2
         return x.size * jnp.log(alpha) + 0.5 * (by_noise - by_model)

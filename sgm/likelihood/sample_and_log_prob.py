@@ -12,11 +12,11 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_finite, trace_floats
+from sgm.checks import check_at_least, check_finite, check_instance, trace_floats, trace_process
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
-from sgm.model.base import AbstractModel, check_pure_noise
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -87,18 +87,26 @@ def sample_and_log_prob(
     Example:
         >>> x, log_p = sgm.sample_and_log_prob(sgm.VP(), model, jax.random.key(0), 64, trace=sgm.Exact())
     """
+    call = "sample_and_log_prob"
+    check_process_and_model(call, sde, model)
+    check_instance(call, "trace", trace, AbstractTrace, "sgm.Exact() or sgm.Hutchinson(count=4)")
+    check_instance(call, "solver", solver, diffrax.AbstractERK, "diffrax.Dopri5()")
+    kind = diffrax.AbstractAdaptiveStepSizeController | None
+    check_instance(call, "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
+    check_instance(call, "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
     count = None if n is None else operator.index(n)
-    check_at_least("sample_and_log_prob", "n", 1 if count is None else count)
-    check_pure_noise("sample_and_log_prob", sde, model)
+    check_at_least(call, "n", 1 if count is None else count)
+    check_pure_noise(call, sde, model)
     trace.check(key, model.shape)
     batch = () if count is None else (count,)
-    cond, cond_axis = flat_condition("sample_and_log_prob", model, cond, batch)
-    check_finite("sample_and_log_prob", cond, "cond")
+    cond, cond_axis = flat_condition(call, model, cond, batch)
+    check_finite(call, cond, "cond")
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
-    units, (sde, model) = model.units, trace_floats((sde, model))
+    units = model.units
+    sde, model, controller = trace_process(sde), *trace_floats((model, controller))
     keys = key[None] if count is None else jr.split(key, count)
-    mesh = mesh_for("sample_and_log_prob", (sde, model, keys, cond), mesh)
+    mesh = mesh_for(call, (sde, model, keys, cond), mesh)
     sde, model, keys, cond = replicate((sde, model, keys, cond), mesh)
     each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
     shared = sde, model, shared_cond, controller

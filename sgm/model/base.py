@@ -105,7 +105,21 @@ class AbstractModel(eqx.Module):
         check_examples(call, x, self.shape)
         check_time(call, sde, t)
         z = self.units.standardise(x)
-        return self.predict(jnp.asarray(sde.level(t), z.dtype), z / sde.rho(t), cond)
+        return estimate_of(self, jnp.asarray(sde.level(t), z.dtype), z / sde.rho(t), cond)
+
+
+def estimate_of(
+    model: AbstractModel, level: Scalar, u: Example, cond: Condition | None = None, key: PRNGKeyArray | None = None
+) -> Estimate:
+    """`model.predict`, whose three means must be of the shape of u: others would be broadcast without a word."""
+    estimate = model.predict(level, u, cond, key)
+    shapes = [jnp.shape(part) for part in (estimate.denoised, estimate.noise, estimate.velocity)]
+    if any(shape != jnp.shape(u) for shape in shapes):
+        raise ValueError(
+            f"{type(model).__name__}: predict gives denoised, noise and velocity of the shapes "
+            f"{', '.join(map(str, shapes))} for u of shape {jnp.shape(u)}; give them that shape."
+        )
+    return estimate
 
 
 class AbstractWrapper(AbstractModel):
@@ -146,12 +160,15 @@ def check_process_and_model(call: str, sde: Any, model: Any) -> None:
     check_instance(call, "model", model, AbstractModel, "sgm.ScoreModel(network, shape=(2,))")
 
 
-def check_pure_noise(call: str, sde: AbstractSDE, model: AbstractModel) -> bool:
-    """Whether the process ends in pure noise. Raise ValueError if it does and the model is not defined there."""
+def check_pure_noise(call: str, sde: AbstractSDE, model: AbstractModel) -> bool | None:
+    """Whether the process ends in pure noise; None where it is traced and may do so.
+
+    Raise ValueError if it does and the model is not defined there.
+    """
     ends = sde.ends_in_pure_noise
     if ends and not model.defined_at_pure_noise:
         raise ValueError(
             f"{call}: {type(sde).__name__} ends in pure noise, where a prediction of the noise tells nothing of x0; "
             "pass a model with the prediction Velocity(), Denoised() or Karras(), or a process with an earlier end."
         )
-    return ends
+    return ends if model.defined_at_pure_noise else False

@@ -121,10 +121,10 @@ class AbstractSDE(eqx.Module):
         return Prior(self.rho(self.t1))
 
     @property
-    def ends_in_pure_noise(self) -> bool:
-        """Whether the level at t1 is infinite; False where the process is traced, whose level cannot be looked at."""
+    def ends_in_pure_noise(self) -> bool | None:
+        """Whether the level at t1 is infinite; None where the process is traced, whose level cannot be looked at."""
         if is_traced(self):
-            return False
+            return None
         with jax.ensure_compile_time_eval():
             return bool(np.isinf(self.level(self.t1)))
 

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from sgm.sde.level import angle_between, level_at, sin_of
+from sgm.sde.level import LARGEST_LEVEL, angle_between, level_at, sin_of
 from sgm.solve.terms import AbstractEquation
 from sgm.types import Scalar
 
 Tree = TypeVar("Tree", bound=PyTree)
 
+LARGEST_STEP = 1.65  # Of the level.
 _ORDER = 5  # Of the embedded error, by which a step that is refused for its length shrinks to that length.
 
 
@@ -66,8 +67,9 @@ class _AbstractWrappedController(diffrax.AbstractAdaptiveStepSizeController):
 class NoiseController(_AbstractWrappedController):
     """Errors of u in units of the noise of their level, sin(theta), which is all that the path still has to resolve.
 
-    A step is accepted where |error| <= atol sin(theta) + rtol |u|, in the controller's norm. An error fixed in units of
-    u would say nothing of data that are narrower.
+    A step is accepted where |error| <= atol sin(theta) + rtol |u|, in the controller's norm, and where it is no longer
+    than 1.65 in the level, within about one of which the flow of any data changes its course: the error of a longer one
+    may be small by chance. An error fixed in units of u would say nothing of data that are narrower.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController
@@ -82,8 +84,12 @@ class NoiseController(_AbstractWrappedController):
     def seen(self, t0, t1, y0, y1, error):
         if not isinstance(y0, jax.Array):  # The state of an adjoint's own solve.
             return y0, y1, error
-        noise = jnp.minimum(*(sin_of(self.equation.level(t)) for t in (t0, t1)))
-        return y0 / noise, y1 / noise, error / noise
+        level0, level1 = (jnp.minimum(self.equation.level(t), LARGEST_LEVEL) for t in (t0, t1))
+        noise = jnp.minimum(sin_of(level0), sin_of(level1))
+        y0, y1, error = y0 / noise, y1 / noise, error / noise
+        by_length = (jnp.abs(level1 - level0) / LARGEST_STEP) ** _ORDER
+        allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+        return y0, y1, jnp.maximum(jnp.abs(error), by_length * allowed)
 
 
 class NatsController(_AbstractWrappedController):

@@ -21,6 +21,7 @@ from sgm.solve.terms import AbstractEquation, AbstractStochasticEquation
 
 MAX_ADAPTIVE_STEPS = 4096
 FIRST_STEP = 0.01  # of the clock's way
+_SHORT_STEP = 0.01  # of the level
 
 
 class AbstractMethod(eqx.Module):
@@ -77,13 +78,14 @@ class AbstractMethod(eqx.Module):
         progress: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),
         *,
         levels: Float[Array, " levels"] | None = None,
-        from_pure_noise: bool = False,
+        from_pure_noise: bool | None = False,
         units: Units | None = None,
     ) -> tuple[PyTree[Float[Array, "..."]], Int[Array, ""]]:
         """What `saveat`, in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0.
 
         - `levels`: those of `self.levels(sde, saveat)`.
-        - `from_pure_noise`: whether the level at t1 is infinite, so that the first step takes `x1` for noise alone.
+        - `from_pure_noise`: whether the level at t1 is infinite, so that the first step takes `x1` for noise alone;
+          None where that is not known before the solve.
         - `units`: those in which the path is saved; None for standardised coordinates.
 
         Returns what is asked for, and the number of steps.
@@ -98,6 +100,12 @@ class AbstractMethod(eqx.Module):
             if from_pure_noise:
                 levels = levels[1:]
                 start_state = equation.from_noise(levels[0], x1 / sde.rho(sde.t1))
+            elif from_pure_noise is None:
+                # As many steps either way: from pure noise, the first is a short one.
+                infinite, below = jnp.isinf(levels[0]), levels[1] + _SHORT_STEP
+                levels = levels.at[0].set(jnp.where(infinite, below, levels[0]))
+                from_noise = equation.from_noise(below, x1 / sde.rho(sde.t1))
+                start_state = jnp.where(infinite, from_noise, start_state)
             ts = equation.clock(levels)
             start, end, first_step, precision = ts[0], ts[-1], None, None
             controller, max_steps = diffrax.StepTo(ts), len(levels) - 1

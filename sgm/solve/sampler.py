@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from sgm.checks import check_instance
-from sgm.model.base import AbstractModel, Estimate
+from sgm.model.base import AbstractModel, Estimate, estimate_of
 from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.solve.brownian import GridBrownianPath
@@ -94,7 +94,7 @@ class _Estimates(AbstractUniversalEquation):
         return jnp.negative(clock)
 
     def drift(self, clock, state, args):
-        return self.model.predict(jnp.negative(clock), state, self.cond)
+        return estimate_of(self.model, jnp.negative(clock), state, self.cond)
 
     def terms(self, path):
         assert isinstance(path, GridBrownianPath)  # A sampler has fixed steps.

@@ -105,7 +105,7 @@ def frames(
     equation: AbstractEquation,
     solution: Any,
     x1: Float[Array, "*shape"],
-    from_pure_noise: bool,
+    from_pure_noise: bool | None,
     units: Units | None,
 ) -> PyTree[Float[Array, "..."]]:
     """What a solve with `on_clock(saveat)` has saved, in `units`; frames that an adaptive one leaves over are nan."""
@@ -121,7 +121,7 @@ def frames(
             )
         if sub.steps:
             saved = jax.tree.map(lambda leaf: _where(jnp.isfinite(clocks), leaf, jnp.nan), saved)
-        if from_pure_noise and sub.ts is not None:
+        if from_pure_noise is not False and sub.ts is not None:
             # The solve began below the infinite level, where x1 is.
             noise = jnp.arange(len(clocks)) < jnp.sum(jnp.isinf(equation.sde.level(_times(sub))))
             first = _restored(x1, units)

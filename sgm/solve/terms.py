@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
@@ -50,7 +50,7 @@ class AbstractEquation(eqx.Module):
 
         cos denoised + sin noise, with the model's estimate of x0 from pure noise: its mean, if it is exact.
         """
-        estimate = self.model.predict(jnp.full((), jnp.inf, noise.dtype), noise, self.cond)
+        estimate = estimate_of(self.model, jnp.full((), jnp.inf, noise.dtype), noise, self.cond)
         u = cos_of(level) * estimate.denoised + sin_of(level) * noise
         return u * self.sde.rho(self.sde.time(level)) / self.scale(self.sde.time(level))
 
@@ -95,7 +95,7 @@ class ReverseTimeSDE(AbstractStochasticEquation):
     def drift(self, clock, state, args):
         t = jnp.negative(clock)
         level = jnp.asarray(self.sde.level(t), state.dtype)
-        score = -self.model.predict(level, state / self.sde.rho(t), self.cond).noise / self.sde.sigma(t)
+        score = -estimate_of(self.model, level, state / self.sde.rho(t), self.cond).noise / self.sde.sigma(t)
         return self.sde.diffusion(t) ** 2 * score - self.sde.drift(t, state)
 
     def noise(self, clock):
@@ -125,7 +125,7 @@ class UniversalSDE(AbstractUniversalEquation, AbstractStochasticEquation):
 
     def drift(self, clock, state, args):
         level, (_, span) = self.level(clock), self._span()
-        estimate = self.model.predict(level, state, self.cond)
+        estimate = estimate_of(self.model, level, state, self.cond)
         return -span * sin_of(level) * (cos_of(level) * estimate.velocity + estimate.noise)
 
     def noise(self, clock):
@@ -162,7 +162,7 @@ class UniversalFlow(AbstractUniversalEquation):
 
     def drift(self, clock, state, args):
         level = self.level(clock)
-        return self.sign * angle_rate(level) * self.model.predict(level, state, self.cond).velocity
+        return self.sign * angle_rate(level) * estimate_of(self.model, level, state, self.cond).velocity
 
     def terms(self, path):
         return diffrax.ODETerm(self.drift)

@@ -22,8 +22,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from sgm.checks import check_at_least, check_examples, check_instance, is_traced
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.checks import check_at_least, check_examples, check_instance, is_traced, warn_of_scale
+from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
 from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
@@ -108,7 +108,9 @@ class Loss(eqx.Module):
         check_pure_noise("Loss", sde, model)
         self.check(sde)
         check_examples("Loss", x, model.shape)
-        return jnp.mean(self.errors(sde, model, self.perturb(sde, model, model.units.standardise(x), key, cond)))
+        z = model.units.standardise(x)
+        warn_of_scale("Loss", z)
+        return jnp.mean(self.errors(sde, model, self.perturb(sde, model, z, key, cond)))
 
     def check(self, sde: AbstractSDE) -> None:
         """Raise ValueError unless the parts make a finite loss: a bound of discrete steps is of a chain alone."""
@@ -167,7 +169,7 @@ class Loss(eqx.Module):
 
         def error(example):
             (level, weight), x0, noise = example.levels, example.x0, example.noise
-            estimate = model.predict(level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
+            estimate = estimate_of(model, level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
             return weight * self.objective.error(sde, level, x0, noise, estimate)
 
         return jax.vmap(error)(perturbed)

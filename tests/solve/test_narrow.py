@@ -35,3 +35,15 @@ def test_the_reverse_sde_draws_every_width(process):
     x = np.reshape(sgm.sample(sde, Independent((1,)), jr.key(0), n * len(std), cond=cond, **how), (len(std), n))
     # The standard error of a spread is 1 / sqrt(2 n) of it.
     np.testing.assert_allclose(np.std(x, axis=1) / spread(sde, std, sde.t0), 1, atol=0.01 + 3 / np.sqrt(2 * n))
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("std", [2e-3, 3e-3, 10.0])
+def test_no_draw_of_the_flow_is_thrown_out(process, std):
+    """The flow of a Gaussian is linear, for each of many draws."""
+    sde, n = PROCESSES[process], 4000
+    how = {"method": sgm.ProbabilityFlow(), "saveat": diffrax.SaveAt(ts=jnp.asarray([sde.t1, sde.t0]))}
+    cond = sgm.Condition(params=jnp.full((n, 1), std))
+    x1, x0 = np.moveaxis(np.asarray(sgm.sample(sde, Independent((1,)), jr.key(3), n, cond=cond, **how)), 1, 0)
+    ends = [spread(sde, std, t) for t in (sde.t0, sde.t1)]
+    np.testing.assert_allclose(x0 / ends[0], x1 / ends[1], atol=0.03, rtol=0.02)

@@ -73,3 +73,25 @@ def test_brightness_is_right_where_the_process_ends_in_pure_noise(method):
     assert abs(bias(COSINE)) < 0.005
     # The default VP has not forgotten the mean at t1, where its prior has none of it.
     assert bias(sgm.VP()) < -0.1
+
+
+@pytest.mark.parametrize(
+    "method", [sgm.DPMSolverPP(20), sgm.DDIM(20), sgm.EDMHeun(20), sgm.ProbabilityFlow()], ids=type
+)
+def test_a_process_that_is_traced_ends_in_pure_noise_as_well(method):
+    model = sgm.model.Gaussian(jnp.asarray([0.3, -0.2]), jnp.diag(jnp.asarray([0.5, 1.5])))
+
+    def draw(t1):
+        return sgm.sample(Rectified(t1=t1), model, jr.key(0), 64, method=method)
+
+    traced = jax.jit(draw)
+    for t1 in (1.0, 0.999):
+        np.testing.assert_allclose(traced(t1), draw(t1), atol=2e-5)
+
+
+def test_a_stochastic_method_of_a_traced_process_draws_its_gaussian():
+    model = sgm.model.Gaussian(jnp.asarray([0.3, -0.2]), jnp.diag(jnp.asarray([0.5, 1.5])))
+    draw = jax.jit(lambda t1: sgm.sample(Rectified(t1=t1), model, jr.key(0), 8000, method=sgm.EulerMaruyama(100)))
+    x = np.asarray(draw(1.0))
+    np.testing.assert_allclose(x.mean(axis=0), [0.3, -0.2], atol=0.06)
+    np.testing.assert_allclose(x.var(axis=0), [0.5, 1.5], rtol=0.08)
