@@ -110,7 +110,7 @@ class Experiment:
 
     data: AbstractDataset
     network: partial[AbstractNetwork]
-    sde: AbstractSDE = VP()
+    sde: AbstractSDE = dataclasses.field(default_factory=VP)  # made when used: it starts JAX
     prediction: AbstractPrediction = Karras()
     loss: Loss = Loss()
     dequantisation: AbstractDequantisation = UniformDequantisation()

@@ -154,7 +154,7 @@ def _choose(cls: type, written: dict[str, Any], flags: Flags, path: str) -> _Cho
         if not is_writable(option.kind):
             continue
         value = written.get(name, MISSING)
-        if value is MISSING and option.default is not MISSING:
+        if value is MISSING and not option.is_required:
             try:
                 value = to_json(option.default, place)
             except ExperimentError:  # A default that has no form as text is kept.

@@ -5,8 +5,10 @@ attributes which values they were given, and its docstring what they mean. Flags
 """
 
 import dataclasses
+import functools
 import inspect
 import re
+from collections.abc import Callable
 from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -34,14 +36,27 @@ class Option:
     Arguments:
         name: Name of the argument.
         kind: Annotation of the argument.
-        default: Default of the argument, or `MISSING`.
+        value: Default of the argument, or `MISSING`.
+        made: Function that makes the default when it is asked for; None where the default is `value`.
     """
 
     name: str
     kind: Any
-    default: Any
+    value: Any
+    made: Callable[[], Any] | None = None
+
+    @property
+    def default(self) -> Any:
+        """Default of the argument, or `MISSING`."""
+        return self.value if self.made is None else self.made()
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the argument has no default."""
+        return self.value is MISSING
 
 
+@functools.lru_cache(maxsize=1024)
 def options(cls: type) -> dict[str, Option]:
     """List the options of a class by their names. A network's lack those that it is given when it is built."""
     try:
@@ -49,8 +64,10 @@ def options(cls: type) -> dict[str, Option]:
     except NameError:  # Of annotations in quotes that are not imported, which cannot be written as text anyway.
         signature = inspect.signature(cls)
     left_out = _OF_THE_BUILD if issubclass(cls, AbstractNetwork) else ()
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    made = {field.name: field.default_factory for field in fields if field.default_factory is not dataclasses.MISSING}
     return {
-        name: Option(name, parameter.annotation, parameter.default)
+        name: Option(name, parameter.annotation, parameter.default, made.get(name))
         for name, parameter in signature.parameters.items()
         if name not in left_out
     }
@@ -191,7 +208,7 @@ def _is_writable(cls, outer=()):
     """Whether all that the class must be given can be written as text."""
     if cls in outer:
         return False
-    required = [option for option in options(cls).values() if option.default is MISSING]
+    required = [option for option in options(cls).values() if option.is_required]
     return all(is_writable(option.kind, (*outer, cls)) for option in required)
 
 

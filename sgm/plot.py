@@ -205,7 +205,7 @@ def objective(metrics: list[dict[str, float]]) -> Figure:
 
 
 def arrays(tree: PyTree, title: str) -> Figure:
-    """Of each array, in the tree's order: the root mean square of its entries, and between what sizes 90% of them lie.
+    """Plot the root mean square of the entries of each array, and the sizes between which 90% of them lie.
 
     Entries of zero are left out.
     """
@@ -319,7 +319,7 @@ def _check_batch(call, name, x, axes, one):
 
 
 def _columns(count, aspect):
-    """Of a grid of `count` cells of an aspect, width over height, that is about a square."""
+    """The columns and rows of a grid of `count` cells of an aspect, width over height, that is about a square."""
     return min(count, math.ceil((count / aspect) ** 0.5))
 
 

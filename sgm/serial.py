@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
-from sgm.options import MISSING, ExperimentError, bases, choices, class_of, members, named, options, value_of
+from sgm.options import ExperimentError, bases, choices, class_of, members, named, options, value_of
 
 _NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _LIBRARIES = ("sgm", "diffrax", "optimistix", "lineax")
@@ -132,7 +132,7 @@ def _build(value, kind, where):
         if option not in known:
             raise ExperimentError(f"{place}: {name} has no option {option!r}; it has {', '.join(known) or 'none'}.")
     for option in known.values():
-        if option.default is MISSING and option.name not in written:
+        if option.is_required and option.name not in written:
             raise ExperimentError(f"{place}: {name} lacks {option.name!r}; pass {described(option.kind)}.")
     given = {
         option: from_json(part, known[option].kind, f"{where}.{option}".lstrip(".")) for option, part in written.items()

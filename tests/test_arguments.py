@@ -80,6 +80,16 @@ OF_CLASS = {
     "GaussianFieldMap": {"amplitude": 0.7, "slope": 1.5},
     "NormalLogSNR": {"mean": -0.5},
     "KarrasWeighting": {"mean": -0.5},
+    "Arrays": {
+        "x": np.random.default_rng(0).integers(0, 7, (9, 4, 4, 1), np.uint8),
+        "params": np.random.default_rng(1).normal(size=(9, 2)),
+        "label": np.arange(9) % 3,
+        "image": np.zeros((9, 3, 3)),
+        "held_out": np.arange(9) > 6,
+        "grey_levels": 7,
+    },
+    "Files": {"x": ("a", "b"), "params": "c", "label": "d", "image": "e", "held_out": "f", "grey_levels": 7},
+    "Table": {"source": "table.csv", "columns": ("a", "b"), "params": ("c",)},
     "ProbabilityFlow": {"solver": diffrax.Heun()},
     "ReverseSDE": {"solver": diffrax.SRA1()},
 }

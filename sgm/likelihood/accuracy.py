@@ -136,7 +136,7 @@ def _unsure(result, stderr, target):
 
 
 def _average(result, rows, rounds, new):
-    """Of the mean of so many rounds and a new one; the degrees of freedom are Welch and Satterthwaite's."""
+    """Combine the mean of so many rounds with a new one; degrees of freedom are Welch and Satterthwaite's."""
     old_weight, new_weight = rounds / (rounds + 1), 1 / (rounds + 1)
     old_variance, new_variance = (old_weight * result.stderr[rows]) ** 2, (new_weight * new.stderr) ** 2
     variance = old_variance + new_variance

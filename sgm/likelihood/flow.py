@@ -64,7 +64,7 @@ class FlowAndDivergence(eqx.Module):
 
     @property
     def sign(self) -> int:
-        """Of the clock."""
+        """Sign of the clock."""
         return -1 if self.to_data else 1
 
     def __call__(self, clock, state, args):

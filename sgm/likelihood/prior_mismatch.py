@@ -1,3 +1,5 @@
+"""How far the end of a process is from its prior."""
+
 import warnings
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""The density of clean data given their noisy counterparts at t0."""
+
 import math
 
 import jax

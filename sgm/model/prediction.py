@@ -92,7 +92,7 @@ class MeanCoefficient(AbstractPrediction):
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`get_mu_sigma`).
     """
 
-    chain: DiscreteChain = eqx.field(static=True, default=DiscreteChain())
+    chain: DiscreteChain = eqx.field(static=True, default_factory=DiscreteChain)
 
     def check(self, sde):
         if sde != self.chain:

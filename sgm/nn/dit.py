@@ -1,3 +1,5 @@
+"""A transformer on patches of an image."""
+
 from typing import Any
 
 import equinox as eqx

@@ -1,3 +1,5 @@
+"""A residual perceptron for vectors."""
+
 import math
 
 import equinox as eqx
@@ -49,8 +51,8 @@ def waves(u: Features, level: Float[Array, ""], frequencies: int) -> Float[Array
 
         E over noise of cos(f (u + s noise)) = exp(-(f s)^2 / 2) cos(f u)
 
-    Of them a perceptron makes fine structure that of u it learns slowly; the damping keeps an estimate as smooth as its
-    density is at the level. Source: Tancik et al. 2020 (arXiv:2006.10739); Barron et al. 2021 (mip-NeRF,
+    A perceptron learns fine structure of u slowly; the waves have it already. The damping keeps an estimate as smooth
+    as its density is at the level. Source: Tancik et al. 2020 (arXiv:2006.10739); Barron et al. 2021 (mip-NeRF,
     arXiv:2103.13415, section 3.1).
     """
     f = 2.0 ** jnp.arange(frequencies, dtype=u.dtype)

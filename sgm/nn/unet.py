@@ -1,3 +1,5 @@
+"""A UNet for images."""
+
 from collections.abc import Callable
 
 import equinox as eqx

@@ -1,3 +1,5 @@
+"""A schedule that is trained beside the model."""
+
 import math
 from typing import Any
 

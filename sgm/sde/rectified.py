@@ -1,3 +1,5 @@
+"""The straight path of rectified flow."""
+
 import jax
 import jax.numpy as jnp
 

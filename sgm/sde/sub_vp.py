@@ -1,3 +1,5 @@
+"""The sub-variance-preserving process."""
+
 import math
 
 import jax

@@ -1,3 +1,5 @@
+"""The variance-exploding process."""
+
 import jax.numpy as jnp
 
 from sgm.checks import is_traced

@@ -1,3 +1,5 @@
+"""The variance-preserving process."""
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

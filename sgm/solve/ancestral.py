@@ -1,3 +1,5 @@
+"""Ancestral sampling, by the reverse transitions."""
+
 import equinox as eqx
 import jax.numpy as jnp
 

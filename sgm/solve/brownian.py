@@ -1,3 +1,5 @@
+"""A Brownian path on the points of a grid."""
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -1,3 +1,5 @@
+"""The sampler DDIM."""
+
 import equinox as eqx
 import jax.numpy as jnp
 

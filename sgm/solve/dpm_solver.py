@@ -1,3 +1,5 @@
+"""The multistep samplers DPM-Solver++, of the flow and of the reverse SDE."""
+
 from abc import abstractmethod
 
 import equinox as eqx

@@ -1,3 +1,5 @@
+"""The single-step sampler DPM-Solver++."""
+
 import equinox as eqx
 
 from sgm.checks import check_at_least, check_order

@@ -1,3 +1,5 @@
+"""Heun's method of EDM, with its churn."""
+
 import math
 
 import equinox as eqx

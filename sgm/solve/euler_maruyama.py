@@ -1,3 +1,5 @@
+"""Euler-Maruyama steps of the reverse SDE."""
+
 import diffrax
 import equinox as eqx
 

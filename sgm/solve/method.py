@@ -1,3 +1,5 @@
+"""What a method of sampling is, and how it solves its equation by Diffrax."""
+
 from abc import abstractmethod
 from typing import Any
 

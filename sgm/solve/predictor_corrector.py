@@ -1,3 +1,5 @@
+"""The predictor-corrector sampler."""
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

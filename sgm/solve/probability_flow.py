@@ -1,3 +1,5 @@
+"""The probability flow as a method of sampling."""
+
 import diffrax
 
 from sgm.solve.grid import FixedSteps

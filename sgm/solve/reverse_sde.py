@@ -1,3 +1,5 @@
+"""The reverse SDE by any Diffrax solver."""
+
 import diffrax
 
 from sgm.solve.grid import FixedSteps

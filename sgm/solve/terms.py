@@ -151,7 +151,7 @@ class UniversalFlow(AbstractUniversalEquation):
 
     @property
     def sign(self) -> int:
-        """Of the clock."""
+        """Sign of the clock."""
         return -1 if self.to_data else 1
 
     def clock(self, level):

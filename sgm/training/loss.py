@@ -192,7 +192,7 @@ def score_matching_loss(
 
 
 def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, t: Times) -> Levels:
-    """Of each time, the noise level and the weight of its error: all that an error depends on the process by."""
+    """The noise level of each time and the weight of its error: an error depends on the process by nothing else."""
     last = jnp.asarray(sde.t1, t.dtype)
     # At pure noise the rate of the level is infinite.
     before = jnp.where(jnp.isinf(sde.level(last)), jnp.nextafter(last, jnp.zeros_like(last)), last)

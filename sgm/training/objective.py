@@ -1,4 +1,4 @@
-"""What an estimate is charged with in training: the error of one example at one noise level."""
+"""The error that training makes small: that of one example at one noise level."""
 
 import math
 from abc import abstractmethod

@@ -180,7 +180,7 @@ def copied(tree: PyTree) -> Any:
 
 
 def gradient_rms(state: Any) -> PyTree:
-    """Of each trained entry of the model, the root of Adam's running mean of its squared gradients, clipped."""
+    """The root of Adam's running mean of squared, clipped gradients, for each trained entry of the model."""
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 
 

@@ -10,10 +10,16 @@ from pathlib import Path
 import numpy as np
 from networks import table
 
-from sgm.config import read_config
-from sgm.evaluation.evaluate import average, read_columns
+from sgm.evaluation import Row, read_columns
+from sgm.runs import read_experiment
 
 BATCHES, BATCH = 10, 4096
+
+
+def average(values):
+    """The mean of the finite values with its standard error."""
+    row = Row.mean("", values)
+    return f"{row.value:.4f} ± {row.stderr:.4f}"
 
 
 def gaussian_log_probs(data, x):
@@ -26,14 +32,14 @@ def gaussian_log_probs(data, x):
 
 
 def main(run):
-    config, columns = read_config(run), read_columns(run / "evaluation.parquet")
-    data, dim = config.data, math.prod(config.data.shape)
-    images, _ = data.rows(config.evaluate.split, 0, len(columns["index"]))
+    experiment, columns = read_experiment(run), read_columns(run / "evaluation.parquet")
+    data, dim = experiment.data, math.prod(experiment.data.shape)
+    images, _ = data.rows(experiment.evaluation.split, 0, len(columns["index"]))
     model = np.where(np.isfinite(columns["log_prob"]), columns["log_prob"], np.nan)
     gaussian = gaussian_log_probs(data, images.reshape(len(images), -1).astype(np.float64))
 
     def row(name, values):
-        return name, str(average(values)), str(average(values / (dim * math.log(2))))
+        return name, average(values), average(values / (dim * math.log(2)))
 
     def white(name, std):
         bits = -0.5 * math.log2(2 * math.pi * math.e * std**2)

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgm.config import read_config
-from sgm.evaluation.evaluate import average, read_columns
+from sgm.evaluation import Row, read_columns
 from sgm.model import GaussianMixture
+from sgm.runs import read_experiment
 
 if __name__ == "__main__":
     run = Path(sys.argv[1])
-    data, log_prob = read_config(run).data, read_columns(run / "evaluation.parquet")["log_prob"]
+    data, log_prob = read_experiment(run).data, read_columns(run / "evaluation.parquet")["log_prob"]
     centres = data.centre((jnp.arange(8) + 0.5) / 8)
     exact = GaussianMixture(centres, jnp.full(8, data.noise), jnp.full(8, 1 / 8))
     x, _ = data.rows("test", 0, len(log_prob))
     excess = np.asarray(jax.vmap(exact.log_prob)(jnp.asarray(x))) - log_prob
-    print(f"excess over the exact density: {average(excess)} nats, {len(excess)} points")
+    print(Row.mean("excess", excess, "nats", f"over the exact density, at {len(excess)} points"))

@@ -24,8 +24,8 @@ import numpy as np
 from networks import randomise, table, walls
 
 import sgm
-from sgm.config import read_config
 from sgm.likelihood import dequantise
+from sgm.runs import read_experiment
 
 MIXTURE = sgm.model.GaussianMixture(jr.normal(jr.key(4), (5, 2)), jnp.linspace(0.1, 0.5, 5), jnp.full(5, 0.2))
 SOLVERS = {
@@ -38,10 +38,10 @@ SOLVERS = {
 
 
 def digits(run, n):
-    """The process, the trained model, and `n` dequantised test images."""
+    """The process, the trained model, and `n` dequantised test images, in levels."""
     sde, model = sgm.load(run)
-    levels, _ = read_config(Path(run)).data.rows("test", 0, n)
-    return sde, model, dequantise(levels, 17, jr.key(0))
+    levels, _ = read_experiment(Path(run)).data.rows("test", 0, n)
+    return sde, model, dequantise(levels, 17, jr.key(0), -0.5, 16.5)
 
 
 def controller(tolerance, **options):
@@ -52,6 +52,7 @@ def controller(tolerance, **options):
 def measure_traces(run):
     """Standard deviations of estimates of tr(integral of J), from the Jacobians along the paths of test images."""
     sde, model, x = digits(run, 48)
+    x = model.units.standardise(x)
     dim, start, end = x[0].size, float(sde.theta(sde.t0)), float(sde.theta(sde.t1))
 
     def field(theta, u):
@@ -77,7 +78,7 @@ def measure_traces(run):
     whole, along = np.asarray(whole, np.float64), np.asarray(along, np.float64)
     symmetric = (whole + whole.transpose(0, 2, 1)) / 2
     off = symmetric * (1 - np.eye(dim))
-    images, _ = read_config(Path(run)).data.rows("train", 0, 1500)
+    images, _ = read_experiment(Path(run)).data.rows("train", 0, 1500)
     flat = np.asarray(dequantise(images, 17, jr.key(1)), np.float64).reshape(len(images), -1)
     values, vectors = np.linalg.eigh(np.cov(flat, rowvar=False))
     ends = [np.cos(theta) ** 2 * values + np.sin(theta) ** 2 for theta in (start, end)]

@@ -28,17 +28,13 @@ import jax.numpy as jnp
 import jax.random as jr
 
 import sgm
-from sgm.training.loop import Recipe, adam, loss_and_gradients, train_step
+from sgm.training import Adam, LikelihoodWeighting, Loss, UniformLogSNR
+from sgm.training.step import Recipe, train_step
 
 # The first process leaves the memory of a GPU to those it starts.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-WEIGHTING, TIMES, OPTIMISER = (
-    sgm.training.LikelihoodWeighting(),
-    sgm.training.UniformLogSNR(),
-    adam(1e-3, 500, 10_000, 1.0),
-)
-RECIPE = Recipe(sgm.VP(), WEIGHTING, TIMES, OPTIMISER, average_decay=0.999, levels=None, key=jr.key(3))
+RECIPE = Recipe(sgm.VP(), Loss(LikelihoodWeighting(), UniformLogSNR()), Adam().build(10_000), jr.key(3))
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
 # Dense bfloat16 operations a second, by how device_kind starts.
 PEAKS = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100": 312e12}
@@ -220,9 +216,14 @@ def measure_dit(preset, batch, rounds, depth):
     network = randomise(dit(preset, depth=depth))
     call, args = forward(network, CIFAR, batch)
     fixed, state = training(network, CIFAR, batch)
-    gradients = eqx.filter_jit(loss_and_gradients)
+
+    @eqx.filter_jit
+    def gradients(fixed, state):
+        recipe, examples = fixed
+        return recipe.errors_and_gradients(recipe.sde, state.model, recipe.perturbed(recipe.sde, state, examples))
+
     timed = {"forward": compiled(call, args)[0], "step": trainer(network, CIFAR, batch)}
-    timed["gradients"] = lambda: gradients(*fixed, state)
+    timed["gradients"] = lambda: gradients(fixed, state)
     timed["bare"], timed["bare gradients"] = products_alone(preset, batch, depth)
     once, step, without, bare, bare_gradients = walls(timed, rounds).values()
     gflops = products(call, args)[0] / once / 1e9

@@ -16,8 +16,8 @@ import numpy as np
 from networks import table
 
 import sgm
-from sgm.config import read_config
 from sgm.likelihood import dequantise
+from sgm.runs import read_experiment
 
 # By a number of evaluations, of which the last is the denoised end.
 METHODS = {
@@ -41,7 +41,7 @@ def sliced_wasserstein(x, y):
 
 def main(run):
     sde, model = sgm.load(run)
-    data = read_config(Path(run)).data
+    data = read_experiment(Path(run)).data
 
     def images(split):
         levels, _ = data.rows(split, 0, data.size(split))
@@ -59,7 +59,8 @@ def main(run):
     rows = [("training images", "", *distances(train[: len(train) // n * n]))]
     for label, (make, counts) in METHODS.items():
         for count in counts:
-            x = sgm.sample(sde, model, jr.key(2), rounds * n, method=make(count)).reshape(rounds * n, -1)
+            x = sgm.sample(sde, model, jr.key(2), rounds * n, method=make(count))
+            x = model.units.standardise(x).reshape(rounds * n, -1)
             rows.append((label, str(count), *distances(x)))
     digits = ((*row[:2], *(f"{value:.4f}" for value in row[2:])) for row in rows)
     table(("samples", "evaluations", "distance", "standard error"), *digits)

@@ -5,6 +5,7 @@ python tests/benchmarks/schedules.py runs/digits runs/digits_learned ...
 
 import math
 import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,12 +13,10 @@ import jax.random as jr
 import numpy as np
 
 import sgm
-from sgm.config import read_config
 from sgm.likelihood import dequantise
+from sgm.runs import read_experiment
+from sgm.training import LikelihoodWeighting, Loss, UniformLogSNR
 from sgm.training.learned_schedule import end_terms
-from sgm.training.loss import perturb, weighted_errors
-from sgm.training.times import UniformLogSNR
-from sgm.training.weightings import LikelihoodWeighting
 
 EXAMPLES, DRAWS = 2000, 2000
 
@@ -25,16 +24,15 @@ EXAMPLES, DRAWS = 2000, 2000
 @eqx.filter_jit
 def draws(sde, model, x, times, key):
     """Estimates of the bound on -log p of one example, in nats a dimension; their times are stratified."""
-    options = {"cond": None, "condition_dropout": 0.0, "weighting": LikelihoodWeighting(), "times": times}
-    repeated = jnp.broadcast_to(x, (DRAWS, *x.shape))
-    return weighted_errors(sde, model, perturb(sde, model, repeated, key, **options)) + end_terms(sde, repeated)
+    loss, repeated = Loss(LikelihoodWeighting(), times), jnp.broadcast_to(x, (DRAWS, *x.shape))
+    return loss.errors(sde, model, loss.perturb(sde, model, repeated, key)) + end_terms(sde, repeated)
 
 
 def measure(run):
-    config, (sde, model) = read_config(run), sgm.load(run)
-    data, times = config.data, getattr(sgm.training, config.train.times)()
+    experiment, (sde, model) = read_experiment(Path(run)), sgm.load(run)
+    data, times = experiment.data, experiment.loss.times
     x, _ = data.rows("test", 0, min(EXAMPLES, data.size("test")))
-    x = jnp.asarray(x) if data.levels is None else dequantise(x, data.levels, jr.key(0))
+    x = data.units.standardise(x) if data.levels is None else dequantise(x, data.levels, jr.key(0))
     values, of_training = (
         np.stack([draws(sde, model, each, sampling, jr.key(number)) for number, each in enumerate(x)])
         for sampling in (UniformLogSNR(), times)
