@@ -97,6 +97,12 @@ def test_the_example_of_posteriors_draws_film_strips(digits, tmp_path):
     assert is_picture(tmp_path / "digits_inpainting.png") and is_picture(tmp_path / "digits_denoising.png")
 
 
+def test_the_example_interpolates_between_digits(digits, tmp_path):
+    example = runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/digits_interpolation.py"))
+    example["main"](str(digits), tmp_path)
+    assert is_picture(tmp_path / "digits_interpolation.png")
+
+
 @pytest.mark.parametrize(
     "options",
     [

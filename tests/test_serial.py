@@ -116,7 +116,10 @@ def edited(path, value):
         (edited("sde.t0", "small"), "sde.t0 = 'small'; pass a number"),
         (edited("evaluation.split", "valid"), "evaluation.split = 'valid'; pass one of train, test"),
         (edited("evaluation.n", 0.5), "evaluation.n = 0.5; pass an integer or None"),
-        (edited("metrics", {"type": "LogLikelihood"}), "metrics = .*; pass a list, of one of ChainBound, ContinuousBound, LogLik"),
+        (
+            edited("metrics", {"type": "LogLikelihood"}),
+            "metrics = .*; pass a list, of one of ChainBound, Cont",
+        ),
         (
             edited("metrics", [{"type": "Exact"}]),
             r"metrics\[0\]: there is no Exact; there are ChainBound, ContinuousBound, LogLikelihood",

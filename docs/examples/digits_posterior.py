@@ -19,6 +19,7 @@ import jax.random as jr
 
 import sgm
 from sgm import plot
+from sgm.likelihood import dequantise
 from sgm.posterior import Inpainting, MatchedDenoising, PosteriorAncestral
 from sgm.runs import read_experiment
 from sgm.solve import ThetaGrid
@@ -40,7 +41,7 @@ def strip(sde, model, x, seen, method):
 def main(run: str, figures: Path) -> None:
     sde, model = sgm.load(run)
     levels, _ = read_experiment(Path(run)).data.rows("test", 0, 6)
-    x = jnp.asarray(levels, jnp.float32)
+    x = dequantise(levels, 17, jr.key(0), -0.5, 16.5)
     mask = jnp.zeros(model.shape, bool).at[:4].set(True)
     noisy = x + STD * jr.normal(jr.key(2), x.shape)
     cases = {
@@ -49,8 +50,9 @@ def main(run: str, figures: Path) -> None:
     }
     for name, (seen, method) in cases.items():
         frames = strip(sde, model, x, seen, method)
-        plot.save(plot.film_strip(frames, f"digit, what is seen, from noise: {name}"), figures / f"digits_{name}.png")
+        title = f"digit, what is seen, from noise: {name}"
+        plot.save(plot.film_strip(model.units.standardise(frames), title), figures / f"digits_{name}.png")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(__file__).parents[1] / "figs")
+    main(sys.argv[1], Path(__file__).parents[2] / "figs")
