@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from types import NoneType, UnionType
@@ -200,7 +201,10 @@ def _descendants(base):
 
 
 def _is_concrete(cls):
-    private = cls.__name__.startswith(("_", "Abstract"))
+    # A class of the library is public where its folder has its name.
+    room = ".".join(cls.__module__.split(".")[:2])
+    is_ours = room.startswith("sgm.") and room in sys.modules
+    private = cls.__name__.startswith(("_", "Abstract")) or (is_ours and not hasattr(sys.modules[room], cls.__name__))
     return not (private or inspect.isabstract(cls) or getattr(cls, "__abstractvars__", ()))
 
 

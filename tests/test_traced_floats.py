@@ -89,6 +89,12 @@ def interpolated(share):
     return Hybrid(share=share).error(CHAIN, LEVEL, X[0], NOISE, ESTIMATE)
 
 
+class LinearRate(sgm.sde.AbstractRate):
+    def rate(self, t):
+        return 0.1 + 19.9 * t
+
+
+LINEAR_RATE = LinearRate()
 CASES = {
     "VE.sigma_min": (lambda v: process(sgm.VE(sigma_min=v)), 0.01),
     "VE.sigma_max": (lambda v: process(sgm.VE(sigma_max=v)), 50.0),
@@ -158,6 +164,7 @@ CASES = {
     "AbstractSDE.marginal.t": (lambda v: VP.marginal(v, X[0])[0], 0.3),
     "AbstractSDE.drift.t": (lambda v: VP.drift(v, X), 0.3),
     "AbstractSDE.time.level": (VP.time, 0.3),
+    "AbstractRate.rate.t": (lambda v: LINEAR_RATE.rate(v), 0.3),
     "AbstractSchedule.integral.t": (sgm.sde.Cosine().integral, 0.3),
     "AbstractSchedule.inverse.integral": (sgm.sde.Cosine().inverse, 0.3),
 }

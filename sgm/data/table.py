@@ -31,7 +31,7 @@ class Table(AbstractStored):
         (5,)
     """
 
-    source: Any
+    source: str | Any
     columns: str | tuple[str, ...] | None = None
     params: str | tuple[str, ...] = ()
     _: dataclasses.KW_ONLY

@@ -271,7 +271,7 @@ def test_the_bar_says_that_the_first_step_is_compiled(capsys):
 
 def test_data_far_from_unit_scale_are_named():
     data, start = Checkerboard(), other(shape=(2,), units=sgm.Units(0.0, 1e-6))
-    with pytest.warns(UserWarning, match=r"train: x has the root mean square .*e\+06 .*; pass"):
+    with pytest.warns(UserWarning, match=r"train: x has the root mean square .*e\+06 .*; give the model the units"):
         sgm.train(sgm.VP(), start, data, jr.key(0), steps=1, batch_size=32, progress=False)
 
 
