@@ -52,7 +52,10 @@ def _read(run: Path, name: str, kind: type[T]) -> T:
     try:
         written = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ExperimentError(f"{run}: there is no run ({name} is missing); pass the folder of a run.") from None
+        remedy = "pass the folder of a run"
+        if latest_step(run) is not None:
+            remedy = "load a run of sgm.train by sgm.training.load_run(run, sde, model)"
+        raise ExperimentError(f"{run}: there is no run ({name} is missing); {remedy}.") from None
     except json.JSONDecodeError as error:
         raise ExperimentError(f"{path}: it is not JSON ({error}); restore it, or begin in another folder.") from None
     return from_json(written, kind)

@@ -90,7 +90,7 @@ from sgm.data import AbstractSimulated
 from sgm.experiment import Experiment
 
 @dataclass(frozen=True)
-class Ring(AbstractSimulated):
+class Annulus(AbstractSimulated):
     \"\"\"Points near a circle.
 
     Arguments:
@@ -104,7 +104,7 @@ class Ring(AbstractSimulated):
         x = jr.normal(key, (n, 2))
         return self.radius * x / (x ** 2).sum(axis=1, keepdims=True) ** 0.5 + 0.1 * x, {}
 
-experiment = Experiment(Ring(3.0), partial(sgm.nn.MLP, width=8, depth=1), sampler=sgm.DDIM(5))
+experiment = Experiment(Annulus(3.0), partial(sgm.nn.MLP, width=8, depth=1), sampler=sgm.DDIM(5))
 """
 
 
@@ -114,7 +114,7 @@ def test_a_file_with_classes_of_ones_own_is_trained_and_loaded(tmp_path, monkeyp
     script, run = str(tmp_path / "ring_experiment.py"), tmp_path / "run"
     assert command(run, "--config", script, "--data.radius", "4") == 0
     written = json.loads((run / "experiment.json").read_text())
-    assert written["data"]["radius"] == 4.0 and "Ring" in written["data"]["type"]
+    assert written["data"]["radius"] == 4.0 and "Annulus" in written["data"]["type"]
     _, model = sgm.load(run)
     assert model.shape == (2,) and float(model.units.std.value.max()) == pytest.approx(4 / 2**0.5, rel=0.2)
     # The same command goes on, and another option does not.

@@ -89,12 +89,12 @@ def interpolated(share):
     return Hybrid(share=share).error(CHAIN, LEVEL, X[0], NOISE, ESTIMATE)
 
 
-class LinearRate(sgm.sde.AbstractRate):
+class _LinearRate(sgm.sde.AbstractRate):
     def rate(self, t):
         return 0.1 + 19.9 * t
 
 
-LINEAR_RATE = LinearRate()
+LINEAR_RATE = _LinearRate()
 CASES = {
     "VE.sigma_min": (lambda v: process(sgm.VE(sigma_min=v)), 0.01),
     "VE.sigma_max": (lambda v: process(sgm.VE(sigma_max=v)), 50.0),

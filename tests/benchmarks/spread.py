@@ -28,7 +28,7 @@ METHODS = {
     "EDMHeun()": sgm.EDMHeun(),
     "PredictorCorrector()": sgm.PredictorCorrector(),
 }
-WIDTHS, ADAPTIVE_DRAWS, DRAWS, ENTRIES = (1e-3, 1e-2, 1.0, 10.0), 4096, 64, 1024
+WIDTHS, ADAPTIVE_DRAWS, DRAWS, ENTRIES = (1e-3, 1e-2, 1.0, 10.0), 32_000, 64, 1024
 
 
 def spread(sde, method, std):
