@@ -26,7 +26,11 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 def script(tmp_path_factory):
     path = tmp_path_factory.mktemp("own") / "extending.py"
     path.write_text("\n".join(BLOCKS))
-    return path
+    yield path
+    # No other test's flags may name these classes.
+    for part in vars(sys.modules.get("extending", pytest)).values():
+        if isinstance(part, type) and part.__module__ == "extending":
+            part.__name__ = f"_{part.__name__}"
 
 
 @pytest.fixture(scope="module")

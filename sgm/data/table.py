@@ -46,8 +46,9 @@ class Table(AbstractStored):
 
     @functools.cached_property
     def parts(self) -> Parts:
-        if hasattr(self.source, "columns"):
-            names, read = tuple(self.source.columns), functools.partial(_columns, self.source)
+        source: Any = self.source
+        if hasattr(source, "columns"):
+            names, read = tuple(source.columns), functools.partial(_columns, self.source)
         else:
             file = open_file("Table", self.source)
             names, read = file.names, file.columns
