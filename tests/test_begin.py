@@ -48,7 +48,7 @@ def test_a_run_begins_from_another(digits, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--network.width", "24"), "that run has another network, in network.width (16, not 24); pass the options"),
+        (("--network.width", "24"), "another network, in network.width (16, not 24); pass the options"),
         (("--network.width", "16", "--prediction", "Noise"), "prediction (Karras, not Noise)"),
         (("--network.width", "16", "--data.label"), "in data.conditioning ("),
     ],
@@ -57,7 +57,7 @@ def test_a_run_does_not_begin_from_another_network(digits, tmp_path, capsys, opt
     arguments = ("--network.depth", "1", *options)
     assert command(tmp_path / "on", "--from", str(digits), *arguments) == 1
     error = capsys.readouterr().err
-    assert f"sgm: --from {digits}: " in error and message in error and error.count("\n") == 1
+    assert f"sgm: begin_from: the run {digits} has " in error and message in error and error.count("\n") == 1
 
 
 def test_a_run_does_not_begin_from_nothing(tmp_path, capsys):

@@ -5,7 +5,6 @@ log p(x0) >= E[log p(x0 | x_t0)] - integral of E|noise - E[noise | u]|^2 dl - KL
 The integral runs over the noise level l from t0 to t1. It is that of a chain's divergences as its steps become many.
 """
 
-import dataclasses
 import math
 from typing import Literal, overload
 
@@ -18,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_instance, trace_floats
-from sgm.likelihood.elbo import ELBO
+from sgm.likelihood.elbo import ELBO, as_asked
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import prior_mismatch
@@ -119,11 +118,7 @@ def continuous_elbo(
     sde, model, x, keys, own, shared, mesh, batch = prepare("continuous_elbo", sde, model, x, key, cond, mesh)
     everything = sde, model, shared, replicate(trace_floats(reconstruction), mesh)
     result = _continuous_elbo(everything, (x, keys, own), levels, draws, mesh)
-    if reconstruction.is_density:
-        volume = model.units.log_volume(model.shape)
-        value, last = result.value - volume, result.reconstruction - volume
-        result = dataclasses.replace(result, value=value, reconstruction=last)
-    result = jax.tree.map(lambda leaf: leaf.reshape(batch), result)
+    result = as_asked(result, reconstruction.is_density, model.units.log_volume(model.shape), batch)
     return result if full else result.value
 
 

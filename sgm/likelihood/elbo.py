@@ -151,12 +151,16 @@ def elbo(
     sde, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("elbo", chain, model, x, key, cond, mesh)
     shared = replicate((sde, model, shared_cond, *trace_floats((variance, reconstruction))), mesh)
     result = _elbo(shared, (x, keys, own_cond), steps, draws, mesh)
-    if reconstruction.is_density:
-        volume = units.log_volume(model.shape)
-        value, last = result.value - volume, result.reconstruction - volume
-        result = dataclasses.replace(result, value=value, reconstruction=last)
-    result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
+    result = as_asked(result, reconstruction.is_density, units.log_volume(model.shape), batch)
     return result if full else result.value
+
+
+def as_asked(result: ELBO, is_density: bool, log_volume: Float[ArrayLike, ""], batch: tuple[int, ...]) -> ELBO:
+    """The bounds of n standardised examples, with the batch axes of the call, densities in the data's units."""
+    if is_density:
+        value, last = result.value - log_volume, result.reconstruction - log_volume
+        result = dataclasses.replace(result, value=value, reconstruction=last)
+    return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), result)
 
 
 def bits_over_gaussian(log_prob: Float[ArrayLike, "*batch"], dim: int) -> Float[Array, "*batch"]:
