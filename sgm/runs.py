@@ -110,8 +110,8 @@ def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, Abstract
     if names:
         lines = (f"{name} ({theirs.get(name)}, not {ours.get(name)})" for name in names)
         raise ExperimentError(
-            f"begin_from: the run {run} has another network, in {', '.join(lines)}; pass the options that it was trained "
-            "with, or begin from new weights."
+            f"begin_from: the run {run} has another network, in {', '.join(lines)}; pass the options that it was "
+            "trained with, or begin from new weights."
         )
     # In the settings of the new run that the weights do not depend on, such as dropout.
     sde, model = restore(run, saved.sde, experiment.skeleton(records)[1])

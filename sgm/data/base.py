@@ -187,10 +187,21 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def prefetch(make: Callable[[int], T], start: int, stop: int, ahead: int = 2) -> Iterator[T]:
-    """Yields make(start), ..., make(stop - 1), computed in order by one thread up to `ahead` before they are needed.
+    """Compute make(start), ..., make(stop - 1) in one thread, up to `ahead` of them before they are needed.
 
-    An exception of `make` is raised at the step it belongs to. Closing the iterator, as leaving a `for` loop does,
-    drops what has not begun and waits for the call in progress. Raises ValueError if `ahead` is below 1.
+    Closing the iterator, as leaving a `for` loop does, drops what has not begun and waits for the call in progress.
+
+    Arguments:
+        make: Function of a step.
+        start: First step.
+        stop: Step after the last.
+        ahead: Number of results that may wait.
+
+    Returns:
+        An iterator over the results, in order. An exception of `make` is raised at the step it belongs to.
+
+    Raises:
+        ValueError: for `ahead` below 1.
     """
     if ahead < 1:
         raise ValueError(f"ahead is {ahead}: prefetch needs room for at least 1 result")

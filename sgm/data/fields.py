@@ -272,9 +272,15 @@ class GaussianFieldMap(AbstractGaussianField):
 def power_spectrum(
     x: Float[Array, "resolution resolution 1"],
 ) -> tuple[Float[Array, " shells"], Float[Array, " shells"]]:
-    """The wave numbers k = 1 ... resolution // 2, and the mean of |x_k|^2 over the modes whose length rounds to each.
+    """Measure the power spectrum of one field.
 
-    Over m modes of about equal power P, its standard error is P sqrt(2 / m).
+    Over m modes of about equal power P, the standard error of the power is P sqrt(2 / m).
+
+    Arguments:
+        x: Field.
+
+    Returns:
+        The wave numbers k = 1 ... resolution // 2; and the mean of |x_k|^2 over the modes whose length rounds to each.
     """
     resolution = x.shape[0]
     last = resolution // 2

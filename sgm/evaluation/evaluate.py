@@ -146,7 +146,12 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write columns to a parquet file, whole or not at all. Entries that are arrays become lists."""
+    """Write columns to a parquet file, whole or not at all.
+
+    Arguments:
+        path: File.
+        columns: Columns by their names, of shape (n, ...); entries that are arrays become lists.
+    """
     import pyarrow  # here, because it takes a while to import
     import pyarrow.parquet
 
@@ -159,7 +164,14 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a parquet file."""
+    """Read a table of examples, as `evaluation.parquet` of a run.
+
+    Arguments:
+        path: Parquet file.
+
+    Returns:
+        Each column by its name.
+    """
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)

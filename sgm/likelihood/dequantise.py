@@ -32,9 +32,22 @@ def check_levels(call: str, levels, count: int, low: Number, high: Number) -> No
 def dequantise(
     levels: Integer[ArrayLike, "..."], count: int, key: PRNGKeyArray, low: Number = -1.0, high: Number = 1.0
 ) -> Float[Array, "..."]:
-    """x = low + (high - low) (level + noise) / count with noise ~ U[0, 1): uniform within each level's bin.
+    """Draw x = low + (high - low) (level + noise) / count with noise ~ U[0, 1), uniform within each level's bin.
 
-    Source: Uria et al. 2013 (arXiv:1306.0186); Theis et al. 2016 (arXiv:1511.01844, section 3.1).
+    Arguments:
+        levels: Integers from 0 to count - 1.
+        count: Number of levels.
+        key: Key of the noise.
+        low: Lower end of the range that the levels fill.
+        high: Upper end of the range that the levels fill.
+
+    Returns:
+        Real numbers in [low, high).
+
+    Raises:
+        ValueError: for levels that are no integers or are out of range, and low >= high.
+
+    Reference: Uria et al. 2013 (arXiv:1306.0186); Theis et al. 2016 (arXiv:1511.01844, section 3.1).
     """
     check_levels("dequantise", levels, count, low, high)
     levels = jnp.asarray(levels)
@@ -43,7 +56,17 @@ def dequantise(
 
 
 def quantise(x: Float[ArrayLike, "..."], count: int, low: Number = -1.0, high: Number = 1.0) -> Integer[Array, "..."]:
-    """The level, 0 to count - 1, in whose bin `x` lies; values outside [low, high) go to the nearest level."""
+    """Find the level in whose bin each number lies.
+
+    Arguments:
+        x: Real numbers; those outside [low, high) go to the nearest level.
+        count: Number of levels.
+        low: Lower end of the range that the levels fill.
+        high: Upper end of the range that the levels fill.
+
+    Returns:
+        Integers from 0 to count - 1.
+    """
     check_at_least("quantise", "count", count)
     position = (jnp.asarray(x) - low) * (count / (high - low))
     return jnp.clip(jnp.floor(position), 0, count - 1).astype(int)
@@ -57,12 +80,24 @@ def bits_per_dim(
     low: Number = -1.0,
     high: Number = 1.0,
 ) -> Float[Array, "*batch"]:
-    """-(log p(x) / dim + log bin) / log 2 with bin = (high - low) / levels, for `log_prob` in nats.
+    """Bits per dimension, -(log_prob / dim + log bin) / log 2 with bin = (high - low) / levels.
 
-    `log_prob` is the density, over `dim` real numbers, of uniformly dequantised data whose `levels` levels span
-    [low, high). Averaged over the dequantisation noise, this bounds the bits per dimension of the levels from above.
-    With `levels=None`, `log_prob` is the log-probability of the levels themselves, and nothing is added.
-    Source: Theis et al. 2016 (arXiv:1511.01844, eq. 2).
+    Averaged over the noise of uniform dequantisation, they bound those of the levels from above.
+
+    Arguments:
+        log_prob: Log-density of dequantised data in nats; or log-probability of the levels, with `levels=None`.
+        dim: Number of entries of an example.
+        levels: Number of levels; None where `log_prob` is of the levels themselves, so that nothing is added.
+        low: Lower end of the range that the levels fill.
+        high: Upper end of the range that the levels fill.
+
+    Returns:
+        Bits per dimension.
+
+    Raises:
+        ValueError: for `dim` or `levels` below 1, and low >= high.
+
+    Reference: Theis et al. 2016 (arXiv:1511.01844, eq. 2).
     """
     check_at_least("bits_per_dim", "dim", dim)
     nats = jnp.asarray(log_prob) / dim

@@ -179,15 +179,35 @@ def discrete_log_prob(
     full: bool = False,
     mesh: Mesh | None = None,
 ) -> Float[Array, "*batch"] | DiscreteLogProb:
-    """log of the mean over `samples` draws of p(x) / q(x | levels), in nats, for levels of any batch axes.
+    """Estimate log P(levels): the log of the mean of p(x) / q(x | levels) over draws of x.
 
-    Its mean is a lower bound on log P(levels) that rises with `samples` towards it (Burda et al. 2016,
-    arXiv:1509.00519). The levels fill the range from `low` to `high` in the data's units: by default [-1, 1) of
-    standardised data, which is that of `Units.of_levels(count)`. The arguments from `trace` on are those of `log_prob`.
-    The noise of random probes enters the mean of more than one draw as its exponential, which is biased upwards by up
-    to half its variance: take `trace=Exact()` there.
+    On average it is a lower bound, which rises with `samples` towards log P(levels). The noise of random probes enters
+    the mean of more than one draw as its exponential, which is biased upwards by up to half its variance: take
+    `trace=Exact()` there.
 
-    Raises ValueError for levels that are no integers from 0 to count - 1.
+    Arguments:
+        sde: Process.
+        model: Model.
+        levels: Integers from 0 to count - 1, of shape `(*batch, *model.shape)`.
+        key: Key of all randomness.
+        count: Number of levels.
+        low: Lower end of the range that the levels fill, in the data's units; by default the levels fill [-1, 1) of
+            standardised data, as under `Units.of_levels(count)`.
+        high: Upper end of that range.
+        dequantisation: Distribution q of x given its levels.
+        samples: Number of draws of x.
+        cond: One condition for all examples, or one each.
+        trace, solver, controller, accuracy, prior, adjoint, mesh: As those of `sgm.log_prob`.
+        full: Whether a `DiscreteLogProb` is returned, with its standard error.
+
+    Returns:
+        The bound of each example, in nats; or a `DiscreteLogProb`.
+
+    Raises:
+        ValueError: for levels that are no integers from 0 to count - 1, examples or a condition of other shapes than
+            the model's, and units that are not those of so many levels.
+
+    Reference: Burda et al. 2016 (arXiv:1509.00519).
     """
     call = "discrete_log_prob"
     check_process_and_model(call, sde, model)

@@ -164,11 +164,21 @@ def as_asked(result: ELBO, is_density: bool, log_volume: Float[ArrayLike, ""], b
 
 
 def bits_over_gaussian(log_prob: Float[ArrayLike, "*batch"], dim: int) -> Float[Array, "*batch"]:
-    """(log_prob / dim + log(2 pi e) / 2) / log 2, in bits per dimension.
+    """How far a bound is above that of N(0, I): (log_prob / dim + log(2 pi e) / 2) / log 2.
 
-    By so much a bound in nats, on average over data of variance 1, is above that of N(0, I): the number that the code
-    of 2015 reports, there per pixel, that is times the colours.
-    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, table 1).
+    It holds on average over data of variance 1. The code of 2015 reports it per pixel, that is times the colours.
+
+    Arguments:
+        log_prob: Bound on log p(x), in nats.
+        dim: Number of entries of an example.
+
+    Returns:
+        The difference, in bits per dimension.
+
+    Raises:
+        ValueError: for `dim` below 1.
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, table 1).
     """
     check_at_least("bits_over_gaussian", "dim", dim)
     return (jnp.asarray(log_prob) / dim + 0.5 * math.log(2 * math.pi * math.e)) / math.log(2)

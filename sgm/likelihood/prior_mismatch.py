@@ -14,11 +14,22 @@ from sgm.sde.level import cos_of
 
 
 def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
-    """KL(p(x_t1 | x0) || prior) in nats, for each clean example `x0` along the first axis.
+    """KL(p(x_t1 | x0) || prior) = (cos^2 (|x0|^2 - D) - D log(sin^2)) / 2, in nats, at the noise level of t1.
 
-    At the noise level of t1 it is (cos^2 (|x0|^2 - D) - D log(sin^2)) / 2. Its mean over data bounds KL(p_t1 || prior),
-    which is what samples and likelihoods lose on average by taking the prior for the unknown p_t1.
-    Source: Kingma et al. 2021 (arXiv:2107.00630), the prior loss.
+    Its mean over data bounds KL(p_t1 || prior), which samples and likelihoods lose on average by taking the prior for
+    the unknown p_t1.
+
+    Arguments:
+        sde: Process.
+        x0: Clean, standardised examples.
+
+    Returns:
+        The divergence of each example, in nats.
+
+    Raises:
+        ValueError: for examples that are no real numbers.
+
+    Reference: Kingma et al. 2021 (arXiv:2107.00630), the prior loss.
     """
     check_process("prior_mismatch", sde)
     check_array("prior_mismatch", "x0", x0)

@@ -19,13 +19,26 @@ def reconstruction(
     x: Float[Array, "..."],
     cond: Condition | None = None,
 ) -> Float[Array, "*batch"]:
-    """log p(x0 | x) - log q(x | x0) in nats, of clean data `x0` and their noisy counterparts `x` at t0.
+    """log p(x0 | x) - log q(x | x0), in nats, of clean data x0 and their noisy counterparts x at t0.
 
-    Both are in the data's units. In standardised coordinates, with s = sigma/alpha at t0, q = N(alpha x0, sigma^2) and
-    p = N(E[x0 | x], s^2), which is exact where the data's density is flat over a width s. The mean over x ~ q of
-    `log_prob(sde, model, x) + reconstruction(sde, model, x0, x)` is a lower bound on log p(x0), the density of the data
-    themselves.
-    Source: Song et al. 2021 (arXiv:2101.09258).
+    The mean over x ~ q of `log_prob(sde, model, x) + reconstruction(sde, model, x0, x)` is a lower bound on log p(x0),
+    the density of the data themselves. In standardised coordinates, with s = sigma/alpha at t0, q = N(alpha x0,
+    sigma^2) and p = N(E[x0 | x], s^2), which is exact where the data's density is flat over a width s.
+
+    Arguments:
+        sde: Process.
+        model: Model.
+        x0: Clean examples, in the data's units, of shape `(*batch, *model.shape)`.
+        x: Noisy examples at t0, of the same shape and units.
+        cond: One condition for all examples, or one each.
+
+    Returns:
+        The difference for each example, in nats.
+
+    Raises:
+        ValueError: for x and x0 of different shapes, and shapes that are not the model's.
+
+    Reference: Song et al. 2021 (arXiv:2101.09258).
     """
     check_process_and_model("reconstruction", sde, model)
     check_array("reconstruction", "x0", x0)

@@ -69,13 +69,14 @@ def sample_and_log_prob(
     """Draw examples by the probability flow, with log p of each.
 
     Arguments:
-        sde, model: the process and the model.
-        key: each example has one of its own, as in `sgm.sample`: the same key starts from the same noise.
-        n: how many; None for one example without a batch axis.
-        cond: one condition for all examples, or one each.
-        trace, solver, controller, adjoint: as those of `sgm.log_prob`.
-        full: return a `LogProb` in the place of log p.
-        mesh: devices over which the examples are spread, by default all of this process's.
+        sde: Process.
+        model: Model.
+        key: Key of all randomness; the same key starts from the same noise as in `sgm.sample`.
+        n: Number of examples; None for one example without a batch axis.
+        cond: One condition for all examples, or one each.
+        trace, solver, controller, adjoint: As those of `sgm.log_prob`.
+        full: Whether a `LogProb` is returned in the place of log p.
+        mesh: Devices over which the examples are spread, by default all of this process's.
 
     Returns:
         x at t0 in the data's units, of shape (n, *model.shape), not denoised; and log p(x at t0) in nats, of shape

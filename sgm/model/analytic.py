@@ -33,7 +33,12 @@ class AbstractAnalyticModel(AbstractModel):
 
 
 class Gaussian(AbstractAnalyticModel):
-    """N(mean, cov): `mean` of the shape of an example, `cov` of shape (D, D) over its D entries in row-major order."""
+    """The Gaussian N(mean, cov).
+
+    Arguments:
+        mean: Mean, of the shape of an example.
+        cov: Covariance of the D entries of an example in row-major order, of shape (D, D).
+    """
 
     mean: Float[Array, "*shape"]
     eigenvalues: Float[Array, " D"]
@@ -79,7 +84,13 @@ class Gaussian(AbstractAnalyticModel):
 
 
 class GaussianMixture(AbstractAnalyticModel):
-    """sum_k weights_k N(means_k, stds_k^2 I): `means` of shape (K, *shape), `stds` and `weights` of shape (K,)."""
+    """A mixture of round Gaussians, sum_k weights_k N(means_k, stds_k^2 I).
+
+    Arguments:
+        means: Means, of shape (K, *shape).
+        stds: Standard deviations, of shape (K,).
+        weights: Weights, of shape (K,), whose sum is 1.
+    """
 
     means: Float[Array, "K *shape"]
     stds: Float[Array, " K"]
@@ -126,7 +137,11 @@ class GaussianMixture(AbstractAnalyticModel):
 
 
 class Empirical(AbstractAnalyticModel):
-    """K equally likely points, `points` of shape (K, *shape): a density under any noise, and none without."""
+    """K equally likely points: a density under any noise, and none without.
+
+    Arguments:
+        points: Points, of shape (K, *shape).
+    """
 
     points: Float[Array, "K *shape"]
 

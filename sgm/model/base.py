@@ -25,10 +25,14 @@ from sgm.types import Example, Number, Scalar
 
 
 class Estimate(eqx.Module):
-    """The conditional means E[x0 | u], E[noise | u] and E[velocity | u].
+    """The conditional means given a state u of the path.
 
-    `log_variance` is the second output of a model that has one: how far the log-variance of a reverse transition is
-    moved, as a variance of `sgm.model.kernel` reads it.
+    Arguments:
+        denoised: E[x0 | u].
+        noise: E[noise | u].
+        velocity: E[velocity | u].
+        log_variance: Second output of a model that has one: how far the log-variance of a reverse transition is moved,
+            as a variance of `sgm.model.kernel` reads it.
     """
 
     denoised: Example
@@ -38,19 +42,46 @@ class Estimate(eqx.Module):
 
 
 def from_denoised(level: Scalar, u: Example, denoised: Example) -> Estimate:
-    """The estimate whose native quantity is x0."""
+    """Build the estimate of a model that predicts x0.
+
+    Arguments:
+        level: Noise level log tan(theta).
+        u: State of the path.
+        denoised: Conditional mean of x0 given u.
+
+    Returns:
+        All three conditional means.
+    """
     cos, sin = cos_of(level), sin_of(level)
     return Estimate(denoised, (u - cos * denoised) / sin, (cos * u - denoised) / sin)
 
 
 def from_noise(level: Scalar, u: Example, noise: Example) -> Estimate:
-    """The estimate whose native quantity is the noise."""
+    """Build the estimate of a model that predicts the noise.
+
+    Arguments:
+        level: Noise level log tan(theta).
+        u: State of the path.
+        noise: Conditional mean of the noise given u.
+
+    Returns:
+        All three conditional means.
+    """
     cos, sin = cos_of(level), sin_of(level)
     return Estimate((u - sin * noise) / cos, noise, (noise - sin * u) / cos)
 
 
 def from_velocity(level: Scalar, u: Example, velocity: Example) -> Estimate:
-    """The estimate whose native quantity is the velocity."""
+    """Build the estimate of a model that predicts the velocity.
+
+    Arguments:
+        level: Noise level log tan(theta).
+        u: State of the path.
+        velocity: Conditional mean of the velocity given u.
+
+    Returns:
+        All three conditional means.
+    """
     cos, sin = cos_of(level), sin_of(level)
     return Estimate(cos * u - sin * velocity, sin * u + cos * velocity, velocity)
 

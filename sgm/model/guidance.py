@@ -13,9 +13,15 @@ from sgm.types import Number
 class Clipped(AbstractWrapper):
     """A model whose denoised estimate is clipped to [low, high], and its noise and velocity with it.
 
-    The bounds are in the data's units.
+    Arguments:
+        model: Model.
+        low: Lower bound, in the data's units.
+        high: Upper bound, in the data's units.
 
-    Source: Ho et al. 2020 (DDPM, arXiv:2006.11239), whose published sampler does so.
+    Raises:
+        ValueError: for low >= high.
+
+    Reference: Ho et al. 2020 (DDPM, arXiv:2006.11239), whose published sampler does so.
     """
 
     model: AbstractModel

@@ -18,10 +18,14 @@ class Condition(eqx.Module):
 
     Parts may be given as anything that `jnp.asarray` takes.
 
-    - `params`: a vector of parameters, shape `(params,)`, in their own units.
-    - `label`: a class index, shape `()`.
-    - `image`: an image, shape `(height, width, channels)`, on the grid of the data or another.
-    - `dropped`: shape `()`; where true, the network's learned null stands in place of all other parts.
+    Arguments:
+        params: Vector of parameters, shape `(params,)`, in their own units.
+        label: Class index, shape `()`.
+        image: Image, shape `(height, width, channels)`, on the grid of the data or another.
+        dropped: Truth value, shape `()`; where true, the network's learned null stands in place of all other parts.
+
+    Example:
+        >>> cond = sgm.Condition(params=[0.3, 0.8])
     """
 
     params: Num[Array, "*batch params"] | None = eqx.field(default=None, converter=_to_array)
@@ -40,7 +44,9 @@ def flat_condition(
 ) -> tuple[Condition | None, Literal[0] | None]:
     """`cond` with its batch axes made one, and the axis to vmap over: None where it has none and holds for all.
 
-    Raises ValueError where it is not what the model was built for, or of another batch.
+    Raises:
+        TypeError: for what is no condition.
+        ValueError: where it is not what the model was built for, or of another batch.
     """
     if not isinstance(cond, Condition | None):
         raise TypeError(f"{call}: cond is a {type(cond).__name__}; pass a Condition(params=..., label=..., image=...).")

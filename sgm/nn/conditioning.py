@@ -20,14 +20,20 @@ _FREQUENCIES = 16
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a network is conditioned on: any combination of
+    """What a network is conditioned on, each part optional.
 
-    - `params`: this many parameters, which are standardised (see `Standardisation`);
-    - `classes`: a label, one of this many;
-    - `image`: an image of this shape (height, width, channels), on the grid of the data or any other.
+    Arguments:
+        params: Number of parameters, which are standardised (see `Standardisation`).
+        classes: Number of classes of a label.
+        image: Shape (height, width, channels) of an image, on the grid of the data or another.
+        null: Whether the network has a learned null, which stands for the whole condition where `cond.dropped` is true
+            and where no condition is given.
 
-    With `null`, the network has a learned null as well, which stands for the whole condition where `cond.dropped` is
-    true, and where no condition is given.
+    Raises:
+        ValueError: for sizes below 1 and an image of another rank.
+
+    Example:
+        >>> sgm.nn.Conditioning(params=2, classes=10)
     """
 
     params: int | None = None
@@ -188,8 +194,9 @@ def with_statistics(model: PyTree, mean: ArrayLike, std: ArrayLike) -> PyTree:
     """Put the statistics of its parameters into a network, a model of one, or a vmapped ensemble of them.
 
     Arguments:
-        model: the network, or any pytree that holds networks of so many parameters.
-        mean, std: of shape (params,), in the units of `cond.params`.
+        model: Network, or any pytree that holds networks of so many parameters.
+        mean: Means of the parameters, of shape (params,), in the units of `cond.params`.
+        std: Standard deviations of the parameters, of the same shape and units.
 
     Returns:
         `model` with these statistics, which no optimiser can reach.

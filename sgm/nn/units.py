@@ -20,8 +20,9 @@ class Units(eqx.Module):
     are those of standardised data, x = z.
 
     Arguments:
-        mean, std: of the data, broadcast to the trailing axes of an example: one number, or one for each channel of
-            an image or column of a table.
+        mean: Mean of the data, broadcast to the trailing axes of an example: one number, or one for each channel of an
+            image or column of a table.
+        std: Standard deviation of the data, as the mean.
 
     Raises:
         ValueError: for a `std` that is not positive, or numbers that are not finite.

@@ -13,10 +13,10 @@ from sgm.solve.sampler import AbstractSampler
 
 
 class PosteriorAncestral(AbstractSampler):
-    """u_s ~ N(mean, std^2) by `evidence.apply` of the reverse transition's mean and std; one evaluation a step.
+    """Ancestral sampling told of an example: u_s ~ N(mean, std^2) by `evidence.apply` of the reverse transition.
 
-    The evidence is of one example, and the `n` examples of `sample` are all draws of its posterior. Many observations
-    are mapped over:
+    One evaluation a step. The evidence is of one example, and the `n` examples of `sample` are all draws of its
+    posterior. Many observations are mapped over:
 
         def draws(y, key):
             return sgm.sample(sde, model, key, 8, method=PosteriorAncestral(MatchedDenoising(y, 0.3)))
@@ -26,7 +26,15 @@ class PosteriorAncestral(AbstractSampler):
     The path starts from the prior; that of 2015 starts from the observation, of which the steps keep no trace. The end
     that `sample` returns, E[x0 | u] at t0, is the model's alone, and moves known entries, which are exact in u: its
     `jnp.where(mask, known, x)` has them exact again, as the last step of 2015.
-    Raises ValueError where the evidence is not of the shape of the model's examples.
+
+    Arguments:
+        evidence: What is known of the example.
+        steps: Number of steps.
+        variance: Variance of the reverse transitions.
+        grid: Times of the steps.
+
+    Raises:
+        ValueError: where the evidence is not of the shape of the model's examples.
     """
 
     evidence: AbstractEvidence

@@ -43,11 +43,17 @@ class AbstractEvidence(eqx.Module):
 
 
 class Inpainting(AbstractEvidence):
-    """The entries of `mask`, boolean and of the shape of an example, are those of `known`; the rest is not looked at.
+    """Some entries of the example are known exactly.
 
-    They have the mean `known` and no variance, without noise at every level, so that the model sees them cleaner than
-    any it was trained on. Known entries under the noise of their level, cos_s known + sin_s z, are no better on exact
-    Gaussians.
+    They have the mean `known` and no variance at every level, so that the model sees them cleaner than any it was
+    trained on. Known entries under the noise of their level, cos_s known + sin_s z, are no better on exact Gaussians.
+
+    Arguments:
+        known: Example, in the data's units, of which the entries under the mask are used.
+        mask: Truth values of the same shape, true where an entry is known.
+
+    Raises:
+        ValueError: for a mask that is not boolean or of another shape.
     """
 
     known: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
@@ -72,12 +78,21 @@ class Inpainting(AbstractEvidence):
 
 
 class Denoising(AbstractEvidence):
-    """`observed` = x0 + `std` noise, by the product of the kernel's N(mean, std_k^2) and N(observed, std^2):
+    """The example was observed under white noise, observed = x0 + std noise; used at every level alike.
+
+    The reverse transition is the product of the kernel's N(mean, std_k^2) and N(observed, std^2):
 
     mean + g (observed - mean),        variance g std^2,        g = std_k^2 / (std_k^2 + std^2)
 
     Where std is small beside the data, the draws have half the variance of the posterior: down all levels the product
     is Langevin dynamics of u with a drift of twice the score of N(observed, std^2).
+
+    Arguments:
+        observed: Noisy example, in the data's units.
+        std: Standard deviation of the noise, in the data's units, broadcast to the example.
+
+    Raises:
+        ValueError: for std <= 0.
     """
 
     observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
@@ -99,7 +114,9 @@ class Denoising(AbstractEvidence):
 
 
 class MatchedDenoising(AbstractEvidence):
-    """`observed` = x0 + `std` noise is itself a state of the path, u = cos(theta) observed at tan(theta) = `std`.
+    """The example was observed under white noise, observed = x0 + std noise; used as a state of the path.
+
+    That state is u = cos(theta) observed at tan(theta) = std.
 
     At a level l = log tan(theta) above it, u is drawn from the forward transition given that state, whatever the model,
 
@@ -108,6 +125,13 @@ class MatchedDenoising(AbstractEvidence):
     and below it the reverse transitions go on alone. The draws are of p(x0 | observed) for any model, up to the
     sampler's own error; the last level above lies up to one step off, as if std were by so much larger. Evaluations
     above are wasted: a process may end there, a few steps higher, as `sgm.VP(t1=...)` at time(arctan(1.2 std)).
+
+    Arguments:
+        observed: Noisy example, in the data's units.
+        std: Standard deviation of the noise, in the data's units, broadcast to the example.
+
+    Raises:
+        ValueError: for std <= 0, and a process that is below this level after its first step.
     """
 
     observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)

@@ -23,7 +23,11 @@ from sgm.types import Number, OfTime, Time
 
 
 class Prior(eqx.Module):
-    """The density N(0, std^2 I) from which sampling starts."""
+    """The density N(0, std^2 I) from which sampling starts.
+
+    Arguments:
+        std: Standard deviation.
+    """
 
     std: Float[Array, ""]
 

@@ -137,22 +137,50 @@ class SohlDicksteinBetas(AbstractBetas):
 
 
 def linear_betas(*options: Any, **named: Any) -> Table:
-    """The table of `LinearBetas`, which has the options."""
+    """The table of `LinearBetas`.
+
+    Arguments:
+        options, named: Arguments of `LinearBetas`.
+
+    Returns:
+        beta_1 ... beta_N, float64.
+    """
     return LinearBetas(*options, **named).values
 
 
 def cosine_betas(*options: Any, **named: Any) -> Table:
-    """The table of `CosineBetas`, which has the options."""
+    """The table of `CosineBetas`.
+
+    Arguments:
+        options, named: Arguments of `CosineBetas`.
+
+    Returns:
+        beta_1 ... beta_N, float64.
+    """
     return CosineBetas(*options, **named).values
 
 
 def sigmoid_betas(*options: Any, **named: Any) -> Table:
-    """The table of `SigmoidBetas`, which has the options."""
+    """The table of `SigmoidBetas`.
+
+    Arguments:
+        options, named: Arguments of `SigmoidBetas`.
+
+    Returns:
+        beta_1 ... beta_N, float64.
+    """
     return SigmoidBetas(*options, **named).values
 
 
 def sohl_dickstein_betas(*options: Any, **named: Any) -> Table:
-    """The table of `SohlDicksteinBetas`, which has the options."""
+    """The table of `SohlDicksteinBetas`.
+
+    Arguments:
+        options, named: Arguments of `SohlDicksteinBetas`.
+
+    Returns:
+        beta_1 ... beta_N, float64.
+    """
     return SohlDicksteinBetas(*options, **named).values
 
 

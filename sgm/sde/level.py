@@ -14,17 +14,38 @@ LARGEST_LEVEL = 20.0
 
 
 def cos_of(level: Any) -> Any:
-    """cos(theta) = alpha/rho at l = log tan(theta), elementwise."""
+    """cos(theta) = alpha/rho.
+
+    Arguments:
+        level: Noise levels l = log tan(theta), of any shape.
+
+    Returns:
+        Numbers from 0 to 1, of that shape.
+    """
     return _cos_and_sin(level)[0]
 
 
 def sin_of(level: Any) -> Any:
-    """sin(theta) = sigma/rho at l = log tan(theta), elementwise."""
+    """sin(theta) = sigma/rho.
+
+    Arguments:
+        level: Noise levels l = log tan(theta), of any shape.
+
+    Returns:
+        Numbers from 0 to 1, of that shape.
+    """
     return _cos_and_sin(level)[1]
 
 
 def theta_of(level: Any) -> Any:
-    """theta in radians, from 0 to pi/2, at l = log tan(theta), elementwise."""
+    """The angle theta.
+
+    Arguments:
+        level: Noise levels l = log tan(theta), of any shape.
+
+    Returns:
+        Angles from 0 to pi/2, in radians, of that shape.
+    """
     cos, sin = _cos_and_sin(level)
     return jnp.arctan2(sin, cos)
 

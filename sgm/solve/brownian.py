@@ -9,11 +9,20 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 
 class GridBrownianPath(AbstractBrownianPath):
-    """Brownian motion known on a grid of increasing times `ts`, one independent draw an interval.
+    """Brownian motion on a grid of times, one independent draw an interval.
 
-    The draw of interval i depends on `fold_in(key, i)` alone, so that any adjoint replays it exactly; a solver may ask
-    for whole intervals only, as one does that steps to `ts` and evaluates its noise once a step. With
-    `levy_area=diffrax.SpaceTimeLevyArea` each interval also has its space-time Levy area H ~ N(0, dt/12).
+    The draw of interval i depends on `fold_in(key, i)` alone, so that any adjoint replays it exactly. A solver may ask
+    for whole intervals only, as one does that steps to `ts` and evaluates its noise once a step.
+
+    Arguments:
+        ts: Increasing times, two or more.
+        shape: Shape of the motion.
+        key: Key of all randomness.
+        levy_area: `diffrax.BrownianIncrement`, or `diffrax.SpaceTimeLevyArea` where each interval also has its
+            space-time Levy area H ~ N(0, dt/12).
+
+    Raises:
+        ValueError: for a single time.
     """
 
     ts: Float[Array, " times"]

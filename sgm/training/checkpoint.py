@@ -21,7 +21,14 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def latest_step(run: Path) -> int | None:
-    """The step of the newest checkpoint of a run, None where there is none."""
+    """Find the newest checkpoint of a run.
+
+    Arguments:
+        run: Folder of the run.
+
+    Returns:
+        Its step; None where there is none.
+    """
     if not (run / "checkpoints").is_dir():
         return None
     with _manager(run) as manager:

@@ -187,7 +187,25 @@ def score_matching_loss(
     objective: AbstractObjective = Squared(),
     condition_dropout: Number = 0.0,
 ) -> Float[Array, ""]:
-    """`Loss(weighting, times, objective, condition_dropout)` on clean data `x`, which by default is that of DDPM."""
+    """The loss of `Loss(weighting, times, objective, condition_dropout)`, by default that of DDPM.
+
+    Arguments:
+        sde: Process.
+        model: Model.
+        x: Clean examples, in the data's units, of shape `(*batch, *model.shape)`.
+        key: Key of all randomness.
+        cond: One condition for all examples, or one each.
+        weighting: Weight of each time.
+        times: How times are drawn.
+        objective: Error at each time.
+        condition_dropout: Share of examples that are given the network's null in place of their condition.
+
+    Returns:
+        The mean over the examples, a scalar.
+
+    Example:
+        >>> loss = sgm.score_matching_loss(sgm.VP(), model, x, jax.random.key(0))
+    """
     return Loss(weighting, times, objective, condition_dropout)(sde, model, x, key, cond)
 
 

@@ -180,7 +180,14 @@ def copied(tree: PyTree) -> Any:
 
 
 def gradient_rms(state: Any) -> PyTree:
-    """The root of Adam's running mean of squared, clipped gradients, for each trained entry of the model."""
+    """The root of Adam's running mean of squared, clipped gradients.
+
+    Arguments:
+        state: State of training.
+
+    Returns:
+        The root for each trained entry of the model.
+    """
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 
 

@@ -1,0 +1,60 @@
+"""Every public name says what it does, what it is given and what it returns."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+
+import pytest
+
+import sgm
+
+pytestmark = pytest.mark.quick
+
+
+def public_names():
+    """Each class and function that a folder exports, once."""
+    folders = [sgm] + [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(sgm.__path__, "sgm.")
+        if found.ispkg and found.name != "sgm.configs"
+    ]
+    parts = {
+        part
+        for folder in folders
+        for name, part in vars(folder).items()
+        if not name.startswith("_") and (inspect.isclass(part) or inspect.isfunction(part))
+    }
+    return sorted((part for part in parts if part.__module__.startswith("sgm.")), key=lambda part: part.__qualname__)
+
+
+def parameters(part):
+    if inspect.isclass(part) and issubclass(part, Exception):
+        return []
+    names = list(inspect.signature(part).parameters)
+    return [name for name in names if not name.startswith("_") and name != "self"]
+
+
+@pytest.mark.parametrize("part", public_names(), ids=lambda part: part.__name__)
+def test_the_docstring_is_whole(part):
+    words = inspect.getdoc(part)
+    assert words and len(words.splitlines()[0]) <= 120
+    # "sde: Process.", "trace, solver: As those of ...", and of a result "- `value`: log p(x)."
+    explained = re.findall(r"^ *(?:- )?`?([\w, ]+?)`?: \S", words, re.MULTILINE)
+    names = {name.strip() for line in explained for name in line.split(",")}
+    assert not set(parameters(part)) - names
+    if inspect.isfunction(part):
+        assert inspect.signature(part).return_annotation in (None, "None") or "\nReturns:\n" in words
+        assert "raise " not in inspect.getsource(part) or "\nRaises:\n" in words
+
+
+CLASSES = [part for part in public_names() if inspect.isclass(part)]
+
+
+@pytest.mark.parametrize("part", CLASSES, ids=lambda part: part.__name__)
+def test_methods_have_docstrings(part):
+    """Their own, or that of the abstract method or attribute that they define."""
+    own = [name for name, value in vars(part).items() if inspect.isfunction(value) or isinstance(value, property)]
+    declared = {name for base in part.__mro__ for name in getattr(base, "__annotations__", ())}
+    public = [name for name in own if not name.startswith("_") and name not in declared]
+    assert [name for name in public if not inspect.getdoc(getattr(part, name))] == []
