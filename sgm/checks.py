@@ -55,6 +55,16 @@ def check_finite(call: str, tree, name: str = "x") -> None:
             )
 
 
+def check_finished(call: str, finished, max_steps: int) -> None:
+    """Raise RuntimeError unless every solve has come to its end; traced ones pass."""
+    if not is_traced(finished) and not np.all(finished):
+        unfinished = np.size(finished) - np.count_nonzero(finished)
+        raise RuntimeError(
+            f"{call}: {unfinished} of {np.size(finished)} solves did not finish within {max_steps} steps; pass a "
+            "controller with larger tolerances, or a model whose output is finite and smooth."
+        )
+
+
 def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
     """Warn if examples are far from unit scale, to which noise levels, weightings and networks are fitted.
 

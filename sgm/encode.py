@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from sgm.checks import check_instance, trace_floats
+from sgm.checks import check_finished, check_instance, trace_floats
 from sgm.likelihood.prepare import prepare
 from sgm.model.base import AbstractModel
 from sgm.nn.condition import Condition
@@ -17,7 +17,7 @@ from sgm.parallel import replicate, spread
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL
-from sgm.solve.controllers import NoiseController, frozen
+from sgm.solve.controllers import NoiseController
 from sgm.solve.method import FIRST_STEP, MAX_ADAPTIVE_STEPS
 from sgm.solve.probability_flow import ProbabilityFlow
 from sgm.solve.terms import UniversalFlow
@@ -55,7 +55,7 @@ def encode(
 
     Raises:
         ValueError: for entries of x that are not finite, and examples or a condition of other shapes than the model's.
-        RuntimeError: where the solve does not finish.
+        RuntimeError: where a solve does not finish; inside `jax.jit` its entries are nan instead.
 
     Example:
         >>> latent = sgm.encode(sgm.VP(), model, x)
@@ -69,7 +69,8 @@ def encode(
     sde, model, x, _, own_cond, shared_cond, mesh, batch = prepare("encode", sde, model, x, None, cond, mesh)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = replicate(trace_floats(controller), mesh)
-    latent = _encode((sde, model, shared_cond, controller), (x, own_cond), solver, adjoint, mesh)
+    latent, finished = _encode((sde, model, shared_cond, controller), (x, own_cond), solver, adjoint, mesh)
+    check_finished("encode", finished, MAX_ADAPTIVE_STEPS)
     return latent.reshape(*batch, *model.shape)
 
 
@@ -101,7 +102,7 @@ def decode(
 
     Raises:
         ValueError: for entries that are not finite, and latents or a condition of other shapes than the model's.
-        RuntimeError: where the solve does not finish.
+        RuntimeError: where a solve does not finish; inside `jax.jit` its entries are nan instead.
 
     Example:
         >>> x = sgm.decode(sgm.VP(), model, sgm.VP().prior.sample(jax.random.key(0), (64, *model.shape)))
@@ -136,14 +137,17 @@ def _encode(shared, each, solver, adjoint, mesh):
                 solver,
                 start,
                 end,
-                FIRST_STEP * (end - start),
+                None,
                 x / jnp.asarray(sde.rho(sde.t0), x.dtype),
-                stepsize_controller=NoiseController(*frozen((controller, flow))),
+                stepsize_controller=NoiseController(controller, flow, FIRST_STEP * (end - start)),
                 adjoint=adjoint,
                 max_steps=MAX_ADAPTIVE_STEPS,
+                throw=False,
             )
             assert solution.ys is not None  # Both ends are saved by default.
-            return solution.ys[-1] * jnp.asarray(sde.rho(sde.t1), x.dtype)
+            finished = diffrax.is_successful(solution.result)
+            latent = solution.ys[-1] * jnp.asarray(sde.rho(sde.t1), x.dtype)
+            return jnp.where(finished, latent, jnp.nan), finished
 
         # Adaptive steps need the digits that TF32 matrix products would take.
         with jax.default_matmul_precision("highest"):

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from sgm.checks import (
     check_at_least,
     check_examples,
+    check_finished,
     check_finite,
     check_instance,
     check_time,
@@ -28,7 +29,7 @@ from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
-from sgm.solve.method import AbstractMethod
+from sgm.solve.method import MAX_ADAPTIVE_STEPS, AbstractMethod
 from sgm.solve.saving import check_saveat, saves_steps, trimmed
 from sgm.types import Number
 
@@ -135,7 +136,7 @@ def sample(
     Raises:
         ValueError: for n < 1, a condition of another batch, or times outside [t0, t1] or of `saveat` that do not
             decrease.
-        RuntimeError: where an adaptive solve fails.
+        RuntimeError: where an adaptive solve does not finish; inside `jax.jit` its examples are nan instead.
 
     Example:
         >>> x = sgm.sample(sgm.VP(), model, jax.random.key(0), 64, method=sgm.DDIM(50))
@@ -174,7 +175,9 @@ def sample(
     size = max(1, _GROUP // math.prod(model.shape)) if batch_size is None else batch_size
     shared = sde, model, shared_cond, method, saveat, levels
     static = count is None, size, from_pure_noise, adjoint, progress, mesh
-    result, steps = _sample(shared, (keys, each_cond, x1), static)
+    result, steps, finished = _sample(shared, (keys, each_cond, x1), static)
+    if levels is None:
+        check_finished("sample", finished, MAX_ADAPTIVE_STEPS)
     if not saves_steps(saveat):
         return result
     assert saveat is not None
@@ -227,7 +230,7 @@ def _sample(shared, each, static):
         key_prior, key_path = jr.split(key)
         x1 = sde.prior.sample(key_prior, model.shape) if x1 is None else jnp.asarray(x1, jnp.result_type(float))
         wanted = diffrax.SaveAt(t0=True) if saveat is None else saveat
-        path, steps = method.solve(
+        path, steps, finished = method.solve(
             method.equation(sde, model, cond),
             x1,
             key_path,
@@ -238,7 +241,7 @@ def _sample(shared, each, static):
             from_pure_noise=from_pure_noise,
             units=None if saveat is None else model.units,
         )
-        return (_denoised_end(sde, model, path[-1], cond) if saveat is None else path), steps
+        return (_denoised_end(sde, model, path[-1], cond) if saveat is None else path), steps, finished
 
     if alone:
         return of_one(shared, each)

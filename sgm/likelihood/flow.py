@@ -97,6 +97,7 @@ class FlowAndDivergence(eqx.Module):
         high = jnp.minimum(high, LARGEST_LEVEL)
         first, last, towards = (high, low, -1) if self.to_data else (low, high, 1)
         start, end = self.sign * clock_of(first), self.sign * clock_of(last)
+        first_step = self.sign * clock_of(first + towards * self.course.first_step) - start
         drawn = self.trace.draw(key, u)
         reference = Reference(jnp.ones((), u.dtype)) if self.to_data else self._reference(first, u, drawn)
         no_change = jnp.zeros_like(self.trace.estimates(jnp.zeros(self.trace.products(u.shape), u.dtype)))
@@ -105,11 +106,11 @@ class FlowAndDivergence(eqx.Module):
             solver,
             start,
             end,
-            self.sign * clock_of(first + towards * self.course.first_step) - start,
+            None,
             (u / reference.scale(first), no_change),
             args=(drawn, reference),
             stepsize_controller=NatsController(
-                controller, self._total, reference.scale, self.sign, self.course.largest_step
+                controller, self._total, reference.scale, first_step, self.sign, self.course.largest_step
             ),
             adjoint=adjoint,
             max_steps=MAX_STEPS,

@@ -1,6 +1,8 @@
-"""Step size controllers that measure the error of a step by what it does to the result.
+"""Step size controllers: to given times, or by an error of a step that is measured by what it does to the result.
 
-Each wraps a controller of the user's own, which it tells another state and error; tolerances, gains and limits stay.
+The latter wrap a controller of the user's own, which they tell another state and error; its tolerances, gains and
+limits stay. None has checks at run time as Diffrax's own have: a function with them calls Python, and so it is neither
+stored when it is compiled nor free to run ahead of Python.
 """
 
 from abc import abstractmethod
@@ -11,7 +13,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from sgm.sde.level import LARGEST_LEVEL, angle_between, level_at, sin_of
 from sgm.solve.terms import AbstractEquation
@@ -28,10 +30,31 @@ def frozen(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
+class GridController(diffrax.AbstractStepSizeController):
+    """Steps to given times, and gives nan where they do not increase.
+
+    Arguments:
+        ts: Increasing times, from the start of the solve to its end.
+    """
+
+    ts: Float[Array, " times"]
+
+    def wrap(self, direction):
+        return GridController(jnp.where(jnp.all(jnp.diff(self.ts * direction) > 0), self.ts * direction, jnp.nan))
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        return self.ts[1], 2
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+        step = controller_state
+        return True, t1, self.ts[step], False, step + 1, diffrax.RESULTS.successful
+
+
 class _AbstractWrappedController(diffrax.AbstractAdaptiveStepSizeController):
-    """A controller that is shown `seen` in the place of a step's states and error."""
+    """A controller that is shown `seen` in the place of a step's states and error, and begins with `first_step`."""
 
     controller: eqx.AbstractVar[diffrax.AbstractAdaptiveStepSizeController]
+    first_step: eqx.AbstractVar[Scalar]
 
     @property
     def rtol(self):
@@ -57,7 +80,7 @@ class _AbstractWrappedController(diffrax.AbstractAdaptiveStepSizeController):
         return self.with_controller(self.controller.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        return self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        return self.controller.init(terms, t0, t1, y0, self.first_step, args, func, error_order)
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
         y0, y1, error = self.seen(t0, t1, y0, y1_candidate, y_error)
@@ -74,12 +97,16 @@ class NoiseController(_AbstractWrappedController):
 
     controller: diffrax.AbstractAdaptiveStepSizeController
     equation: AbstractEquation
+    first_step: Scalar
 
-    def __init__(self, controller: diffrax.AbstractAdaptiveStepSizeController, equation: AbstractEquation):
-        self.controller, self.equation = controller, equation
+    def __init__(
+        self, controller: diffrax.AbstractAdaptiveStepSizeController, equation: AbstractEquation, first_step: Scalar
+    ):
+        # Which step is taken has no derivative; nor may it have one, for an adjoint that solves backwards.
+        self.controller, self.equation, self.first_step = frozen((controller, equation, first_step))
 
     def with_controller(self, controller):
-        return NoiseController(controller, self.equation)
+        return NoiseController(controller, self.equation, self.first_step)
 
     def seen(self, t0, t1, y0, y1, error):
         if not isinstance(y0, jax.Array):  # The state of an adjoint's own solve.
@@ -103,12 +130,14 @@ class NatsController(_AbstractWrappedController):
     and where the error of z is at most atol + rtol |z| in the controller's norm. eps is the precision of u. The score
     is -(u + velocity / tan(theta)) in the middle of the step, with the velocity by the difference of its ends.
     `combine` makes the log-density's change of the estimates, `scale` is that of a level; the clock is `sign` times
-    `clock_of` of the level. No step is longer than `largest_step` of the level.
+    `clock_of` of the level. The first step is `first_step` of the clock, and none is longer than `largest_step` of the
+    level.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController
     combine: Callable[[Array], Scalar]
     scale: Callable[[Scalar], Scalar]
+    first_step: Scalar
     sign: int = eqx.field(static=True)
     largest_step: float = eqx.field(static=True)
 
@@ -117,14 +146,15 @@ class NatsController(_AbstractWrappedController):
         controller: diffrax.AbstractAdaptiveStepSizeController,
         combine: Callable[[Array], Scalar],
         scale: Callable[[Scalar], Scalar],
+        first_step: Scalar,
         sign: int,
         largest_step: float,
     ):
-        self.controller, self.combine, self.scale, self.sign = controller, combine, scale, sign
-        self.largest_step = largest_step
+        self.controller, self.combine, self.scale, self.first_step = controller, combine, scale, first_step
+        self.sign, self.largest_step = sign, largest_step
 
     def with_controller(self, controller):
-        return NatsController(controller, self.combine, self.scale, self.sign, self.largest_step)
+        return NatsController(controller, self.combine, self.scale, self.first_step, self.sign, self.largest_step)
 
     def seen(self, t0, t1, y0, y1, error):
         if len(y0) != 2:  # The state of an adjoint's own solve.

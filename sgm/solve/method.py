@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
@@ -16,7 +16,7 @@ from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.brownian import GridBrownianPath
-from sgm.solve.controllers import NoiseController, frozen
+from sgm.solve.controllers import GridController, NoiseController
 from sgm.solve.grid import FixedSteps
 from sgm.solve.saving import frames, on_clock, saved_levels, union
 from sgm.solve.terms import AbstractEquation, AbstractStochasticEquation
@@ -82,7 +82,7 @@ class AbstractMethod(eqx.Module):
         levels: Float[Array, " levels"] | None = None,
         from_pure_noise: bool | None = False,
         units: Units | None = None,
-    ) -> tuple[PyTree[Float[Array, "..."]], Int[Array, ""]]:
+    ) -> tuple[PyTree[Float[Array, "..."]], Int[Array, ""], Bool[Array, ""]]:
         """What `saveat`, in the process's time, asks of the path x that starts from `x1` at t1 and ends at t0.
 
         - `levels`: those of `self.levels(sde, saveat)`.
@@ -90,7 +90,7 @@ class AbstractMethod(eqx.Module):
           None where that is not known before the solve.
         - `units`: those in which the path is saved; None for standardised coordinates.
 
-        Returns what is asked for, and the number of steps.
+        Returns what is asked for, nan where the solve did not finish; the number of steps; and whether it finished.
         """
         sde, start_state = equation.sde, x1 / equation.scale(equation.sde.t1)
         noise = jax.ShapeDtypeStruct(x1.shape, x1.dtype)
@@ -110,7 +110,7 @@ class AbstractMethod(eqx.Module):
                 start_state = jnp.where(infinite, from_noise, start_state)
             ts = equation.clock(levels)
             start, end, first_step, precision = ts[0], ts[-1], None, None
-            controller, max_steps = diffrax.StepTo(ts), len(levels) - 1
+            controller, max_steps = GridController(ts), len(levels) - 1
             path = GridBrownianPath(ts=ts, shape=noise, key=key, levy_area=levy_area)
         else:
             ends = jnp.stack([jnp.minimum(sde.level(sde.t1), LARGEST_LEVEL), sde.level(sde.t0)])
@@ -121,7 +121,9 @@ class AbstractMethod(eqx.Module):
                 start, end = jax.lax.stop_gradient((start, end))
             # Adaptive steps need the digits that TF32 matrix products would take.
             first_step, max_steps, precision = FIRST_STEP * (end - start), MAX_ADAPTIVE_STEPS, "highest"
-            controller = self._controller(equation, saveat, start, end)
+            controller = self._controller(equation, saveat, start, end, first_step)
+            if controller is not self.stepping:
+                first_step = None  # The controller has it.
             path = diffrax.VirtualBrownianTree(start, end, 1e-4 * (end - start), noise, key, levy_area)
         with jax.default_matmul_precision(precision):
             solution = diffrax.diffeqsolve(
@@ -136,16 +138,21 @@ class AbstractMethod(eqx.Module):
                 adjoint=adjoint,
                 progress_meter=progress,
                 max_steps=max_steps,
+                throw=False,
             )
-        return frames(saveat, equation, solution, x1, from_pure_noise, units), solution.stats["num_accepted_steps"]
+        finished = diffrax.is_successful(solution.result)
+        saved = frames(saveat, equation, solution, x1, from_pure_noise, units)
+        saved = jax.tree.map(
+            lambda leaf: jnp.where(finished, leaf, jnp.nan) if eqx.is_inexact_array(leaf) else leaf, saved
+        )
+        return saved, solution.stats["num_accepted_steps"], finished
 
-    def _controller(self, equation, saveat, start, end):
+    def _controller(self, equation, saveat, start, end, first_step):
         """The adaptive controller, by the noise of the level; with noise, it steps to the saved times."""
         assert isinstance(self.stepping, diffrax.AbstractStepSizeController)
         if not isinstance(self.stepping, diffrax.AbstractAdaptiveStepSizeController):
             return self.stepping
-        # Which step is taken has no derivative; nor may it have one, for an adjoint that solves backwards.
-        controller = NoiseController(*frozen((self.stepping, equation)))
+        controller = NoiseController(self.stepping, equation, first_step)
         wanted = saved_levels(equation.sde, saveat)
         if not isinstance(equation, AbstractStochasticEquation) or not len(wanted):
             return controller
