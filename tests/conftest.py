@@ -1,4 +1,5 @@
 import contextlib
+import os
 import pathlib
 import tempfile
 
@@ -14,6 +15,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_compilation_cache_max_size", 2**30)
 # Small functions that run once: a third of the time of the tests is XLA polishing them.
 jax.config.update("jax_disable_most_optimizations", True)
+# XLA's older code generator takes half the time of its newer one. Read when the first array is made; programs that the
+# tests run inherit it.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
 
 @pytest.fixture(scope="module", autouse=True)

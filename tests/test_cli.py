@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import runpy
 import shutil
 from functools import partial
@@ -12,10 +11,11 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+from commands import ROUGH, STEPS, TINY, command, is_picture, metrics_of
 
 import sgm
 from sgm.cli import main
-from sgm.data import Coins, Digits
+from sgm.data import Digits
 from sgm.evaluation import LogLikelihood, read_columns
 from sgm.evaluation.log_likelihood import gaussian_bits_per_dim
 from sgm.experiment import Drawing, Evaluation, load_config
@@ -26,28 +26,6 @@ from sgm.serial import to_json
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
-
-SMALL = (
-    *("--training.steps", "6", "--training.batch-size", "8", "--training.checkpoint-every", "3"),
-    *("--training.preview-every", "3", "--drawing.n", "4", "--drawing.frames", "3", "--drawing.tolerance", "1e-2"),
-    *("--evaluation.n", "5", "--evaluation.batch-size", "3"),
-)
-STEPS = ("--sampler.steps", "5")
-ROUGH = ("--metrics.LogLikelihood.tolerance", "1e-2")
-TINY = ("--network.width", "16", "--network.depth", "1")
-
-
-def command(folder, *arguments):
-    return main([*arguments, "--run", str(folder), *SMALL])
-
-
-def is_picture(path):
-    pixels = np.asarray(PIL.Image.open(path).convert("L"))
-    return pixels.size > 10_000 and pixels.std() > 1
-
-
-def metrics_of(folder):
-    return json.loads((folder / "evaluation.json").read_text())["metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -207,130 +185,6 @@ def test_a_run_keeps_its_configuration(digits, capsys):
     assert command(digits, "--network.width", "32", "--network.depth", "1") == 1
     error = capsys.readouterr().err
     assert "was begun with another configuration, in network.width;" in error and "--run" in error
-
-
-def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
-    assert command(tmp_path / "moons", "--config", "moons", *TINY) == 0
-    for name in ("data", "process", "objective", "samples", "trajectories", "density"):
-        assert is_picture(tmp_path / "moons" / f"{name}.png"), name
-    assert "minus_entropy            -2.3939 nats" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("shape", "stages", "manner", "pictures"),
-    [
-        ((5,), "train sample", "a corner plot of the columns; paths are left out", {"data", "samples"}),
-        (
-            (12, 2),
-            "train sample evaluate",
-            "lines, a colour for each of the channels",
-            {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"},
-        ),
-        ((4, 6, 5), "train", "the channels side by side, in grey", {"data", "samples_step_0000003"}),
-        ((2, 2, 2, 1), "train sample evaluate", "none, for examples of shape (2, 2, 2, 1)", set()),
-    ],
-)
-def test_data_of_any_shape_are_drawn_or_left_out(tmp_path, capsys, shape, stages, manner, pictures):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32))
-    options = ("--data", "Files", "--data.path", str(tmp_path / "x.npy"), "--network", "MLP", *TINY)
-    run = tmp_path / "run"
-    assert command(run, *options, *STEPS, *ROUGH, "--evaluation.n", "2", "--stages", *stages.split()) == 0
-    assert f"pictures of examples: {manner}" in capsys.readouterr().out
-    drawn = {path.stem for path in run.glob("*.png")}
-    assert pictures <= drawn and all(is_picture(run / f"{name}.png") for name in drawn)
-    if not pictures:
-        assert not drawn & {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"}
-
-
-def test_a_model_of_a_file_is_loaded_where_the_file_is_not(tmp_path):
-    path = tmp_path / "maps.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, x=rng.normal(3, 0.4, (40, 4)), theta=rng.uniform(size=(40, 2)))
-    options = ("--data", "Files", "--data.path", str(path), "--data.params", "theta", "--network", "MLP", *TINY)
-    assert command(tmp_path / "run", *options, *STEPS, "--stages", "train", "sample") == 0
-    path.unlink()
-    _, model = sgm.load(tmp_path / "run")
-    np.testing.assert_allclose(model.units.mean.value, 3, atol=0.3)
-    assert model.conditioning.params == 2
-
-
-def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    noise = np.random.default_rng(0).integers(0, 256, (12, 9, 14, 4), np.uint8)
-    (tmp_path / "images").mkdir()
-    for place, pixels in enumerate(noise):
-        PIL.Image.fromarray(pixels).save(tmp_path / "images" / f"{place}.png")
-    small = ("--network.width", "4", "--network.multipliers", "1", "--network.blocks", "1")
-    options = ("--data.path", str(tmp_path / "images"), "--data.resolution", "8", "12", "--data.channels", "4")
-    options += ("--data.levels", "65536", *small, "--stages", "train", "evaluate")
-    run = tmp_path / "run"
-    assert command(run, "--config", "flowers", *options) == 0
-    assert "pictures of examples: RGB and alpha, on white" in capsys.readouterr().out
-    for name in ("data", "samples_step_0000003", "evaluation_extremes"):
-        assert is_picture(run / f"{name}.png"), name
-    rows = metrics_of(run)
-    assert rows["uniform_bits_per_dim"]["value"] == 16 and np.isfinite(rows["bits_per_dim"]["value"])
-    assert read_experiment(run).data.shape == (8, 12, 4)
-
-
-def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
-    folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
-    chain = ("--sde.betas.steps", "20", "--prediction.mean.chain.betas.steps", "20", "--sampler.steps", "19")
-    assert command(folder, "--config", "sohl_swiss_roll", *chain, *network) == 0
-    rows = metrics_of(folder)
-    assert rows["bound"]["value"] < 0
-    expected = (rows["bound"]["value"] / 2 + 0.5 * np.log(2 * np.pi * np.e)) / np.log(2)
-    assert rows["bits_over_gaussian"]["value"] == pytest.approx(expected, rel=1e-4)
-    sampling = ("--run", str(folder), "--stages", "sample")
-    assert main([*sampling, "--sampler", "DDIM", "--sampler.steps", "5", "--sampler.eta", "0.5"]) == 0
-    assert is_picture(folder / "samples.png")
-    with pytest.raises(SystemExit):
-        main([*sampling, "--sampler.eta", "0.5"])
-    printed = capsys.readouterr()
-    assert "--sampler.eta" in printed.err + printed.out
-
-
-def test_bits_over_a_gaussian_are_of_data_of_variance_one(tmp_path, capsys):
-    chain = ("--sde", "DiscreteChain", "--sde.betas.steps", "20", "--metrics", "ChainBound")
-    assert command(tmp_path / "digits", *TINY, *chain, "--stages", "train", "evaluate") == 0
-    rows = metrics_of(tmp_path / "digits")
-    assert "bound" in rows and "bits_over_gaussian" not in rows
-    assert "bits_over_gaussian" not in capsys.readouterr().out
-
-
-def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
-    options = (*TINY, "--metrics.LogLikelihood.samples", "1", "--stages", "train", "evaluate")
-    assert command(tmp_path / "coins", "--config", "coins", *options) == 0
-    rows = metrics_of(tmp_path / "coins")
-    assert rows["minus_entropy"]["value"] == pytest.approx(-Coins().entropy)
-    assert rows["entropy_bits_per_dim"]["value"] == pytest.approx(np.log2(math.comb(48, 36)) / 48)
-    assert "entropy_bits_per_dim     0.7504" in capsys.readouterr().out
-
-
-def test_images_conditioned_on_classes(tmp_path):
-    arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
-    assert command(tmp_path / "classes", *arguments, *STEPS) == 0
-    _, model = sgm.load(tmp_path / "classes")
-    assert model.network.embedding.labels.shape[0] == 10
-
-
-@pytest.mark.parametrize("name", [pytest.param("grf", marks=pytest.mark.slow), "grf_map"])
-def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path):
-    arguments = ("--config", name, "--data.resolution", "4", "--network.width", "8", "--network.multipliers", "1")
-    arguments += ("--loss.condition-dropout", "0.2", "--training.accumulate", "2", *STEPS)
-    assert command(tmp_path / name, *arguments) == 0
-    assert is_picture(tmp_path / name / "samples.png")
-    assert (tmp_path / name / "posteriors.png").exists() == (name == "grf_map")
-    rows, data = metrics_of(tmp_path / name), read_experiment(tmp_path / name).data
-    x, fields = data.rows("test", 0, 5)
-    records = [(x[i], {part: values[i] for part, values in fields.items()}) for i in range(len(x))]
-    exact = [float(data.conditional_log_prob(*jax.tree.map(jax.numpy.asarray, record))) for record in records]
-    assert rows["exact_log_prob"]["value"] == pytest.approx(np.mean(exact), rel=1e-4)
-    assert rows["log_prob"]["value"] < rows["exact_log_prob"]["value"]
-    _, model = sgm.load(tmp_path / name)
-    assert model.conditioning.null
-    if name == "grf":
-        np.testing.assert_array_equal(model.network.embedding.standardisation.mean.value, data.statistics()[0])
 
 
 @pytest.mark.parametrize(

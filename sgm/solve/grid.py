@@ -122,8 +122,18 @@ class FixedSteps(eqx.Module):
         check_instance("FixedSteps", "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
     def levels(self, sde: AbstractSDE) -> Float[Array, " levels"]:
-        """The grid's levels, from that of t1 down to that of t0."""
-        return self.grid.levels(sde, self.steps)
+        """The grid's levels, from that of t1 down to that of t0; ValueError if they do not decrease."""
+        levels = self.grid.levels(sde, self.steps)
+        if not is_traced(levels):
+            falls = np.asarray(levels[1:] < levels[:-1])
+            if not falls.all():
+                step = int(np.argmin(falls))
+                raise ValueError(
+                    f"{type(self.grid).__name__}: the levels of {self.steps} steps along {type(sde).__name__} do not "
+                    f"decrease: level {step} is {levels[step]}, level {step + 1} is {levels[step + 1]}; pass a grid "
+                    "that goes down, or fewer steps."
+                )
+        return levels
 
 
 def _ends(sde):

@@ -1,17 +1,13 @@
-import io
 import os
 import pathlib
-import shutil
 
 import datasets
-import huggingface_hub
 import numpy as np
 import PIL.Image
 import pytest
-from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.utils import httpx
+from pictures import encode, levels, numbered, unavailable, write_parquet
 
-from sgm.data import DataUnavailable, Images, prefetch, prepare
+from sgm.data import Images, prefetch, prepare
 from sgm.nn.conditioning import Conditioning
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -27,32 +23,6 @@ def folder(tmp_path):
     path = tmp_path / "images"
     path.mkdir()
     return path
-
-
-def numbered(count, size=4):
-    """`count` constant grey images: image i has the level 10 * i."""
-    return [PIL.Image.new("L", (size, size), 10 * i) for i in range(count)]
-
-
-def encode(picture, kind="PNG", **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_parquet(file, pictures, labels=None, column="image", label_column="label"):
-    columns = {column: [{"bytes": encode(picture), "path": None} for picture in pictures]}
-    features = {column: datasets.Image()}
-    if labels is not None:
-        columns[label_column] = labels
-        kind = datasets.Value("string") if isinstance(labels[0], str) else datasets.ClassLabel(names=["a", "b", "c"])
-        features[label_column] = kind
-    file.parent.mkdir(parents=True, exist_ok=True)
-    datasets.Dataset.from_dict(columns, datasets.Features(features)).to_parquet(file)
-
-
-def levels(record):
-    return record[0][:, 0, 0, 0].tolist()
 
 
 def test_parquet_shards_in_a_subfolder(folder):
@@ -226,17 +196,6 @@ def test_unknown_split_and_batch_size_are_refused(folder):
         data.batch(0, 0, seed=0)
 
 
-def unavailable(data):
-    """The message of a data set that can not be had; always one line that ends with the remedy."""
-    with pytest.raises(DataUnavailable) as caught:
-        data.size("train")
-    message = str(caught.value)
-    assert message.endswith("give a folder of parquet or image files as path")
-    assert "\n" not in message
-    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None)
-    return message
-
-
 def test_missing_empty_and_useless_folders(folder):
     assert f"there is no folder {folder / 'nowhere'}: " in unavailable(Images(None, str(folder / "nowhere")))
     assert f"the folder {folder} cannot be read (The directory at" in unavailable(Images(None, str(folder)))
@@ -328,76 +287,6 @@ def test_an_unreadable_file_is_named(folder):
     (folder / "1.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=rf"image 1 \({folder / '1.png'}\) of split 'train' of .* cannot be read"):
         Images(None, str(folder), resolution=4).size("train")
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Sets what the hub answers when asked for a data set: an exception, or a DatasetDict to load."""
-
-    def answer(outcome):
-        def dataset_info(self, name, timeout):
-            if isinstance(outcome, Exception):
-                raise outcome
-
-        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
-        monkeypatch.setattr(datasets, "load_dataset", lambda name: outcome)
-
-    return answer
-
-
-def test_a_data_set_of_the_hub(hub):
-    rows = {"img": [{"bytes": encode(picture), "path": None} for picture in numbered(3)]}
-    split = datasets.Dataset.from_dict(rows, datasets.Features({"img": datasets.Image()}))
-    hub(datasets.DatasetDict(train=split, test=split.select([2, 1])))
-    assert levels(Images("someone/something", resolution=4).rows("test", 0, 2)) == [20, 10]
-
-
-NO_NETWORK = httpx.ConnectError("[Errno -2] Name or service not known")
-
-
-def test_no_network(hub):
-    hub(NO_NETWORK)
-    message = unavailable(Images("uoft-cs/cifar10"))
-    assert message.startswith(
-        "the data set 'uoft-cs/cifar10' is neither on this computer nor to be had from the HuggingFace hub ([Errno -2] "
-        "Name or service not known): connect to the internet so that it can be downloaded once, or "
-    )
-
-
-def test_offline_mode(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    huggingface_hub.close_session()  # the switch is read when a session begins
-    assert "offline mode is enabled" in unavailable(Images("uoft-cs/cifar10"))
-    huggingface_hub.close_session()
-
-
-def test_wrong_names(hub):
-    response = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co"))
-    hub(RepositoryNotFoundError("404 Client Error.\n\nRepository Not Found", response=response))
-    assert unavailable(Images("someone/nothing")).startswith(
-        "the HuggingFace hub has no data set 'someone/nothing' open to you (404 Client Error.): correct the name, or "
-    )
-
-
-def test_malformed_name():
-    assert "has no data set 'not a name!' open to you (Repo id must use" in unavailable(Images("not a name!"))
-
-
-def test_a_data_set_downloaded_before_needs_no_network(hub, folder, tmp_path):
-    write_parquet(folder / "train.parquet", numbered(3))
-    split = datasets.load_dataset(str(folder), split="train")
-    stored = pathlib.Path(split.cache_files[0]["filename"]).parent
-    # Where and how the library keeps a data set of the hub: NAMESPACE___NAME/CONFIG/VERSION/HASH
-    kept = tmp_path / "cache" / "someone___something" / "default" / "0.0.0" / "0123456789abcdef"
-    shutil.copytree(stored, kept)
-    for file in kept.glob("*.arrow"):
-        file.rename(kept / file.name.replace("images-", "something-"))
-    info = (kept / "dataset_info.json").read_text().replace('"dataset_name": "images"', '"dataset_name": "something"')
-    (kept / "dataset_info.json").write_text(info)
-    hub(NO_NETWORK)
-    data = Images("someone/something", resolution=4, channels=1)
-    assert sorted(levels(data.rows("train", 0, 3)) + levels(data.rows("test", 0, 3))) == [0, 10, 20]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from truth import PROCESSES
@@ -52,3 +54,23 @@ def test_the_first_step_from_pure_noise_is_to_a_finite_level(grid, sde):
 def test_steps_must_be_positive():
     with pytest.raises(ValueError, match="FixedSteps: steps = 0; pass steps >= 1"):
         FixedSteps(0)
+
+
+def test_grids_that_go_back_are_refused():
+    class Back(sgm.solve.AbstractGrid):
+        def levels(self, sde, steps):
+            return LogSNRGrid().levels(sde, steps).at[2].add(5.0)
+
+    model = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2))
+    with pytest.raises(ValueError, match="Back: the levels of 10 steps along VP do not decrease: level 1 is"):
+        sgm.sample(sgm.VP(), model, jr.key(0), method=sgm.EulerMaruyama(10, Back()))
+
+    def traced(t1):
+        return sgm.sample(sgm.VP(t1=t1), model, jr.key(0), method=sgm.EulerMaruyama(10, Back()))
+
+    assert jnp.isnan(jax.jit(traced)(1.0)).all()
+
+
+def test_more_steps_than_the_digits_can_tell_apart_are_refused():
+    with pytest.raises(ValueError, match="UniformGrid: the levels of 1000 steps along VP do not decrease"):
+        FixedSteps(1000, UniformGrid()).levels(sgm.VP(t0=0.5, t1=0.50001))
