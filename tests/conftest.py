@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import pathlib
 import tempfile
@@ -18,6 +19,15 @@ jax.config.update("jax_disable_most_optimizations", True)
 # XLA's older code generator takes half the time of its newer one. Read when the first array is made; programs that the
 # tests run inherit it.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+# Where in Python an operation stands is of no use to a compiled function that is not looked at.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+
+
+def pytest_collection_finish():
+    """Tracing makes many small objects: Python looks for dead ones less often, and not among those of the imports."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="module", autouse=True)
