@@ -9,8 +9,8 @@ from sgm.cli import main
 
 SMALL = (
     *("--training.steps", "6", "--training.batch-size", "8", "--training.checkpoint-every", "3"),
-    *("--training.preview-every", "3", "--drawing.n", "4", "--drawing.frames", "3", "--drawing.tolerance", "1e-2"),
-    *("--evaluation.n", "5", "--evaluation.batch-size", "3"),
+    *("--training.preview-every", "6", "--drawing.n", "4", "--drawing.frames", "3", "--drawing.tolerance", "1e-2"),
+    *("--evaluation.n", "3", "--evaluation.batch-size", "3"),
 )
 STEPS = ("--sampler.steps", "5")
 ROUGH = ("--metrics.LogLikelihood.tolerance", "1e-2")
@@ -18,7 +18,7 @@ TINY = ("--network.width", "16", "--network.depth", "1")
 
 
 def command(folder, *arguments):
-    return main([*arguments, "--run", str(folder), *SMALL])
+    return main(["--run", str(folder), *SMALL, *arguments])
 
 
 def is_picture(path):

@@ -66,9 +66,25 @@ def test_a_run_does_not_begin_from_nothing(tmp_path, capsys):
 
 
 def test_a_run_begins_from_a_trained_schedule_and_the_statistics(tmp_path):
-    options = ("--network.width", "8", "--network.multipliers", "1", "--data.resolution", "4")
-    options += ("--config", "grf", "--sde.schedule", "LearnedLogSNR", "--loss.weighting", "LikelihoodWeighting")
-    options += ("--loss.times", "UniformTime", "--training.optimiser.warmup", "0")
+    options = (
+        "--config",
+        "grf",
+        "--data.resolution",
+        "4",
+        "--network",
+        "MLP",
+        *NETWORK,
+        "--sde.schedule",
+        "LearnedLogSNR",
+    )
+    options += (
+        "--loss.weighting",
+        "LikelihoodWeighting",
+        "--loss.times",
+        "UniformTime",
+        "--training.optimiser.warmup",
+        "0",
+    )
     assert command(tmp_path / "first", *options) == 0
     trained, model = sgm.load(tmp_path / "first")
     experiment = read_experiment(tmp_path / "first")

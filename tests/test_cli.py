@@ -27,11 +27,13 @@ from sgm.serial import to_json
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
+DIGITS = (*TINY, *STEPS, *ROUGH, "--training.preview-every", "3", "--evaluation.n", "5")
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert command(folder, *TINY, *STEPS, *ROUGH) == 0
+    assert command(folder, *DIGITS) == 0
     return folder
 
 
@@ -114,7 +116,7 @@ def test_the_same_command_again_changes_nothing(digits, capsys):
         return (digits / "metrics.jsonl").read_text(), metrics_of(digits)
 
     before = contents()
-    assert command(digits, *TINY, *STEPS, *ROUGH) == 0
+    assert command(digits, *DIGITS) == 0
     assert contents() == before
     printed = capsys.readouterr().out
     assert "gaussian_bits_per_dim    2." in printed and "uniform_bits_per_dim     4.0875" in printed

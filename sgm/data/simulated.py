@@ -43,7 +43,8 @@ def _key(seed: int, stream: str) -> PRNGKeyArray:
 
 @functools.lru_cache(maxsize=2)
 def _fixed_draw(data: AbstractSimulated, split: str) -> Record:
-    return _simulate(data, _key(0, split), _SPLIT_SIZE)
+    with jax.ensure_compile_time_eval():  # Another data set may ask for rows while its own simulation is traced.
+        return _simulate(data, _key(0, split), _SPLIT_SIZE)
 
 
 def _simulate(data: AbstractSimulated, key: PRNGKeyArray, n: int) -> Record:

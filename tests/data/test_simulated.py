@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from sgm.data import GaussianField, GaussianFieldMap, Moons
+from sgm.data import AbstractSimulated, GaussianField, GaussianFieldMap, Moons
 
 SIMULATED = [Moons(), GaussianField(resolution=8), GaussianFieldMap(resolution=8)]
 
@@ -67,3 +69,17 @@ def test_wrong_arguments_are_refused(data):
     for call in (lambda: data.rows("valid", 0, 1), lambda: data.size("valid")):
         with pytest.raises(ValueError, match="unknown split 'valid'"):
             call()
+
+
+def test_a_simulation_may_ask_for_the_rows_of_another_data_set():
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(AbstractSimulated):
+        field: GaussianField
+        shape = (3, 3, 1)
+
+        def simulate(self, key, n):
+            return self.field.simulate(key, n)[0] / self.field.rows("train", 0, 1000)[0].std(), {}
+
+    scaled = Scaled(GaussianField(resolution=3))  # One whose rows no other test has asked for.
+    Scaled.__name__ = "_Scaled"  # No other test's flags may name it.
+    assert abs(scaled.batch(0, 1000, seed=0)[0].std() - 1) < 0.1
