@@ -135,8 +135,8 @@ class _Slot:
             fields.append(_field(f"{name}_class", tuple[which, ...] if self.many else which, info, value))
         if self.many:
             inner = zip(_labels(given), forms, strict=True)
-            forms = [_form(name, [(label, form) for label, form in inner if dataclasses.fields(form)], "")]
-        return fields + [(name, form) for form in forms if dataclasses.fields(form)]
+            forms = [_form(name, [_group(label, form) for label, form in inner if dataclasses.fields(form)], "")]
+        return fields + [_group(name, form) for form in forms if dataclasses.fields(form)]
 
     def read(self, parsed):
         inner = getattr(parsed, self.option.name, None)
@@ -206,6 +206,13 @@ def _values(arguments: list[str]) -> Flags:
         else:
             values.append(argument)
     return found
+
+
+def _group(name: str, form: type) -> tuple:
+    """A field of a form that is a form itself. Its help is given, since `tyro` would look for it in source files."""
+    import tyro
+
+    return (name, Annotated[form, tyro.conf.arg(help=form.__doc__ or name)])
 
 
 def _field(name: str, kind: Any, info: Any, default: Any) -> tuple:

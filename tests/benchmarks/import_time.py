@@ -1,4 +1,6 @@
-"""How long `import sgm` takes, over the import of jax, equinox, diffrax and optax alone: medians of interleaved runs.
+"""How long `import sgm` and `sgm --help` take, over the import of jax, equinox, diffrax and optax alone.
+
+Medians of interleaved runs.
 
 python tests/benchmarks/import_time.py
 """
@@ -10,7 +12,8 @@ import subprocess
 import sys
 
 RUNS = 7
-PROGRAMS = ("pass", "import jax, equinox, diffrax, optax", "import sgm")
+PARTS = "import jax, equinox, diffrax, optax"
+PROGRAMS = ("pass", PARTS, "import sgm", "from sgm.cli import main; main(['--help'])")
 
 
 def seconds(program: str) -> float:
@@ -18,7 +21,7 @@ def seconds(program: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Installed packages have their compiled files, so they are written here too.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -27,9 +30,10 @@ def main() -> None:
     for program in PROGRAMS:
         seconds(program)
     runs = [[seconds(program) for program in PROGRAMS] for _ in range(RUNS)]
-    nothing, parts, whole = (statistics.median(times) for times in zip(*runs, strict=True))
-    parts, whole = parts - nothing, whole - nothing
+    nothing, *times = (statistics.median(times) for times in zip(*runs, strict=True))
+    parts, whole, page = (time - nothing for time in times)
     print(f"its parts {parts:.2f} s, sgm {whole:.2f} s, ratio {whole / parts:.2f}")
+    print(f"sgm --help {page:.2f} s, ratio {page / parts:.2f}")
 
 
 if __name__ == "__main__":
