@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +19,8 @@ from sgm.training import CheckpointError, TrainingDiverged
 Stage = Literal["train", "sample", "evaluate"]
 _DESCRIPTION = """Train a diffusion model, draw samples from it and evaluate it. --config takes the name of a shipped
 configuration ({names}) or the path of a Python file that defines `experiment`; the options below change it. Without it,
---data and --network say what is trained on what, and the other options have their defaults."""
+--data and --network say what is trained on what, and the other options have their defaults. --version prints the
+version."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
             STAGES[stage](command.experiment, run, None if command.from_ is None else Path(command.from_))
     except (ValueError, TypeError, DataUnavailable, CheckpointError, TrainingDiverged) as error:
         print(f"sgm: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # As by `sgm --help | head`. What Python still has to print goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 
@@ -103,6 +109,7 @@ def _peek(arguments):
     """The configuration and the run that are named, and the arguments without the former."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
+    parser.add_argument("--version", action="version", version=f"sgm {version('sgm')}")
     known, rest = parser.parse_known_args(arguments)
     parser.add_argument("--run", type=Path)
     return known.config, parser.parse_known_args(arguments)[0].run, rest

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -216,6 +218,21 @@ def test_an_unknown_field_is_named(tmp_path, capsys):
     assert stop.value.code == 2
     printed = capsys.readouterr()
     assert "--training.stepz" in printed.err + printed.out
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"sgm {sgm.__version__}\n"
+
+
+def test_the_help_may_be_read_in_part():
+    program = "from sgm.cli import main; raise SystemExit(main(['--help']))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(5) == b"usage"
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch):

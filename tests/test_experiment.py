@@ -17,6 +17,8 @@ from sgm.nn import MLP
 from sgm.options import ExperimentError
 from sgm.training import AdamW, Loss, Training
 
+pytestmark = pytest.mark.quick
+
 PLAIN = Experiment(sgm.data.Moons(), partial(MLP, width=8, depth=1))
 
 

@@ -9,6 +9,8 @@ import pytest
 from sgm.data import AbstractFiniteDataset, prefetch
 from sgm.nn.conditioning import Conditioning
 
+pytestmark = pytest.mark.quick
+
 SIZE = 10
 
 

@@ -8,6 +8,8 @@ import scipy.stats
 from sgm.data import Coins
 from sgm.nn.conditioning import Conditioning
 
+pytestmark = pytest.mark.quick
+
 
 def test_heads_are_as_many_as_stated():
     x, condition = Coins().batch(0, 500, seed=0)

@@ -5,6 +5,8 @@ import pytest
 
 from sgm.data import AbstractSimulated, GaussianField, GaussianFieldMap, Moons
 
+pytestmark = pytest.mark.quick
+
 SIMULATED = [Moons(), GaussianField(resolution=8), GaussianFieldMap(resolution=8)]
 
 

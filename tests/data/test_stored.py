@@ -10,6 +10,8 @@ import pytest
 import sgm
 from sgm.data import Arrays, DataUnavailable, Files, Table
 
+pytestmark = pytest.mark.quick
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(3, 0.4, (60, 4, 3, 2)).astype(np.float32)
 THETA = RNG.uniform(0.1, 0.5, (60, 2)).astype(np.float32)

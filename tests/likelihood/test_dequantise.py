@@ -8,6 +8,8 @@ import sgm
 from sgm.likelihood import dequantise, quantise
 from sgm.model import Gaussian
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(("count", "low", "high"), [(256, -1.0, 1.0), (17, -1.0, 1.0), (2, 0.0, 1.0), (5, -3.0, 7.0)])
 def test_dequantised_levels_fill_their_bins_and_come_back(count, low, high):

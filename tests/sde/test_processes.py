@@ -8,6 +8,8 @@ from truth import PROCESSES, closed_form
 import sgm
 from sgm.sde import Cosine, Linear
 
+pytestmark = pytest.mark.quick
+
 each_process = pytest.mark.parametrize("name", PROCESSES)
 
 

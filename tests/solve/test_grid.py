@@ -9,6 +9,8 @@ import sgm
 from sgm.sde import Cosine
 from sgm.solve import FixedSteps, KarrasGrid, LogSNRGrid, QuadraticGrid, ThetaGrid, UniformGrid
 
+pytestmark = pytest.mark.quick
+
 # What each grid spaces evenly.
 EVEN = {
     UniformGrid: lambda sde, t: t,
