@@ -39,25 +39,18 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     ],
 )
 def test_data_of_any_shape_are_drawn_or_left_out(tmp_path, capsys, shape, stages, manner, pictures):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32))
-    options = ("--data", "Files", "--data.path", str(tmp_path / "x.npy"), "--network", "MLP", *TINY)
-    run = tmp_path / "run"
+    path, run, rng = tmp_path / "maps.npz", tmp_path / "run", np.random.default_rng(0)
+    np.savez(path, x=rng.normal(3, 0.4, (40, *shape)), theta=rng.uniform(size=(40, 2)))
+    options = ("--data", "Files", "--data.path", str(path), "--data.params", "theta", "--network", "MLP", *TINY)
     assert command(run, *options, *STEPS, *ROUGH, "--stages", *stages.split()) == 0
     assert f"pictures of examples: {manner}" in capsys.readouterr().out
     drawn = {path.stem for path in run.glob("*.png")}
     assert pictures <= drawn and all(is_picture(run / f"{name}.png") for name in drawn)
     if not pictures:
         assert not drawn & {"data", "samples", "samples_flow", "film_strip", "evaluation_extremes"}
-
-
-def test_a_model_of_a_file_is_loaded_where_the_file_is_not(tmp_path):
-    path = tmp_path / "maps.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, x=rng.normal(3, 0.4, (40, 4)), theta=rng.uniform(size=(40, 2)))
-    options = ("--data", "Files", "--data.path", str(path), "--data.params", "theta", "--network", "MLP", *TINY)
-    assert command(tmp_path / "run", *options, *STEPS, "--stages", "train", "sample") == 0
+    # The model is loaded where the file is not.
     path.unlink()
-    _, model = sgm.load(tmp_path / "run")
+    _, model = sgm.load(run)
     np.testing.assert_allclose(model.units.mean.value, 3, atol=0.3)
     assert model.conditioning.params == 2
 
@@ -84,7 +77,8 @@ def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
 def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
     chain = ("--sde.betas.steps", "20", "--prediction.mean.chain.betas.steps", "20", "--sampler.steps", "19")
-    assert command(folder, "--config", "sohl_swiss_roll", *chain, *network) == 0
+    stages = ("--stages", "train", "evaluate")
+    assert command(folder, "--config", "sohl_swiss_roll", *chain, *network, *stages) == 0
     rows = metrics_of(folder)
     assert rows["bound"]["value"] < 0
     expected = (rows["bound"]["value"] / 2 + 0.5 * np.log(2 * np.pi * np.e)) / np.log(2)
@@ -98,14 +92,6 @@ def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     assert "--sampler.eta" in printed.err + printed.out
 
 
-def test_bits_over_a_gaussian_are_of_data_of_variance_one(tmp_path, capsys):
-    chain = ("--sde", "DiscreteChain", "--sde.betas.steps", "20", "--metrics", "ChainBound")
-    assert command(tmp_path / "digits", *TINY, *chain, "--stages", "train", "evaluate") == 0
-    rows = metrics_of(tmp_path / "digits")
-    assert "bound" in rows and "bits_over_gaussian" not in rows
-    assert "bits_over_gaussian" not in capsys.readouterr().out
-
-
 def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
     options = (*TINY, "--metrics.LogLikelihood.samples", "1", "--stages", "train", "evaluate")
     assert command(tmp_path / "coins", "--config", "coins", *options) == 0
@@ -115,16 +101,20 @@ def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
     assert "entropy_bits_per_dim     0.7504" in capsys.readouterr().out
 
 
-def test_images_conditioned_on_classes(tmp_path):
-    arguments = ("--config", "digits", "--data.label", "--network.width", "16", "--stages", "train", "sample")
-    assert command(tmp_path / "classes", *arguments, *STEPS) == 0
+def test_digits_conditioned_on_classes_by_a_chain(tmp_path, capsys):
+    """Bits over a Gaussian are of data of variance one, which digits are not."""
+    options = ("--config", "digits", "--data.label", *TINY, "--sde", "DiscreteChain", "--sde.betas.steps", "20")
+    assert command(tmp_path / "classes", *options, *STEPS, "--metrics", "ChainBound") == 0
     _, model = sgm.load(tmp_path / "classes")
     assert model.network.embedding.labels.shape[0] == 10
+    rows = metrics_of(tmp_path / "classes")
+    assert "bound" in rows and "bits_over_gaussian" not in rows
+    assert "bits_over_gaussian" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [pytest.param("grf", marks=pytest.mark.slow), "grf_map"])
 def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path):
-    arguments = ("--config", name, "--data.resolution", "4", "--network.width", "8", "--network.multipliers", "1")
+    arguments = ("--config", name, "--data.resolution", "4", "--network", "MLP", *TINY)
     arguments += ("--loss.condition-dropout", "0.2", "--training.accumulate", "2", *STEPS)
     assert command(tmp_path / name, *arguments) == 0
     assert is_picture(tmp_path / name / "samples.png")
