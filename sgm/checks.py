@@ -1,5 +1,6 @@
 """Checks of arguments where they enter; each message names the call, the value and the remedy."""
 
+import operator
 import warnings
 from typing import Any
 
@@ -37,8 +38,9 @@ def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"{call}: x has dtype {x.dtype}, but the model is of real numbers; "
-            "scale integer levels first, with sgm.likelihood.dequantise(levels, count, key)."
+            f"{call}: x has dtype {x.dtype}, but the model is of real numbers; pass numbers as x.astype(np.float32), "
+            "and grey levels 0 ... count - 1 in their own units, as "
+            "sgm.likelihood.dequantise(x, count, key, -0.5, count - 0.5)."
         )
     return batch
 
@@ -72,9 +74,9 @@ def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
     than 10 standard deviations from 0 (of 100 entries or more, since few may lie close together). Traced arrays pass.
 
     Arguments:
-        call: the name of the call that was given the examples.
-        x: the examples in the model's own units, standardised, of any shape.
-        stacklevel: whose line the warning names; 3 is the caller of the function that calls this one.
+        call: Name of the call that was given the examples.
+        x: Examples in the model's own units, standardised, of any shape.
+        stacklevel: Whose line the warning names; 3 is the caller of the function that calls this one.
     """
     if is_traced(x):
         return
@@ -133,6 +135,16 @@ def check_at_least(call: str, name: str, value: Any, least: float = 1) -> None:
     """Raise if a concrete number is below `least`; traced ones pass."""
     if not is_traced(value) and value < least:
         raise ValueError(f"{call}: {name} = {value}; pass {name} >= {least}.")
+
+
+def check_count(call: str, name: str, value: Any, least: int = 1) -> int:
+    """The whole number `value`. Raise TypeError for what is none, and ValueError if it is below `least`."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{call}: {name} = {value!r}; pass a whole number, {name} >= {least}.") from None
+    check_at_least(call, name, count, least)
+    return count
 
 
 def trace_floats(tree: Any) -> Any:

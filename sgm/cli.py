@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -13,14 +14,14 @@ from sgm.experiment import Experiment, config_names, differences, load_config
 from sgm.flags import from_flags
 from sgm.options import ExperimentError
 from sgm.runs import is_begun, read_experiment
-from sgm.stages import STAGES
+from sgm.stages import STAGES, check_evaluation
 from sgm.training import CheckpointError, TrainingDiverged
 
 Stage = Literal["train", "sample", "evaluate"]
 _DESCRIPTION = """Train a diffusion model, draw samples from it and evaluate it. --config takes the name of a shipped
 configuration ({names}) or the path of a Python file that defines `experiment`; the options below change it. Without it,
---data and --network say what is trained on what, and the other options have their defaults. --version prints the
-version."""
+--data and --network say what is trained on what, and the other options have their defaults; with neither, the
+configuration is digits. --version prints the version."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +48,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stages that the command line asks for.
 
     Arguments:
-        arguments: Those of the command line, by default of this process.
+        arguments: Arguments of the command line, by default those of this process.
 
     Returns:
-        The exit status: 0, or 1 after an error, which is printed in one line.
+        The exit status: 0, or 1 after an error. One that the library raises is printed in one line, one of a file of
+        yours or of another library with its traceback.
     """
     try:
         command, run = read_command(sys.argv[1:] if arguments is None else arguments)
+        if "evaluate" in command.stages:
+            check_evaluation(command.experiment)
         for stage in command.stages:
             print(f"== {stage}: {run}", flush=True)
             STAGES[stage](command.experiment, run, None if command.from_ is None else Path(command.from_))
     except (ValueError, TypeError, DataUnavailable, CheckpointError, TrainingDiverged) as error:
+        if not _is_of_the_library(error):
+            traceback.print_exc()
         print(f"sgm: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # As by `sgm --help | head`. What Python still has to print goes nowhere.
@@ -82,10 +88,13 @@ def read_command(arguments: list[str]) -> tuple[Command, Path]:
     def read(default: Experiment | None) -> Command:
         return from_flags(Command, rest, default, prog="sgm", description=description)
 
-    begun = read_experiment(run) if run is not None and is_begun(run) else None
+    if run is not None and run.exists() and not run.is_dir():
+        raise ExperimentError(f"--run {run} is a file; give the folder of a run, or one that is still to be made.")
+    begun = run if run is not None and is_begun(run) else None
     if name is None and begun is None and not {"--data", "--network"} & set(rest):
         name = "digits"
-    command = read(begun if name is None else load_config(name))
+    # A configuration comes first: the run may have classes of its file.
+    command = read(load_config(name) if name is not None else None if begun is None else read_experiment(begun))
     if run is None:
         run = Path("runs") / (type(command.data).__name__.lower() if name is None else Path(name).stem)
     if is_begun(run):
@@ -103,6 +112,12 @@ def read_command(arguments: list[str]) -> tuple[Command, Path]:
                 "--config and options to go on, or another folder with --run."
             )
     return command, run
+
+
+def _is_of_the_library(error: BaseException) -> bool:
+    """Whether an error is raised by a line of the library itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 
 
 def _peek(arguments):

@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from sgm.checks import check_finished, check_instance, trace_floats
+from sgm.checks import check_examples, check_finished, check_finite, check_instance, trace_floats
 from sgm.likelihood.prepare import prepare
-from sgm.model.base import AbstractModel
-from sgm.nn.condition import Condition
+from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import replicate, spread
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
@@ -90,7 +90,7 @@ def decode(
     Arguments:
         sde: Process.
         model: Model.
-        latent: x at t1, in the process's own coordinates, of shape `(n, *model.shape)` or `model.shape`.
+        latent: x at t1, in the process's own coordinates, of shape `(*batch, *model.shape)`.
         cond: One condition for all latents, or one each.
         solver: Explicit Runge-Kutta method of Diffrax.
         controller: Adaptive step size controller, as that of `encode`.
@@ -107,19 +107,23 @@ def decode(
     Example:
         >>> x = sgm.decode(sgm.VP(), model, sgm.VP().prior.sample(jax.random.key(0), (64, *model.shape)))
     """
-    method = ProbabilityFlow(solver, controller)
+    check_process_and_model("decode", sde, model)
+    batch = check_examples("decode: latent", latent, model.shape)
+    check_finite("decode", latent, "latent")
+    cond, _ = flat_condition("decode", model, cond, batch)
     # The flow draws nothing, so any key will do.
-    return sample(
+    x = sample(
         sde,
         model,
         jr.key(0),
         cond=cond,
-        method=method,
+        method=ProbabilityFlow(solver, controller),
         saveat=diffrax.SaveAt(t0=True),
         adjoint=adjoint,
         mesh=mesh,
-        x1=latent,
-    )[..., 0, *(slice(None) for _ in model.shape)]
+        x1=latent.reshape(-1, *model.shape) if batch else latent,
+    )
+    return x.reshape(*batch, *model.shape)
 
 
 @eqx.filter_jit

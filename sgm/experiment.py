@@ -91,7 +91,8 @@ class Experiment:
 
     Arguments:
         data: Data set.
-        network: Network without what it is built with: a `functools.partial` of a subclass of `sgm.nn.AbstractNetwork`.
+        network: Class of the network with its options: a `functools.partial` of a subclass of
+            `sgm.nn.AbstractNetwork`, which is given the shape and the conditions of the data when it is built.
         sde: Process.
         prediction: Meaning of the network's output.
         loss: Loss of the training.

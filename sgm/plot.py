@@ -31,6 +31,11 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
+def is_of_the_plane(shape: tuple[int, ...]) -> bool:
+    """Whether examples of a shape are points of the plane."""
+    return shape == (2,)
+
+
 def manner(shape: tuple[int, ...]) -> str | None:
     """How `examples` draws examples of a shape, where that does not go without saying; None where it does.
 
@@ -38,7 +43,7 @@ def manner(shape: tuple[int, ...]) -> str | None:
     """
     many = shape[-1] if shape else 0
     shown = f"the first {_SHOWN} of {many}" if many > _SHOWN else "the"
-    if shape == (2,) or (len(shape) == 3 and many in (1, 3)):
+    if is_of_the_plane(shape) or (len(shape) == 3 and many in (1, 3)):
         return None
     if len(shape) == 1:
         return f"a corner plot of {shown} columns; paths are left out"
@@ -185,7 +190,7 @@ def objective(metrics: list[dict[str, float]]) -> Figure:
     held-out loss where it was logged.
 
     Arguments:
-        metrics: the lines of a run's `metrics.jsonl`, one a step.
+        metrics: Lines of a run's `metrics.jsonl`, one a step.
     """
     figure, axes = _axes(2, (11, 3.5))
     window = max(1, len(metrics) // 100)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from typing import Any, SupportsIndex, overload
 
 import diffrax
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from sgm.checks import (
-    check_at_least,
+    check_count,
     check_examples,
     check_finished,
     check_finite,
@@ -149,10 +148,10 @@ def sample(
     if start is not None:
         if x1 is not None:
             raise ValueError("sample: both x1 and start are given; pass the one from which the paths are to begin.")
-        sde, x1 = _started(sde, model, *start)
+        sde, x1 = _started(sde, model, start)
     count = _count(model, n, x1)
     if batch_size is not None:
-        check_at_least("sample", "batch_size", batch_size)
+        check_count("sample", "batch_size", batch_size)
     if saveat is not None:
         check_saveat(sde, saveat)
     from_pure_noise = check_pure_noise("sample", sde, model)
@@ -186,8 +185,11 @@ def sample(
     return trimmed(result, saveat, int(jnp.max(steps)), axis=len(batch)), steps
 
 
-def _started(sde, model, t, x):
+def _started(sde, model, start):
     """The process that ends at time t, and x_t in its coordinates."""
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise TypeError(f"sample: start is a {type(start).__name__}; pass the tuple (t, x) of a time and x_t.")
+    t, x = start
     check_time("sample: start", sde, t)
     check_examples("sample: start", x, model.shape)
     check_finite("sample: start", x)
@@ -198,9 +200,7 @@ def _started(sde, model, t, x):
 
 def _count(model, n, x1):
     """The number of examples, None for one without a batch axis."""
-    count = None if n is None else operator.index(n)
-    if count is not None:
-        check_at_least("sample", "n", count)
+    count = None if n is None else check_count("sample", "n", n)
     if x1 is None:
         return count
     batch = check_examples("sample: x1", x1, model.shape)

@@ -125,7 +125,10 @@ def _build(value, kind, where):
         raise ExperimentError(f'{where or "experiment"}: it does not say its type; add it, as in {{"type": "VP"}}.')
     place = where or name
     if module is not None and module not in sys.modules and name not in {cls.__name__ for cls in choices(kind)}:
-        raise ExperimentError(f"{place}: {name} is a class of the module {module!r}; import {module} first.")
+        raise ExperimentError(
+            f"{place}: {name} is a class of the module {module!r}; import {module} first, on the command line by "
+            f"--config {module}.py."
+        )
     cls = named(kind, name, place)
     known = options(cls)
     for option in written:

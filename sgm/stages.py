@@ -18,7 +18,7 @@ from sgm import plot
 from sgm.data import AbstractDataset
 from sgm.evaluation import evaluate, write_columns
 from sgm.experiment import Experiment
-from sgm.likelihood import dequantise
+from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel
 from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError
@@ -32,9 +32,7 @@ from sgm.training import gradient_rms, latest_step, train
 
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
     """Train up to the configured step, and draw what is trained at every preview."""
-    data, training, split = experiment.data, experiment.training, experiment.evaluation.split
-    if data.size(split) == 0:
-        raise ExperimentError(f"data: the split {split!r} is empty; add examples to it.")
+    data, training = experiment.data, experiment.training
     experiment.sampler.check(experiment.sde)
     experiment.sampler.levels(experiment.sde)
     run.mkdir(parents=True, exist_ok=True)
@@ -107,11 +105,22 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) ->
     of_paths = paths(sde, model, experiment, flow)
     if of_paths is not None:
         plot.save(of_paths, run / ("trajectories.png" if len(model.shape) == 1 else "film_strip.png"))
+    if plot.is_of_the_plane(model.shape) and not data.conditioning.parts:
+        grid = plot.plane_grid(first_examples(data, 1024), 100)
+        plot.save(plot.density(grid, jnp.exp(log_prob(sde, model, grid, trace=Exact()))), run / "density.png")
     figures = data.figures(
         sde, model, lambda fields, n: draw(sde, model, experiment, experiment.sampler, n, dict(fields))
     )
     for title, figure in figures.items():
         plot.save(figure, run / f"{title}.png")
+
+
+def check_evaluation(experiment: Experiment) -> None:
+    """Raise ExperimentError where there is nothing to evaluate, before anything is trained."""
+    if experiment.data.size(split := experiment.evaluation.split) == 0:
+        raise ExperimentError(
+            f"data: the split {split!r} is empty; add examples to it, or leave evaluate out by --stages train sample."
+        )
 
 
 def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
@@ -193,10 +202,10 @@ def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: 
     data, drawing = experiment.data, experiment.drawing
     ts, units = ThetaGrid().times(sde, max(1, drawing.frames - 1)), model.units
     saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: units.restore(units.standardise(x) / sde.rho(t)))
-    if model.shape != (2,) and len(model.shape) not in (2, 3):
+    if not plot.is_of_the_plane(model.shape) and len(model.shape) not in (2, 3):
         return None
     print("paths: compiling", flush=True)
-    if model.shape == (2,):
+    if plot.is_of_the_plane(model.shape):
         return plot.trajectories(draw(sde, model, experiment, flow, n=200, saveat=saveat))
     frames = draw(sde, model, experiment, experiment.sampler, n=min(6, drawing.n), saveat=saveat)
     strip = plot.film_strip if len(model.shape) == 3 else plot.signal_strip
@@ -204,10 +213,15 @@ def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: 
 
 
 def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
-    """Each class in turn, or the conditions of the first test examples, from the start again where they are fewer."""
+    """Each class in turn, or the conditions of the first test examples, from the start again where they are fewer.
+
+    Where none are held out, they are those of training examples.
+    """
     if data.conditioning.classes:
         return {"label": np.arange(n) % data.conditioning.classes}
-    _, fields = data.rows("test", 0, n) if data.conditioning.parts else (None, {})
+    if not data.conditioning.parts:
+        return {}
+    _, fields = data.rows("test" if data.size("test") else "train", 0, n)
     return {name: np.resize(values, (n, *values.shape[1:])) for name, values in fields.items()}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import sgm
 from sgm.checks import warn_of_scale
+from sgm.evaluation import ContinuousBound
 from sgm.likelihood import Flat, discrete_log_prob, reconstruction
 from sgm.nn import MLP, ConvDense, DiT, UNet
 from sgm.posterior import PosteriorAncestral
@@ -59,6 +60,7 @@ def test_traced_data_pass():
 
 
 CHAIN, GAUSSIAN, KEY = sgm.DiscreteChain(np.full(4, 0.1)), sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2)), jr.key(0)
+DATA = sgm.data.Moons()
 VP, X, LEVELS = sgm.VP(), jnp.ones((3, 2)), jnp.zeros((3, 2), int)
 DRAW = sgm.sample_and_log_prob
 LOSS, TABLE = sgm.score_matching_loss, pandas.DataFrame({"a": [0.0, 1.0], "b": [2.0, 3.0]})
@@ -133,6 +135,11 @@ WRONG = [
     ),
     (lambda: LOSS(VP, GAUSSIAN, X, KEY, objective="huber"), r"objective = 'huber'; pass .* sgm.training.Squared\(\)"),
     (lambda: GAUSSIAN.score(0.5, VP, X[0]), r"score: sde = 0.5; pass an instance such as sgm.VP\(\)"),
+    (lambda: sgm.sample(VP, GAUSSIAN, KEY, 2.5), "sample: n = 2.5; pass a whole number, n >= 1"),
+    (lambda: sgm.sample(VP, GAUSSIAN, KEY, start=X), r"sample: start is a ArrayImpl; pass the tuple \(t, x\)"),
+    (lambda: sgm.evaluate(VP, GAUSSIAN, DATA, ContinuousBound(), KEY), r"metrics is a ContinuousBound; pass .* \[sgm"),
+    (lambda: sgm.train(VP, GAUSSIAN, DATA, KEY, steps=2.5), "train: steps = 2.5; pass a whole number"),
+    (lambda: sgm.train(VP, GAUSSIAN, DATA, KEY, steps=1, callbacks=print), r"callbacks is a .*; pass .* \[callback\]"),
     (lambda: sgm.DDIM(grid="karras"), r"DDIM: grid = 'karras'; pass an instance such as sgm.solve.LogSNRGrid\(\)"),
     (lambda: sgm.EulerMaruyama(grid=sgm.solve.KarrasGrid), "EulerMaruyama: grid is the class KarrasGrid; pass an ins"),
     (lambda: sgm.solve.FixedSteps(10, "theta"), "FixedSteps: grid = 'theta'; pass an instance such as"),
@@ -219,3 +226,16 @@ def test_data_far_from_the_units_of_the_model_are_told():
     for call in (lambda: LOSS(VP, GAUSSIAN, 1e6 * X, KEY), lambda: sgm.log_prob(VP, GAUSSIAN, 1e3 * X[0], KEY)):
         with pytest.warns(UserWarning, match="give the model the units of the data"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": MLP((3,), key=KEY)}, r"examples have shape \(2,\), but the network is a MLP for \(3,\)"),
+        ({"units": sgm.Units(np.zeros((5, 2)), np.ones((5, 2)))}, r"the units have shape \(5, 2\), but the examples"),
+        ({"units": sgm.Units(np.zeros(3), np.ones(3))}, r"units have shape \(3,\).*for each entry of .* shape \(2,\)"),
+    ],
+)
+def test_what_does_not_fit_the_shape_of_the_examples_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sgm.ScoreModel(**({"network": MLP((2,), key=KEY), "shape": (2,)} | arguments))

@@ -47,6 +47,8 @@ def test_decoding_undoes_encoding(sde):
     x = jnp.stack([jnp.linspace(-1.3, 1.2, 6), jnp.linspace(0.9, -0.4, 6)], axis=1)
     latent = sgm.encode(sde, MODES, x)
     np.testing.assert_allclose(sgm.decode(sde, MODES, latent), x, atol=2e-4)
+    two_axes = sgm.decode(sde, MODES, latent.reshape(2, 3, 2))
+    np.testing.assert_allclose(two_axes, x.reshape(2, 3, 2), atol=2e-4)
 
 
 def test_one_example_has_the_latent_that_it_has_in_a_batch():

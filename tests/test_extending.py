@@ -68,6 +68,23 @@ def test_a_command_has_every_part_of_the_page(run):
     assert np.isfinite(rows["log_prob"]["value"]) and rows["mean_error"]["value"] > 0
 
 
+def test_the_run_goes_on_and_is_evaluated_again(run, script, capsys):
+    """As by a new process, which knows no class of the file before the configuration is read."""
+    module = sys.modules.pop("extending")
+    for part in vars(module).values():
+        if isinstance(part, type) and part.__module__ == "extending":
+            part.__module__ = "forgotten"
+            part.__name__ = f"_{part.__name__}"
+    again = ("--stages", "evaluate", "--run", str(run))
+    assert main([*again]) == 1
+    assert (
+        "is a class of the module 'extending'; import extending first, on the command line by --config extending.py"
+        in (capsys.readouterr().err)
+    )
+    assert main(["--config", str(script), *again]) == 0
+    assert "mean_error" in capsys.readouterr().out
+
+
 def test_the_run_is_loaded(run):
     sde, model = sgm.load(run)
     assert type(sde).__name__ == "Exploding" and model.shape == (2,)

@@ -38,7 +38,7 @@ def right(full: bool, saveat: diffrax.SaveAt | None) -> None:
     x: Array = sgm.decode(SDE, MODEL, latent, cond=sgm.Condition())
     x: Array = sgm.sample(SDE, MODEL, KEY, x1=latent)
     x: Array = sgm.sample(SDE, MODEL, KEY, start=(0.5, X))
-    value: Array = sgm.continuous_elbo(SDE, MODEL, X, KEY, levels=8)
+    value: Array = sgm.continuous_elbo(SDE, MODEL, X, KEY, noise_levels=8)
     bound: ELBO = sgm.continuous_elbo(SDE, MODEL, X, KEY, full=True)
     pair: tuple[Array, Array] = sgm.sample_and_log_prob(SDE, MODEL, KEY, 4, trace=sgm.Exact())
     both: tuple[Array, sgm.LogProb] = sgm.sample_and_log_prob(SDE, MODEL, KEY, 4, full=True)

@@ -47,6 +47,11 @@ class Files(AbstractStored):
     grey_levels: int | None = None
     classes: int | None = None
 
+    def __post_init__(self):
+        for name in ("x", "params"):
+            if isinstance(given := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(given))  # as a file of settings has them
+
     @functools.cached_property
     def parts(self) -> Parts:
         file = open_file("Files", self.path)
@@ -60,11 +65,9 @@ class Files(AbstractStored):
         def read(names):
             if names is None:
                 return None
-            if isinstance(names, str) or len(names) == 1:
-                return named(names if isinstance(names, str) else names[0])
-            for name in names:
-                named(name)
-            return file.columns(names)
+            names = (names,) if isinstance(names, str) else names
+            arrays = [named(name) for name in names]
+            return arrays[0] if len(arrays) == 1 else file.columns(names)
 
         mask = None
         if isinstance(self.held_out, str):
@@ -75,5 +78,7 @@ class Files(AbstractStored):
             mask = mask.astype(bool)
         x = read(self.x)
         assert x is not None  # It has a name.
+        if x.dtype.kind in "iu" and len(x.shape) == 1:  # A column of whole numbers, as those side by side.
+            x = file.columns((self.x,) if isinstance(self.x, str) else self.x)
         names = None if isinstance(self.x, str) or len(self.x) == 1 else tuple(self.x)
         return Parts(x, read(self.params), read(self.label), read(self.image), names, mask)

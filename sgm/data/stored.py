@@ -6,11 +6,14 @@ Subclasses say where they lie: in memory (`Arrays`), in files (`Files`), in colu
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from sgm.checks import check_count
 from sgm.data.base import AbstractFiniteDataset, Record, check_split, fitted_blocks, holdout
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.units import Units
@@ -20,6 +23,7 @@ _CATEGORIES = 20
 # A mean beyond so many standard deviations costs float32 two of its seven digits.
 _FAR = 100
 _LABELS_AT_ONCE = 2**20
+_LEAVE_OUT = "leave it out"
 
 
 @runtime_checkable
@@ -65,6 +69,10 @@ class AbstractStored(AbstractFiniteDataset):
     seed: int
     grey_levels: int | None = None
     classes: int | None = None
+    _remedies: ClassVar[Mapping[str, str]] = {
+        "categories": "pass a category as label or among params, grey levels as np.uint8 with grey_levels, or leave it "
+        "out"
+    }
 
     @property
     @abc.abstractmethod
@@ -116,9 +124,23 @@ class AbstractStored(AbstractFiniteDataset):
         Raises:
             ValueError: for what no model can be trained on, with the remedy.
         """
-        for _ in self._chunks():
-            pass
+        low, high = math.inf, -math.inf
+        for chunk in self._chunks():
+            low, high = min(low, chunk.min()), max(high, chunk.max())
+        if self.levels is not None:
+            self._check_levels(int(low), int(high))
         _ = self._statistics, self._classes
+
+    def _check_levels(self, low: int, high: int) -> None:
+        """Raise for one grey level only; warn where few of those that the type has are seen."""
+        if low == high:
+            raise ValueError(f"{self._call}: x is constant (= {low}); pass examples that differ.")
+        if self.grey_levels is None and self.levels is not None and high < self.levels / 4:
+            warnings.warn(
+                f"{self._call}: x is taken for {self.levels} grey levels, after its dtype, but the largest is {high}; "
+                f"pass grey_levels={high + 1} if there are no more, or x.astype(np.float32) if these are numbers.",
+                stacklevel=5,
+            )
 
     @property
     def _call(self) -> str:
@@ -151,6 +173,7 @@ class AbstractStored(AbstractFiniteDataset):
         """Positions of the examples of each split, in increasing order."""
         mask, size = self._checked.held_out, len_of(self._checked.x)
         if mask is None:
+            check_count(self._call, "seed", self.seed, 0)
             if not 0 <= self.held_out < 1:
                 raise ValueError(f"{self._call}: held_out is {self.held_out}; give a share of at least 0, less than 1.")
             test, train = holdout(size, self.held_out, self.seed)
@@ -175,9 +198,9 @@ class AbstractStored(AbstractFiniteDataset):
             return None
         rows = self._training_rows(_vectors(params)[1])
         chunks = (np.asarray(params[part]).reshape(len(part), -1) for part in rows)
-        units = Units.fit(
-            _checked_columns(self._call, lambda place: f"column {place} of params", chunks, density=False)
-        )
+        remedies = {"constant": _LEAVE_OUT}
+        checked = _checked_columns(self._call, lambda place: f"column {place} of params", chunks, remedies)
+        units = Units.fit(checked)
         return np.asarray(units.mean.value, np.float32), np.asarray(units.std.value, np.float32)
 
     @functools.cached_property
@@ -185,6 +208,10 @@ class AbstractStored(AbstractFiniteDataset):
         """Number of classes: as given, or one more than the largest label."""
         label, classes, most = self._checked.label, self.classes, 0
         if label is None:
+            if classes is not None:
+                raise ValueError(
+                    f"{self._call}: classes = {classes}, but there is no label; give one, or leave it out."
+                )
             return None
         if label.dtype.kind not in "fiub":
             raise ValueError(
@@ -210,11 +237,12 @@ class AbstractStored(AbstractFiniteDataset):
         if self.levels is not None:
             return (self._within_levels(chunk) for chunk in read)
         kind = "column" if len(shape) == 1 else "channel"
+        constant = f"{_LEAVE_OUT}, or pass x[..., None] if these are grey images" if len(shape) == 2 else _LEAVE_OUT
 
         def name(place):
             return f"column {names[place]!r}" if names else "x" if shape[-1] == 1 else f"{kind} {place} of x"
 
-        return _checked_columns(self._call, name, read)
+        return _checked_columns(self._call, name, read, {**self._remedies, "constant": constant})
 
     def _training_rows(self, entries: int) -> Iterator[np.ndarray]:
         train = self._splits["train"]
@@ -268,22 +296,23 @@ def _check_type(call: str, dtype: np.dtype, grey_levels: int | None) -> None:
         raise ValueError(f"{call}: x has dtype bool; pass x.astype(np.uint8) with grey_levels=2.")
     if dtype.kind in "iu":
         raise ValueError(
-            f"{call}: x has dtype {dtype}; pass x.astype(np.float32) if these are numbers, x.astype(np.uint8) or "
-            "np.uint16 if they are grey levels."
+            f"{call}: x has dtype {dtype}; convert it to np.float32 if these are numbers, to np.uint8 or np.uint16 if "
+            "they are grey levels."
         )
     raise ValueError(f"{call}: x has dtype {dtype}; pass real numbers, or grey levels as np.uint8 or np.uint16.")
 
 
 def _checked_columns(
-    call: str, name: Callable[[int], str], chunks: Iterable[np.ndarray], density: bool = True
+    call: str, name: Callable[[int], str], chunks: Iterable[np.ndarray], remedies: Mapping[str, str]
 ) -> Iterator[np.ndarray]:
-    """The chunks, each with columns along its last axis, which must be finite, vary, and not look like categories.
+    """The chunks, each with columns along its last axis, which must be finite and vary.
 
     Arguments:
         call: Name of the data set in messages.
         name: Name of a column, by its place.
         chunks: Arrays of one last axis.
-        density: Whether the columns are modelled by a density, which categories do not have.
+        remedies: What to do about columns that are "constant". With one for "categories", which have no density, none
+            may look like these either.
     """
     low, high = np.asarray(np.inf), np.asarray(-np.inf)
     count, distinct = 0, {}
@@ -294,21 +323,19 @@ def _checked_columns(
             raise ValueError(
                 f"{call}: {name(place)} has entries that are missing or not finite; mend or leave them out."
             )
-        if not count and density:
+        if not count and "categories" in remedies:
             distinct = {place: np.asarray([]) for place in range(table.shape[1])}
         low, high = np.minimum(low, table.min(axis=0)), np.maximum(high, table.max(axis=0))
         count += len(table)
         distinct = dict(_few_whole_values(table, distinct))
         yield chunk
     for place in np.flatnonzero(np.asarray(low == high)):
-        raise ValueError(f"{call}: {name(int(place))} is constant (= {low[place]:.6g}); leave it out.")
+        raise ValueError(f"{call}: {name(int(place))} is constant (= {low[place]:.6g}); {remedies['constant']}.")
     for place, values in distinct.items():
         if len(values) * 10 <= count:
             listed = ", ".join(f"{value:.6g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
-            raise ValueError(
-                f"{call}: {name(place)} has only the whole values {listed}, as categories have; pass a category as "
-                "label or among params, grey levels as np.uint8 with grey_levels, or leave it out."
-            )
+            found, remedy = f"{name(place)} has only the whole values {listed}", remedies["categories"]
+            raise ValueError(f"{call}: {found}, as categories have; {remedy}.")
 
 
 def _few_whole_values(table, distinct):

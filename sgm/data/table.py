@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,9 +40,19 @@ class Table(AbstractStored):
     held_out: float = 0.1
     seed: int = 0
 
+    _remedies: ClassVar[Mapping[str, str]] = {"categories": "pass it among params, or leave it out of columns"}
+
     def __post_init__(self):
+        for name in ("columns", "params"):
+            if isinstance(given := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(given))  # as a file of settings has them
         if self.columns == ():
             raise ValueError("Table: columns is empty; name one or more, or leave it out to take all.")
+        if not isinstance(self.source, str | Path) and not hasattr(self.source, "columns"):
+            raise TypeError(
+                f"Table: source is a {type(self.source).__name__}; pass a DataFrame of pandas, the path of a .csv or "
+                ".parquet file, or an array to sgm.data.Arrays."
+            )
         if hasattr(self.source, "columns"):
             self.check()
 
@@ -53,7 +65,10 @@ class Table(AbstractStored):
             file = open_file("Table", self.source)
             names, read = file.names, file.columns
         params = _as_tuple(self.params)
-        columns = _as_tuple(self.columns or tuple(name for name in names if name not in params))
+        others = tuple(name for name in names if name not in params)
+        columns = others if self.columns is None else _as_tuple(self.columns)
+        if not columns:
+            raise ValueError("Table: all columns are params; leave one or more to be modelled.")
         for name in (*columns, *params):
             if name not in names:
                 raise ValueError(f"Table: there is no column {name!r}, only {', '.join(map(str, names))}.")

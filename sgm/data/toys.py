@@ -37,14 +37,6 @@ class AbstractToy(AbstractSimulated):
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n 2"], dict[str, Array]]:
         return self.draw(key, n), {}
 
-    def figures(self, sde, model, draw):
-        """The density of the model, over the plane."""
-        from sgm import plot  # here, since most programs draw nothing
-        from sgm.likelihood import Exact, log_prob
-
-        grid = plot.plane_grid(self.rows("train", 0, 1024)[0], 100)
-        return {"density": plot.density(grid, jnp.exp(log_prob(sde, model, grid, trace=Exact())))}
-
 
 class AbstractNoisyToy(AbstractToy):
     """x = centre(u) + noise * n, with u ~ U(0, 1) and n ~ N(0, I)."""

@@ -17,24 +17,24 @@ class ContinuousBound(AbstractMetric):
     """The bound on log p(x0) in continuous time, of any process, with no solve; of grey levels, on log P(levels).
 
     Arguments:
-        levels: Number of noise levels that each draw visits.
+        noise_levels: Number of noise levels that each draw visits.
         draws: Number of draws of each example.
 
     Reference: Kingma et al. 2021 (arXiv:2107.00630, eq. 15).
     """
 
-    levels: int = eqx.field(static=True, default=64)
+    noise_levels: int = eqx.field(static=True, default=64)
     draws: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
-        check_at_least("ContinuousBound", "levels", self.levels)
+        check_at_least("ContinuousBound", "noise_levels", self.noise_levels)
         check_at_least("ContinuousBound", "draws", self.draws, 2)
 
     def columns(self, context, x, fields, key):
         key, key_levels = jr.split(key)
         # Uniform in a level, so that the bound on the density is one on the probability.
         x = context.real(x, key_levels, UniformDequantisation())
-        how = {"levels": self.levels, "draws": self.draws, "cond": condition_from(fields), "full": True}
+        how = {"noise_levels": self.noise_levels, "draws": self.draws, "cond": condition_from(fields), "full": True}
         result = continuous_elbo(context.sde, context.model, x, key, **how)
         return {"continuous_bound": np.asarray(result.value), "continuous_bound_stderr": np.asarray(result.stderr)}
 

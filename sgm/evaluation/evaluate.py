@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_at_least, check_instance
+from sgm.checks import check_count, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
@@ -39,7 +39,10 @@ class Report:
 
     def __getitem__(self, name: str) -> Row:
         """The row of this name."""
-        return next(row for row in self.rows if row.name == name)
+        rows = {row.name: row for row in self.rows}
+        if name not in rows:
+            raise KeyError(f"Report: there is no row {name!r}; there are {', '.join(rows)}.")
+        return rows[name]
 
     def __str__(self):
         head = f"{self.split} set, {self.examples} examples, {self.seconds:.0f} s in this call"
@@ -75,7 +78,8 @@ def evaluate(
         sde: Process.
         model: Model.
         data: Data set.
-        metrics: Metrics of `sgm.evaluation`, or your own.
+        metrics: Metrics of `sgm.evaluation`, or your own. Where two have rows or columns of one name, those of the
+            later one end in its place: `log_prob_2` is of the second metric.
         key: Key of all randomness.
         split: Split of the data.
         n: Number of examples from the start of the split; None for all.
@@ -98,22 +102,27 @@ def evaluate(
     """
     check_process_and_model("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
-    check_at_least("evaluate", "batch_size", batch_size)
-    total = data.size(split) if n is None else min(n, data.size(split))
+    check_instance("evaluate", "metrics", metrics, Sequence, "[sgm.evaluation.LogLikelihood()]")
+    check_count("evaluate", "batch_size", batch_size)
+    total = data.size(split) if n is None else min(check_count("evaluate", "n", n), data.size(split))
     if total == 0:
         raise ValueError(f"evaluate: the split {split!r} is empty; evaluate another, or give it examples.")
     context = Context(sde, model, data, split, sampler, dequantisation, jr.fold_in(key, 2**32 - 1))
     for metric in metrics:
         check_instance("evaluate", "metrics", metric, AbstractMetric, "[sgm.evaluation.LogLikelihood()]")
         metric.check(context)
-    rows, columns, seconds = [], {}, 0.0
+    rows, columns, seconds = {}, {}, 0.0
     for number, metric in enumerate(metrics):
         part = None if folder is None else Path(folder) / f"{number}_{type(metric).__name__}"
         found, took = _columns(metric, context, jr.fold_in(key, number), total, min(batch_size, total), part, progress)
         seconds += took
-        rows += metric.rows(context, found)
-        columns |= found
-    return Report(split, total, tuple(rows), columns, seconds)
+        place = f"_{number + 1}"
+        own = [
+            dataclasses.replace(row, name=row.name + place * (row.name in rows)) for row in metric.rows(context, found)
+        ]
+        rows |= {row.name: row for row in own}
+        columns |= {name + place * (name in columns): values for name, values in found.items()}
+    return Report(split, total, tuple(rows.values()), columns, seconds)
 
 
 def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple[Columns, float]:
@@ -132,7 +141,8 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
                 parts.append(read_columns(path))
             else:
                 began = time.perf_counter()
-                bar.set_postfix_str("compiling" if not parts else "")
+                if not parts:
+                    bar.set_postfix_str("compiling")
                 # The last batch reaches back to be as long as the others, so that all share one compiled function.
                 first = min(start, total - batch_size)
                 x, fields = context.data.rows(context.split, first, first + batch_size)
@@ -141,6 +151,7 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
                 seconds += time.perf_counter() - began
                 if path is not None:
                     write_columns(path, parts[-1])
+            bar.set_postfix_str("", refresh=False)
             bar.update(stop - start)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, seconds
 

@@ -37,7 +37,7 @@ def continuous_elbo(
     *,
     cond: Condition | None = None,
     reconstruction: AbstractReconstruction = Flat(),
-    levels: int = 64,
+    noise_levels: int = 64,
     draws: int = 2,
     full: Literal[False] = False,
     mesh: Mesh | None = None,
@@ -51,7 +51,7 @@ def continuous_elbo(
     *,
     cond: Condition | None = None,
     reconstruction: AbstractReconstruction = Flat(),
-    levels: int = 64,
+    noise_levels: int = 64,
     draws: int = 2,
     full: Literal[True],
     mesh: Mesh | None = None,
@@ -65,7 +65,7 @@ def continuous_elbo(
     *,
     cond: Condition | None = None,
     reconstruction: AbstractReconstruction = Flat(),
-    levels: int = 64,
+    noise_levels: int = 64,
     draws: int = 2,
     full: bool,
     mesh: Mesh | None = None,
@@ -78,15 +78,15 @@ def continuous_elbo(
     *,
     cond: Condition | None = None,
     reconstruction: AbstractReconstruction = Flat(),
-    levels: int = 64,
+    noise_levels: int = 64,
     draws: int = 2,
     full: bool = False,
     mesh: Mesh | None = None,
 ) -> Float[Array, "*batch"] | ELBO:
     """Estimate the lower bound on log p(x0) of any process, without bias, in nats.
 
-    It needs no solve: each example costs `draws * (levels + 1)` evaluations of the model. Of an exact model the bound
-    is log p(x0) itself.
+    It needs no solve: each example costs `draws * (noise_levels + 1)` evaluations of the model. Of an exact model the
+    bound is log p(x0) itself.
 
     Arguments:
         sde: Process.
@@ -96,7 +96,8 @@ def continuous_elbo(
         cond: One condition for all examples, or one each.
         reconstruction: Step from t0 to the data: `Flat()` for a density, `DiscretisedGaussian(count)` for a probability
             of levels, whose variance is then that of the noise at t0.
-        levels: Number of noise levels that each draw visits, one at random in each of as many parts of the process.
+        noise_levels: Number of noise levels that each draw visits, one at random in each of as many parts of the
+            process.
         draws: Number of independent estimates, of which the mean is returned; two or more for a standard error.
         full: Whether an `ELBO` is returned, with its terms and its standard error.
         mesh: Devices over which a batch is spread, as in `sgm.log_prob`.
@@ -113,11 +114,11 @@ def continuous_elbo(
     Reference: Kingma et al. 2021 (arXiv:2107.00630, eq. 15); Song et al. 2021 (arXiv:2101.09258).
     """
     check_instance("continuous_elbo", "reconstruction", reconstruction, AbstractReconstruction, "sgm.likelihood.Flat()")
-    check_at_least("continuous_elbo", "levels", levels)
+    check_at_least("continuous_elbo", "noise_levels", noise_levels)
     check_at_least("continuous_elbo", "draws", draws)
     sde, model, x, keys, own, shared, mesh, batch = prepare("continuous_elbo", sde, model, x, key, cond, mesh)
     everything = sde, model, shared, replicate(trace_floats(reconstruction), mesh)
-    result = _continuous_elbo(everything, (x, keys, own), levels, draws, mesh)
+    result = _continuous_elbo(everything, (x, keys, own), noise_levels, draws, mesh)
     result = as_asked(result, reconstruction.is_density, model.units.log_volume(model.shape), batch)
     return result if full else result.value
 

@@ -25,7 +25,7 @@ class Course(eqx.Module):
     Arguments:
         first_step, largest_step: of the noise level, whose flow changes its course within about one, for any data. A
             step over several could see nothing of a direction that is wide or narrow.
-        stretch: how many times as wide the reference is as that whose flow diverges as the model's at the start.
+        stretch: How many times as wide the reference is as that whose flow diverges as the model's at the start.
     """
 
     first_step: float = eqx.field(static=True, default=0.3)

@@ -53,10 +53,10 @@ def warn_of_mismatch(call: str, sde: AbstractSDE, x: Any, stacklevel: int = 3) -
     than eight examples, pass.
 
     Arguments:
-        call: the name of the call that was given the examples.
-        sde: the process.
-        x: clean examples along the first axis, as a model sees them.
-        stacklevel: whose line the warning names; 3 is the caller of the function that calls this one.
+        call: Name of the call that was given the examples.
+        sde: Process.
+        x: Clean examples along the first axis, as a model sees them.
+        stacklevel: Whose line the warning names; 3 is the caller of the function that calls this one.
     """
     if is_traced((sde, x)) or len(x) < FEWEST:
         return

@@ -1,7 +1,6 @@
 """Draws of the probability flow with their log-densities, by one solve."""
 
 import math
-import operator
 from typing import Literal, SupportsIndex, overload
 
 import diffrax
@@ -12,7 +11,7 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_finite, check_instance, trace_floats, trace_process
+from sgm.checks import check_count, check_finite, check_instance, trace_floats, trace_process
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
@@ -95,8 +94,7 @@ def sample_and_log_prob(
     kind = diffrax.AbstractAdaptiveStepSizeController | None
     check_instance(call, "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
     check_instance(call, "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
-    count = None if n is None else operator.index(n)
-    check_at_least(call, "n", 1 if count is None else count)
+    count = None if n is None else check_count(call, "n", n)
     check_pure_noise(call, sde, model)
     trace.check(key, model.shape)
     batch = () if count is None else (count,)

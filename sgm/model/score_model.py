@@ -12,7 +12,8 @@ from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
 from sgm.model.prediction import AbstractPrediction, Velocity
 from sgm.nn.conditioning import with_statistics
-from sgm.nn.units import Units
+from sgm.nn.network import AbstractNetwork
+from sgm.nn.units import Units, check_units
 from sgm.sde.level import LARGEST_LEVEL
 
 
@@ -36,15 +37,15 @@ class ScoreModel(AbstractModel):
     are checked against its `conditioning`, if it has that.
 
     Arguments:
-        network: the network.
-        prediction: what its output means.
-        shape: of one example. Required where `data` is not given.
-        units: of the data, by default those of `data`, else of standardised data.
-        data: the data set on which it is trained, for its shape, its units and the statistics of its parameters.
+        network: Network.
+        prediction: Meaning of its output.
+        shape: Shape of one example. Required where `data` is not given.
+        units: Units of the data: by default those of `data`, else of standardised data.
+        data: Data set on which it is trained, for its shape, its units and the statistics of its parameters.
 
     Raises:
         TypeError: for a network that cannot be called so, and for neither `shape` nor `data`.
-        ValueError: when first called, for an output of another shape.
+        ValueError: for units or a network that do not fit the shape; when first called, for an output of another shape.
 
     Example:
         >>> model = ScoreModel(MLP((6,), key=jr.key(0)), shape=(6,), units=Units.fit(table))
@@ -69,12 +70,16 @@ class ScoreModel(AbstractModel):
             check_instance("ScoreModel", "shape", shape, tuple, "(28, 28, 1), or the data set as data=")
         elif shape is not None and tuple(shape) != tuple(data.shape):
             raise ValueError(f"ScoreModel: shape = {shape}, but the data are of {data.shape}; leave shape out.")
-        _check_network(network)
+        shape = tuple(data.shape) if data is not None else shape
+        assert shape is not None
+        of_data: Units = Units() if data is None else data.units
+        units = of_data if units is None else units
+        check_units("ScoreModel", units, shape)
+        _check_network(network, shape)
         statistics = None if data is None else data.statistics()
         self.network = network if statistics is None else with_statistics(network, *statistics)
         self.prediction = prediction
-        self.shape = shape if data is None else data.shape  # type: ignore
-        self._units = units if units is not None else Units() if data is None else data.units
+        self.shape, self._units = shape, units
 
     @property
     def units(self):
@@ -109,10 +114,17 @@ class ScoreModel(AbstractModel):
             )
 
 
-def _check_network(network: Any) -> None:
+def _check_network(network: Any, shape: tuple[int, ...]) -> None:
     name, remedy = type(network).__name__, "pass one that is called as network(level, u, cond, key=None) on one example"
     if not callable(network):
         raise TypeError(f"ScoreModel: network is a {name}, which cannot be called; {remedy}.")
+    # Some networks take images of other heights and widths.
+    own = getattr(network, "shape", shape) if isinstance(network, AbstractNetwork) else shape
+    if len(own) != len(shape) or own[-1] != shape[-1]:
+        raise ValueError(
+            f"ScoreModel: the examples have shape {shape}, but the network is a {name} for {own}; build it with "
+            f"shape {shape}."
+        )
     try:
         signature = inspect.signature(network)
     except ValueError:  # Of some compiled functions it is not known.

@@ -2,15 +2,18 @@
 
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, AbstractWrapper
-from sgm.nn.units import Units
+from sgm.nn.units import Units, check_units
 
 
 class WithUnits(AbstractWrapper):
     """A model of standardised data as a model of data in their own units, x = mean + std z.
 
     Arguments:
-        model: the model of z.
-        units: the units of x.
+        model: Model of z.
+        units: Units of x.
+
+    Raises:
+        ValueError: for units that do not fit the model's shape.
 
     Example:
         >>> model = WithUnits(Gaussian(jnp.zeros(2), jnp.eye(2)), Units(mean=10.0, std=3.0))  # N(10, 9)
@@ -22,6 +25,7 @@ class WithUnits(AbstractWrapper):
     def __init__(self, model: AbstractModel, units: Units):
         check_instance("WithUnits", "model", model, AbstractModel, "sgm.model.Gaussian(mean, covariance)")
         check_instance("WithUnits", "units", units, Units, "sgm.Units(mean=3.0, std=0.4)")
+        check_units("WithUnits", units, model.shape)
         self.model, self._units = model, units
 
     @property

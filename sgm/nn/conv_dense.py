@@ -94,7 +94,7 @@ class ConvDense(AbstractNetwork):
         upper: Number of layers of the network of each pixel, of which the last is linear.
         upper_width: Number of units of these layers, but for the last.
         bumps: Number of bumps of the readout.
-        levels: Noise levels log tan(theta) at the steps k = 1 ... N of a chain, `-chain.log_snr(np.arange(1, N + 1)) /
+        noise_levels: Levels log tan(theta) at the steps k = 1 ... N of a chain, `-chain.log_snr(np.arange(1, N + 1)) /
             2`, never trained. Then the position is that of k evenly from -1 to 1, linear in between. By default it is
             tanh(level) = 2 sin(theta)^2 - 1, which is 2 k/N - 1 where every step destroys a like share of the data's
             variance, as those of 2015 do.
@@ -128,7 +128,7 @@ class ConvDense(AbstractNetwork):
     upper: int = eqx.field(static=True)
     upper_width: int = eqx.field(static=True)
     bumps: int = eqx.field(static=True)
-    levels: tuple[float, ...] | None = eqx.field(static=True)
+    noise_levels: tuple[float, ...] | None = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     conditioning: Conditioning = eqx.field(static=True)
@@ -148,7 +148,7 @@ class ConvDense(AbstractNetwork):
         upper: int = 2,
         upper_width: int = 20,
         bumps: int = 10,
-        levels: tuple[float, ...] | Float[np.ndarray | Array, " steps"] | None = None,
+        noise_levels: tuple[float, ...] | Float[np.ndarray | Array, " steps"] | None = None,
         outputs: int = 2,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
@@ -190,7 +190,7 @@ class ConvDense(AbstractNetwork):
         each = [features, *[upper_width] * (upper - 1)]
         self.upper_layers = stack(Dense, each, key_upper)
         self.outlet = zeros_like(Linear(each[-1], outputs * channels * bumps, key=key_outlet))
-        self.levels = None if levels is None else _increasing(levels)
+        self.noise_levels = None if noise_levels is None else _increasing(noise_levels)
         self.conditioning = conditioning
         self.dropout, self.precision, self.remat = dropout, precision, remat
 
@@ -202,10 +202,10 @@ class ConvDense(AbstractNetwork):
 
     def position(self, level: Float[Array, ""]) -> Float[Array, ""]:
         """Where in [-1, 1] the bumps are read at this noise level."""
-        if self.levels is None:
+        if self.noise_levels is None:
             return jnp.tanh(level)
-        positions = jnp.linspace(-1, 1, len(self.levels), dtype=level.dtype)
-        return jnp.interp(level, jnp.asarray(self.levels, level.dtype), positions)
+        positions = jnp.linspace(-1, 1, len(self.noise_levels), dtype=level.dtype)
+        return jnp.interp(level, jnp.asarray(self.noise_levels, level.dtype), positions)
 
     def coefficients(
         self, u: Float[Array, "*space channels"], cond=None, key: PRNGKeyArray | None = None
@@ -258,6 +258,6 @@ def _increasing(levels):
     levels = np.asarray(levels, np.float64)
     if levels.ndim != 1 or len(levels) < 2 or not np.all(np.diff(levels) > 0) or not np.all(np.isfinite(levels)):
         raise ValueError(
-            f"ConvDense: levels = {levels}; pass two or more, increasing: log tan(theta) at the steps of a chain."
+            f"ConvDense: noise_levels = {levels}; pass two or more, increasing: log tan(theta) at the steps of a chain."
         )
     return tuple(levels.tolist())

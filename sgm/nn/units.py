@@ -55,7 +55,7 @@ class Units(eqx.Module):
         """Mean and standard deviation of examples, for each channel or column, the last axis.
 
         Arguments:
-            x: the examples along the first axis, or an iterator of such arrays, of which one is held at a time.
+            x: Examples along the first axis, or an iterator of such arrays, of which one is held at a time.
 
         Raises:
             ValueError: for entries that are not finite, and for a channel or column that is constant.
@@ -82,6 +82,11 @@ class Units(eqx.Module):
                 "density; leave it out."
             )
         return cls(mean, np.sqrt(square / count))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of mean and standard deviation, broadcast to each other."""
+        return np.broadcast_shapes(self.mean.value.shape, self.std.value.shape)
 
     @property
     def is_identity(self) -> bool:
@@ -123,3 +128,13 @@ class Units(eqx.Module):
         """Mean and standard deviation, of units that are not traced, as NumPy arrays, within a trace as well."""
         with jax.ensure_compile_time_eval():
             return np.asarray(self.mean.value), np.asarray(self.std.value)
+
+
+def check_units(call: str, units: Units, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the units can be broadcast to the trailing axes of examples of `shape`."""
+    own = units.shape
+    if len(own) > len(shape) or any(ours not in (1, axis) for ours, axis in zip(own[::-1], shape[::-1], strict=False)):
+        raise ValueError(
+            f"{call}: the units have shape {own}, but the examples {shape}; pass one number, or one for each entry of "
+            f"the last axis, of shape {shape[-1:]}."
+        )

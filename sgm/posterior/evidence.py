@@ -28,7 +28,7 @@ class AbstractEvidence(eqx.Module):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """That of the example."""
+        """Shape of the example."""
 
     @abstractmethod
     def standardised(self, units: Units) -> "AbstractEvidence":

@@ -61,8 +61,8 @@ def describe(value: Any, array: Callable[[Any], Any]) -> Any:
     """Describe a module, a setting or a pytree as JSON, by the names of its classes and fields.
 
     Arguments:
-        value: what is described. An optimiser has no fields that can be read, see `behaviour`.
-        array: how the arrays in it are described, `structure_of` or `values_of`.
+        value: What is described. An optimiser has no fields that can be read, see `behaviour`.
+        array: How the arrays in it are described, `structure_of` or `values_of`.
     """
     if isinstance(value, jax.Array | np.ndarray):
         return array(value)

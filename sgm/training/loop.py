@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_at_least, check_instance, warn_of_scale
+from sgm.checks import check_count, check_instance, warn_of_scale
 from sgm.data import AbstractDataset, prefetch
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
@@ -95,9 +95,12 @@ def train(
     check_instance("train", "loss", loss, Loss, "sgm.training.Loss()")
     kinds = AbstractOptimiser | optax.GradientTransformation
     check_instance("train", "optimiser", optimiser, kinds, "sgm.training.Adam(1e-3) or optax.adam(1e-3)")
-    numbers = {"steps": steps, "batch_size": batch_size, "log_every": log_every, "checkpoint_every": checkpoint_every}
-    for name, number in numbers.items():
-        check_at_least("train", name, number)
+    every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
+    for name, number in {"steps": steps, "batch_size": batch_size, "accumulate": accumulate, **every}.items():
+        check_count("train", name, number)
+    check_instance("train", "callbacks", callbacks, Sequence, "[callback]")
+    for callback in callbacks:
+        check_instance("train", "callbacks", callback, Callable, "a function callback(step, metrics, state)")
     check_average_decay("train", average_decay)
     _check_fit(model, data)
     recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate)

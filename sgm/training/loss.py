@@ -55,8 +55,8 @@ class Loss(eqx.Module):
         weighting: Weight of the error at each time.
         times: Distribution of the times.
         objective: Error of an estimate.
-        condition_dropout: Probability with which an example's condition is dropped; above 0 the network learns a null
-            in its place, and is to be built with one.
+        condition_dropout: Probability with which an example's condition is dropped. Above 0 the network learns a null
+            in its place: it is to be built with one, and then draws without a condition as well.
 
     Example:
         >>> value, gradients = eqx.filter_value_and_grad(lambda model: Loss()(sde, model, x, key))(model)

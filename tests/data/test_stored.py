@@ -94,7 +94,7 @@ class TestArrays:
             ({"x": np.c_[X[:, 0, 0], np.full(60, 2.0)]}, r"column 2 of x is constant \(= 2\); leave it out"),
             ({"x": np.where(np.arange(60)[:, None] == 7, np.nan, THETA)}, "column 0 of x has entries that are missing"),
             ({"x": np.c_[THETA, LABEL]}, "column 2 of x has only the whole values 0, 1, 2, as categories have"),
-            ({"x": LABEL[:, None]}, r"x has dtype int64; pass x.astype\(np.float32\) if these are numbers"),
+            ({"x": LABEL[:, None]}, r"x has dtype int64; convert it to np.float32 if these are numbers"),
             ({"x": THETA > 0.3}, r"x has dtype bool; pass x.astype\(np.uint8\) with grey_levels=2"),
             ({"x": X, "params": THETA[:50]}, "x has 60, params has 50; pass as many rows of each"),
             ({"x": X, "params": np.c_[THETA, np.ones(60)]}, r"column 2 of params is constant"),
@@ -109,11 +109,22 @@ class TestArrays:
                 "x has the grey level 7, but grey_levels is 4",
             ),
             ({"x": np.zeros((0, 3))}, r"x has shape \(0, 3\); pass examples along the first axis"),
+            ({"x": np.full((9, 3), 4, np.uint8)}, r"x is constant \(= 4\); pass examples that differ"),
+            ({"x": X, "classes": 2}, "classes = 2, but there is no label"),
+            ({"x": X, "seed": -1}, "seed = -1; pass seed >= 0"),
+            (
+                {"x": np.pad(X[..., 0], ((0, 0), (2, 2), (2, 2)))},
+                r"channel 0 of x is constant \(= 0\); leave it out, or pass x\[..., None\] if these are grey images",
+            ),
         ],
     )
     def test_what_no_model_can_be_trained_on_is_named(self, arguments, message):
         with pytest.raises(ValueError, match=rf"Arrays: .*{message}"):
             Arrays(**arguments)
+
+    def test_few_grey_levels_are_told(self):
+        with pytest.warns(UserWarning, match="taken for 256 grey levels.*the largest is 2; pass grey_levels=3"):
+            Arrays(np.stack([LABEL, LABEL[::-1]], axis=1).astype(np.uint8))
 
     def test_what_is_no_array_is_named(self):
         with pytest.raises(TypeError, match=r"x is a DataFrame, not an array; pass sgm.data.Table\(x\)"):
@@ -201,6 +212,14 @@ class TestFiles:
         np.testing.assert_allclose(x, frame[["a", "c"]].to_numpy(np.float32), rtol=1e-6)
         np.testing.assert_allclose(fields["params"], frame[["b"]].to_numpy(np.float32), rtol=1e-6)
 
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_a_column_of_whole_numbers_is_one_of_numbers(self, tmp_path):
+        frame = pandas.DataFrame({"count": np.arange(60), "label": LABEL})
+        frame.to_csv(tmp_path / "table.csv", index=False)
+        for x in ("count", ["count"]):
+            data = Files(str(tmp_path / "table.csv"), x=x, label="label", held_out=0.0)
+            np.testing.assert_array_equal(data.rows("train", 0, 60)[0], np.arange(60, dtype=np.float32)[:, None])
+
     @pytest.mark.parametrize("kind", ["npz", "hdf5", "zarr"])
     def test_a_file_is_never_wholly_loaded(self, kind, tmp_path):
         x = RNG.normal(size=(4000, 64, 64, 1)).astype(np.float32)  # 64 MiB
@@ -225,7 +244,6 @@ class TestFiles:
         [
             ({"x": "y"}, "there is no array 'y' in .*maps.npz; there are x, theta, label, held"),
             ({"held_out": "theta"}, "held_out, 'theta', is no array of booleans"),
-            ({"x": "label"}, "x has dtype int64"),
             ({"x": ("theta", "label")}, "the array 'theta' has shape"),
         ],
     )
@@ -295,8 +313,15 @@ class TestTable:
             (FRAME.assign(zero=0.0), {}, r"column 'zero' is constant \(= 0\)"),
             (FRAME.assign(mass=FRAME.mass.where(FRAME.mass > 1e-6)), {}, "column 'mass' has entries that are missing"),
             (FRAME, {"columns": ()}, "columns is empty"),
+            (FRAME, {"columns": []}, "columns is empty"),
+            (FRAME, {"params": ["period", "mass", "flux"]}, "all columns are params; leave one or more"),
         ],
     )
+    @pytest.mark.usefixtures("types_unchecked")
     def test_what_no_model_can_be_trained_on_is_named(self, frame, options, message):
         with pytest.raises(ValueError, match=message):
             Table(frame, **options)
+
+    def test_what_is_no_table_is_named(self):
+        with pytest.raises(TypeError, match="source is a list; pass a DataFrame of pandas, the path of"):
+            Table([1, 2])

@@ -46,6 +46,14 @@ def test_a_ragged_last_batch_has_each_example_once(tmp_path):
     assert len(list(tmp_path.glob("*/*.parquet"))) == 3
 
 
+def test_metrics_of_one_class_keep_their_own_rows_and_columns():
+    report = run(MeanNorm(), MeanNorm())
+    assert [row.name for row in report.rows] == ["norm", "norm_2"] and set(report.columns) == {"norm", "norm_2"}
+    assert set(report.to_json()["metrics"]) == {"norm", "norm_2"}
+    with pytest.raises(KeyError, match="there is no row 'norms'; there are norm, norm_2"):
+        report["norms"]
+
+
 def test_an_interrupted_evaluation_goes_on(tmp_path):
     whole = run(MeanNorm())
     with pytest.raises(KeyboardInterrupt):
@@ -113,7 +121,8 @@ def test_what_misses_the_accuracy_is_told():
 @pytest.mark.parametrize(
     ("metric", "options", "message"),
     [
-        (MeanNorm(), {"n": 0}, "the split 'test' is empty"),
+        (MeanNorm(), {"n": 0}, "n = 0; pass n >= 1"),
+        (MeanNorm(), {"n": -1}, "n = -1; pass n >= 1"),
         (MeanNorm(), {"batch_size": 0}, "batch_size = 0"),
         (MeanNorm(), {"split": "valid"}, "unknown split 'valid'"),
         (ChainBound(), {}, "ChainBound: the process is a VP; pass a DiscreteChain, or the metric ContinuousBound"),

@@ -71,7 +71,7 @@ def test_the_spectrum_of_an_exact_model_is_that_of_the_data():
 
 
 def test_the_bound_of_an_exact_model_is_log_p_in_the_units_of_the_data():
-    found = report(ContinuousBound(levels=32, draws=8), DATA.model())
+    found = report(ContinuousBound(noise_levels=32, draws=8), DATA.model())
     x, _ = DATA.rows("test", 0, 64)
     truth = stats.norm(3.0, 0.4).logpdf(x.astype(np.float64)).sum(axis=(1, 2, 3))
     errors = found.columns["continuous_bound_stderr"]

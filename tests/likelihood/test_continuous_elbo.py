@@ -20,7 +20,7 @@ ALL = {**PROCESSES, "pure noise": sgm.Rectified(t1=1.0)}
 @pytest.mark.parametrize("sde", ALL.values(), ids=ALL.keys())
 def test_the_bound_of_an_exact_model_is_log_p(sde):
     truth = stats.multivariate_normal(np.float64(MODEL.mean), COVARIANCE).logpdf(np.float64(X))
-    result = sgm.continuous_elbo(sde, MODEL, X, jr.key(1), levels=128, draws=256, full=True)
+    result = sgm.continuous_elbo(sde, MODEL, X, jr.key(1), noise_levels=128, draws=256, full=True)
     assert np.all(result.stderr < 0.07)
     assert np.all(np.abs(result.value - truth) < 4 * result.stderr + 2e-3)
 
@@ -43,7 +43,7 @@ def test_the_bound_of_a_wrong_gaussian_is_that_of_its_closed_form(name):
     cos2 = 1 / (1 + np.exp(2 * high))
     prior = 0.5 * (cos2 * (x0**2 - 1) - np.log1p(-cos2))
     model = Gaussian(jnp.zeros(1), jnp.asarray([[variance]]))
-    result = sgm.continuous_elbo(sde, model, jnp.full((1, 1), x0), jr.key(2), levels=256, draws=512, full=True)
+    result = sgm.continuous_elbo(sde, model, jnp.full((1, 1), x0), jr.key(2), noise_levels=256, draws=512, full=True)
     np.testing.assert_allclose(result.diffusion[0], diffusion, atol=4 * float(result.stderr[0]))
     np.testing.assert_allclose(result.reconstruction[0], last, atol=2e-3)
     np.testing.assert_allclose(result.prior[0], prior, rtol=1e-4, atol=1e-9)
@@ -53,14 +53,16 @@ def test_the_bound_of_a_wrong_gaussian_is_that_of_its_closed_form(name):
 
 
 def test_the_standard_error_is_that_of_independent_estimates():
-    calls = [sgm.continuous_elbo(sgm.VP(), MODEL, X[:1], jr.key(k), levels=16, draws=16, full=True) for k in range(40)]
+    calls = [
+        sgm.continuous_elbo(sgm.VP(), MODEL, X[:1], jr.key(k), noise_levels=16, draws=16, full=True) for k in range(40)
+    ]
     spread = np.std([float(call.value[0]) for call in calls], ddof=1)
     assert np.sqrt(np.mean([float(call.stderr[0]) ** 2 for call in calls])) == pytest.approx(spread, rel=0.35)
 
 
 def test_the_bound_is_in_the_units_of_the_data():
     units = sgm.Units(jnp.asarray([5.0, -3.0, 0.0]), jnp.asarray([1e-3, 10.0, 1e4]))
-    how = {"levels": 8, "draws": 2, "full": True}
+    how = {"noise_levels": 8, "draws": 2, "full": True}
     plain = sgm.continuous_elbo(sgm.VP(), MODEL, X, jr.key(0), **how)
     scaled = sgm.continuous_elbo(sgm.VP(), WithUnits(MODEL, units), units.restore(jnp.asarray(X)), jr.key(0), **how)
     np.testing.assert_allclose(scaled.value, plain.value - np.log(1e-3 * 10.0 * 1e4), atol=0.02)
@@ -73,7 +75,7 @@ def test_grey_levels_have_a_probability():
     model = Gaussian(jnp.zeros(1), jnp.asarray([[0.25]]))
     sde = sgm.VE(sigma_min=0.02)
     result = sgm.continuous_elbo(
-        sde, model, levels, jr.key(0), reconstruction=DiscretisedGaussian(8), levels=128, draws=256, full=True
+        sde, model, levels, jr.key(0), reconstruction=DiscretisedGaussian(8), noise_levels=128, draws=256, full=True
     )
     edges = np.linspace(-1, 1, 9)
     edges[[0, -1]] = -np.inf, np.inf
@@ -85,7 +87,7 @@ def test_grey_levels_have_a_probability():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": 0}, "levels = 0"),
+        ({"noise_levels": 0}, "noise_levels = 0"),
         ({"draws": 0}, "draws = 0"),
         ({"x": jnp.full((2, 3), jnp.inf)}, "6 of the 6 entries of x are not finite"),
         ({"x": jnp.zeros((2, 4))}, r"x has shape \(2, 4\)"),
@@ -98,6 +100,6 @@ def test_wrong_arguments_are_named(change, message):
 
 
 def test_terms_sum_to_the_value():
-    result = sgm.continuous_elbo(sgm.VP(), MODEL, X[0], jr.key(0), levels=8, full=True)
+    result = sgm.continuous_elbo(sgm.VP(), MODEL, X[0], jr.key(0), noise_levels=8, full=True)
     assert result.value.shape == () and result.transitions is None
     np.testing.assert_allclose(result.value, result.reconstruction - result.diffusion - result.prior, rtol=1e-5)

@@ -140,7 +140,7 @@ class TestModelOf2015:
             width=4,
             dense_width=8,
             bumps=4,
-            levels=-self.chain.log_snr(np.arange(1, 41)) / 2,
+            noise_levels=-self.chain.log_snr(np.arange(1, 41)) / 2,
             key=jr.key(0),
         )
         return sgm.ScoreModel(network, WithVariance(MeanCoefficient(self.chain)), shape=self.shape)

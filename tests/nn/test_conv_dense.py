@@ -57,7 +57,7 @@ class TestReadout:
     @pytest.mark.parametrize("betas", [linear_betas(500), sohl_dickstein_betas(40)], ids=["linear", "2015"])
     def test_output_at_step_k_is_the_coefficients_times_the_bumps(self, betas):
         chain, steps = DiscreteChain(betas), len(betas)
-        network = built(levels=-chain.log_snr(np.arange(1, steps + 1)) / 2)
+        network = built(noise_levels=-chain.log_snr(np.arange(1, steps + 1)) / 2)
         coefficients = np.asarray(eqx.filter_jit(network.coefficients)(U), np.float64)
         assert coefficients.shape == (8, 8, 6, 4)
         k = np.unique(np.linspace(1, steps, 12).astype(int))
@@ -66,7 +66,7 @@ class TestReadout:
         np.testing.assert_allclose(outputs, expected, atol=2e-4 * np.abs(expected).max())
 
     def test_position_is_linear_between_steps_and_constant_beyond(self):
-        position = jax.vmap(built("planar", levels=np.asarray([-2.0, 0.0, 1.0])).position)
+        position = jax.vmap(built("planar", noise_levels=np.asarray([-2.0, 0.0, 1.0])).position)
         found = position(jnp.asarray([-9.0, -2.0, -1.0, 0.0, 0.25, 1.0, 9.0]))
         np.testing.assert_allclose(found, [-1, -1, -0.5, 0, 0.25, 1, 1], atol=1e-6)
 
@@ -81,7 +81,7 @@ class TestReadout:
         np.testing.assert_allclose(found, np.linspace(-1, 1, 1000), atol=5e-3)
 
     def test_levels_are_never_trained(self):
-        networks = [built("planar", levels=levels) for levels in (None, np.linspace(-3, 3, 7))]
+        networks = [built("planar", noise_levels=levels) for levels in (None, np.linspace(-3, 3, 7))]
         counts = [len(jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array))) for network in networks]
         assert counts[0] == counts[1]
 
@@ -142,7 +142,7 @@ class TestNetwork:
 
     @each_kind
     def test_every_parameter_has_a_finite_gradient(self, kind):
-        network = built(kind, levels=np.linspace(-3, 3, 50))
+        network = built(kind, noise_levels=np.linspace(-3, 3, 50))
         gradient = eqx.filter_jit(eqx.filter_grad(lambda network: jnp.sum(network(LEVEL, example(kind)) ** 2)))(network)
         for leaf in jax.tree.leaves(gradient):
             assert bool(jnp.all(jnp.isfinite(leaf))) and bool(jnp.any(leaf != 0))
@@ -164,7 +164,7 @@ class TestNetwork:
         assert largest_change(with_key[0], with_key[2]) > 1e-3
 
     def test_float64(self, float64):
-        network = built(levels=np.linspace(-3, 3, 50))
+        network = built(noise_levels=np.linspace(-3, 3, 50))
         output = call(network, jnp.asarray(0.3, jnp.float64), jnp.asarray(U, jnp.float64))
         assert output.dtype == jnp.float64
 
@@ -196,9 +196,13 @@ class TestNetwork:
             (SHAPE, dict(upper=0), "ConvDense: upper = 0; pass upper >= 1"),
             (SHAPE, dict(dropout=1.0), "ConvDense: dropout = 1.0; pass 0 <= dropout < 1"),
             ((), {}, r"ConvDense: shape = \(\); pass"),
-            ((2,), dict(levels=np.asarray([0.0, 1.0, 1.0])), r"ConvDense: levels = \[0. 1. 1.\]; pass .* increasing"),
-            ((2,), dict(levels=np.asarray([0.0])), r"ConvDense: levels = \[0.\]; pass two or more"),
-            ((2,), dict(levels=np.asarray([-np.inf, 0.0])), r"ConvDense: levels = \[-inf   0.\]"),
+            (
+                (2,),
+                dict(noise_levels=np.asarray([0.0, 1.0, 1.0])),
+                r"ConvDense: noise_levels = \[0. 1. 1.\]; pass .* increasing",
+            ),
+            ((2,), dict(noise_levels=np.asarray([0.0])), r"ConvDense: noise_levels = \[0.\]; pass two or more"),
+            ((2,), dict(noise_levels=np.asarray([-np.inf, 0.0])), r"ConvDense: noise_levels = \[-inf   0.\]"),
         ],
     )
     def test_options_have_their_range(self, shape, options, message):
@@ -228,7 +232,7 @@ class TestCondition:
 
     def test_the_level_enters_by_the_readout_alone(self):
         # With as many levels as bumps, the outputs at their centres are all that those elsewhere are made of.
-        network = built("planar", conditioning=EVERYTHING, levels=np.linspace(-2, 2, 4))
+        network = built("planar", conditioning=EVERYTHING, noise_levels=np.linspace(-2, 2, 4))
         at = jax.vmap(lambda level: network(level, example("planar"), COND))
         weights = np.linalg.solve(basis(4, 4).T, np.asarray(bumps(network.position(jnp.asarray(0.6)), 4)))
         expected = np.einsum("k,ki->i", weights, at(jnp.linspace(-2, 2, 4)))
