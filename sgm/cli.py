@@ -14,7 +14,7 @@ from sgm.experiment import Experiment, config_names, differences, load_config
 from sgm.flags import from_flags
 from sgm.options import ExperimentError
 from sgm.runs import is_begun, read_experiment
-from sgm.stages import STAGES, check_evaluation
+from sgm.stages import STAGES, check_splits
 from sgm.training import CheckpointError, TrainingDiverged
 
 Stage = Literal["train", "sample", "evaluate"]
@@ -56,8 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         command, run = read_command(sys.argv[1:] if arguments is None else arguments)
-        if "evaluate" in command.stages:
-            check_evaluation(command.experiment)
+        check_splits(command.experiment, command.stages)
         for stage in command.stages:
             print(f"== {stage}: {run}", flush=True)
             STAGES[stage](command.experiment, run, None if command.from_ is None else Path(command.from_))

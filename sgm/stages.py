@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ from sgm.sde import AbstractSDE
 from sgm.serial import to_json
 from sgm.solve import AbstractMethod, FixedSteps, ProbabilityFlow, ThetaGrid
 from sgm.training import gradient_rms, latest_step, train
+
+
+def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
+    """Raise ExperimentError where a stage has no examples, before anything is trained."""
+    for stage, split in (("train", "train"), ("evaluate", experiment.evaluation.split)):
+        if stage in stages and experiment.data.size(split) == 0:
+            raise ExperimentError(f"data: the split {split!r} is empty; add examples to it, or run other --stages.")
 
 
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
@@ -113,14 +120,6 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) ->
     )
     for title, figure in figures.items():
         plot.save(figure, run / f"{title}.png")
-
-
-def check_evaluation(experiment: Experiment) -> None:
-    """Raise ExperimentError where there is nothing to evaluate, before anything is trained."""
-    if experiment.data.size(split := experiment.evaluation.split) == 0:
-        raise ExperimentError(
-            f"data: the split {split!r} is empty; add examples to it, or leave evaluate out by --stages train sample."
-        )
 
 
 def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:

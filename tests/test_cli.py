@@ -105,7 +105,7 @@ def test_a_run_is_evaluated_by_other_metrics(digits, tmp_path, capsys):
     folder = tmp_path / "digits"
     shutil.copytree(digits, folder)
     metrics = ("--metrics", "ContinuousBound", "SlicedWasserstein", "PowerSpectrum")
-    options = ("--metrics.ContinuousBound.levels", "4", "--metrics.SlicedWasserstein.directions", "8", *STEPS)
+    options = ("--metrics.ContinuousBound.noise-levels", "4", "--metrics.SlicedWasserstein.directions", "8", *STEPS)
     assert command(folder, "--stages", "evaluate", *metrics, *options) == 0
     rows = metrics_of(folder)
     assert {"continuous_bits_per_dim", "sliced_wasserstein", "power_error"} <= set(rows) and "log_prob" not in rows
@@ -178,9 +178,10 @@ def test_a_killed_command_goes_on(tmp_path, monkeypatch, digits):
 
 def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypatch):
     arguments = ("--config", "digits", "--network.depth", "1", "--stages", "train")
-    monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 0)
-    assert command(tmp_path, *arguments, "--network.width", "16") == 1
-    assert "the split 'test' is empty" in capsys.readouterr().err
+    for empty in ("train", "test"):
+        monkeypatch.setattr("sgm.data.Digits.size", lambda self, split, empty=empty: 0 if split == empty else 8)
+        assert command(tmp_path, *arguments, "evaluate", "--network.width", "16") == 1
+        assert f"the split '{empty}' is empty" in capsys.readouterr().err
     monkeypatch.undo()
     assert command(tmp_path, *arguments, "--network.width", "8") == 0
 

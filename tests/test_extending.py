@@ -77,10 +77,8 @@ def test_the_run_goes_on_and_is_evaluated_again(run, script, capsys):
             part.__name__ = f"_{part.__name__}"
     again = ("--stages", "evaluate", "--run", str(run))
     assert main([*again]) == 1
-    assert (
-        "is a class of the module 'extending'; import extending first, on the command line by --config extending.py"
-        in (capsys.readouterr().err)
-    )
+    remedy = "a class of the module 'extending'; import extending first, on the command line by --config extending.py"
+    assert remedy in capsys.readouterr().err
     assert main(["--config", str(script), *again]) == 0
     assert "mean_error" in capsys.readouterr().out
 

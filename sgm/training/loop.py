@@ -204,7 +204,9 @@ def _held_out(model, data, batch_size, mesh) -> Batch | None:
 
 
 def _check_fit(model, data):
-    """Raise unless the model is of examples like the data's, in units that fit them."""
+    """Raise unless there are data, and the model is of examples like them, in units that fit them."""
+    if data.size("train") == 0:
+        raise ValueError("train: the split 'train' of the data is empty; add examples to it.")
     if model.shape != data.shape:
         raise ValueError(
             f"train: the data are of shape {data.shape}, but the model is of examples of shape {model.shape}; pass "
