@@ -1,4 +1,5 @@
 import contextlib
+import fnmatch
 import gc
 import os
 import pathlib
@@ -21,6 +22,13 @@ jax.config.update("jax_disable_most_optimizations", True)
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 # Where in Python an operation stands is of no use to a compiled function that is not looked at.
 jax.config.update("jax_traceback_in_locations_limit", 0)
+
+
+def pytest_itemcollected(item):
+    """Cases of a test under `slow_except(*kept)` are slow, but for those whose id matches one of the patterns."""
+    for marker in item.iter_markers("slow_except"):
+        if not any(fnmatch.fnmatchcase(item.callspec.id, kept) for kept in marker.args):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():

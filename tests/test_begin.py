@@ -65,6 +65,7 @@ def test_a_run_does_not_begin_from_nothing(tmp_path, capsys):
     assert "there is no run (experiment.json is missing); pass the folder of a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_begins_from_a_trained_schedule_and_the_statistics(tmp_path):
     options = (
         "--config",

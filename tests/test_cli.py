@@ -85,6 +85,7 @@ def test_the_example_interpolates_between_digits(digits, tmp_path):
     assert is_picture(tmp_path / "digits_interpolation.png")
 
 
+@pytest.mark.slow_except("options0")
 @pytest.mark.parametrize(
     "options",
     [

@@ -17,6 +17,7 @@ from sgm.runs import read_experiment
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
+@pytest.mark.slow
 def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert command(tmp_path / "moons", "--config", "moons", *TINY) == 0
     for name in ("data", "process", "objective", "samples", "trajectories", "density"):
@@ -24,6 +25,7 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert "minus_entropy            -2.3939 nats" in capsys.readouterr().out
 
 
+@pytest.mark.slow_except("shape1-*", "shape2-*")
 @pytest.mark.parametrize(
     ("shape", "stages", "manner", "pictures"),
     [
@@ -55,6 +57,7 @@ def test_data_of_any_shape_are_drawn_or_left_out(tmp_path, capsys, shape, stages
     assert model.conditioning.params == 2
 
 
+@pytest.mark.slow
 def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     noise = np.random.default_rng(0).integers(0, 256, (12, 9, 14, 4), np.uint8)
@@ -74,6 +77,7 @@ def test_images_of_any_aspect_channels_and_depth(tmp_path, capsys, monkeypatch):
     assert read_experiment(run).data.shape == (8, 12, 4)
 
 
+@pytest.mark.slow
 def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     folder, network = tmp_path / "roll", ("--network.dense", "1", "--network.dense-width", "16")
     chain = ("--sde.betas.steps", "20", "--prediction.mean.chain.betas.steps", "20", "--sampler.steps", "19")
@@ -92,6 +96,7 @@ def test_a_chain_is_trained_on_its_bound(tmp_path, capsys):
     assert "--sampler.eta" in printed.err + printed.out
 
 
+@pytest.mark.slow
 def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
     options = (*TINY, "--metrics.LogLikelihood.samples", "1", "--stages", "train", "evaluate")
     assert command(tmp_path / "coins", "--config", "coins", *options) == 0
@@ -112,6 +117,7 @@ def test_digits_conditioned_on_classes_by_a_chain(tmp_path, capsys):
     assert "bits_over_gaussian" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("grf", marks=pytest.mark.slow), "grf_map"])
 def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path):
     arguments = ("--config", name, "--data.resolution", "4", "--network", "MLP", *TINY)

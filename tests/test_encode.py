@@ -28,6 +28,7 @@ def flow_of_gaussian(sde, variance, z):
     return ends
 
 
+@pytest.mark.slow_except("1.0-VE", "1.0-Rectified", "0.01-*")
 @each_process
 @pytest.mark.parametrize("std", [1.0, 1e-2])
 def test_latents_of_a_gaussian_are_those_of_its_closed_form(sde, std):
@@ -42,6 +43,7 @@ def test_latents_of_a_gaussian_are_those_of_its_closed_form(sde, std):
     np.testing.assert_allclose(sgm.decode(sde, model, latent) / width, x / width, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow_except("VP", "chain", "pure noise")
 @each_process
 def test_decoding_undoes_encoding(sde):
     x = jnp.stack([jnp.linspace(-1.3, 1.2, 6), jnp.linspace(0.9, -0.4, 6)], axis=1)
@@ -67,6 +69,7 @@ def test_a_latent_is_that_of_log_prob_in_any_units():
     np.testing.assert_allclose(sgm.decode(sgm.VP(), model, latent), x, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_latents_have_derivatives():
     """d x / d latent of a Gaussian is the ratio of its standard deviations."""
     sde, model = sgm.VP(), Gaussian(jnp.zeros(2), jnp.diag(jnp.asarray([0.25, 0.36])))
@@ -88,6 +91,7 @@ def test_a_sample_begins_at_a_latent():
     np.testing.assert_allclose(path[:, 0], latent, atol=1e-6)
 
 
+@pytest.mark.slow_except("VP", "chain", "pure noise")
 @each_process
 def test_a_sample_begins_at_a_noised_example(sde):
     """Draws given x_t of a Gaussian have its conditional mean and variance, here those of independent entries."""

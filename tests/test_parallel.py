@@ -121,6 +121,7 @@ def inferred():
     return run(INFERENCE, 1, 8)
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_loss_and_the_parameters_of_one(trained):
     one, four = trained[1], trained[4]
     assert (one["devices"], four["devices"]) == (1, 4)

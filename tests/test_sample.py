@@ -22,18 +22,21 @@ METHODS = {
 TIGHT = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-6, atol=1e-6))
 
 
+@pytest.mark.slow_except("VP", "VE")
 @pytest.mark.parametrize("process", FOUR)
 def test_euler_maruyama_draws_the_gaussian_under_every_process(process):
     x = sgm.sample(PROCESSES[process], MODEL, jr.key(0), 10_000)
     moments_agree(np.asarray(x), MODEL, 10_000)
 
 
+@pytest.mark.slow_except("EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_draws_the_gaussian(method):
     x = sgm.sample(sgm.VP(), MODEL, jr.key(1), 5000, method=METHODS[method])
     moments_agree(np.asarray(x), MODEL, 5000)
 
 
+@pytest.mark.slow_except("EulerMaruyama")
 @pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
 def test_equal_points_are_drawn_equally_often(method):
     points = jnp.asarray([[1.0, 0.0], [-1.0, 0.3], [0.4, -1.0], [0.1, 0.9], [-0.6, -0.7]])
@@ -56,6 +59,7 @@ def weak_error(method):
     return abs(float(x.std() / model.marginal(sgm.VP(), sgm.VP().t0).eigenvalues[0] ** 0.5) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [sgm.EulerMaruyama, lambda n: sgm.ReverseSDE(diffrax.Euler(), FixedSteps(n))])
 def test_weak_order_of_euler_is_one(make):
     steps = np.asarray([20, 40, 80])
@@ -69,6 +73,7 @@ def test_shark_beats_euler_by_far():
     assert shark < 0.2 * euler
 
 
+@pytest.mark.slow_except("solver1-2")
 @pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (diffrax.Bosh3(), 3)])
 def test_order_of_the_flow(float64, solver, order):
     sde, model = sgm.VP(), mixture(2)
@@ -89,12 +94,14 @@ def test_the_flow_is_the_same_under_every_process():
     np.testing.assert_allclose(samples, np.tile(samples[0], (len(samples), 1, 1)), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_universal_sde_is_the_same_under_every_process():
     method = sgm.ReverseSDE(stepping=FixedSteps(100, LogSNRGrid()))
     samples = [sgm.sample(shared_range(name), mixture(2), jr.key(4), 50, method=method) for name in PROCESSES]
     np.testing.assert_allclose(samples, np.tile(samples[0], (len(samples), 1, 1)), atol=2e-3)
 
 
+@pytest.mark.slow_except("EulerMaruyama-VP", "ReverseSDE fixed-VE", "ProbabilityFlow-Rectified")
 @pytest.mark.parametrize("process", FOUR)
 @pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
 def test_saved_paths_speak_the_time_of_the_process(process, method):
@@ -128,6 +135,7 @@ def test_one_example_or_many():
     np.testing.assert_allclose(alone, many[1], rtol=1e-5)
 
 
+@pytest.mark.slow_except("EulerMaruyama")
 @pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
 def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float64, method):
     chosen = {
@@ -155,6 +163,7 @@ def test_every_adjoint_gives_the_same_gradient():
     np.testing.assert_allclose([direct, forward], float(by_default), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_backward_solve_gives_the_gradient_of_the_adaptive_flow_alone():
     def mean_square(scale, method, adjoint=None):
         model = Gaussian(MODEL.mean * scale, jnp.eye(2))
@@ -244,6 +253,7 @@ def test_steps_must_be_positive():
         sgm.EulerMaruyama(0)
 
 
+@pytest.mark.slow
 def test_uniform_steps_overshoot_where_log_snr_steps_do_not():
     """Why the default grid is what it is; the whole table is in docs/sampling.md."""
 

@@ -124,6 +124,7 @@ def test_the_accuracy_is_asked_in_raw_units():
     assert result.converged.all() and np.all(error < 0.01 + 10 * mismatch)
 
 
+@pytest.mark.slow
 def test_grey_levels_have_the_same_probability_in_all_units():
     model, levels = Gaussian(jnp.zeros(4), 0.3 * jnp.eye(4)), np.array([[0, 100, 200, 255], [128, 127, 3, 4]], np.uint8)
     key, how = jr.key(0), {"count": 256, "trace": sgm.Exact()}

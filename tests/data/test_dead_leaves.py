@@ -59,6 +59,7 @@ def check_mean(values, expected, deviations=4.0):
     assert np.abs(scores).max() < deviations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [(1, 0), (0, 3), (3, 4), (8, 0), (0, 11)])
 def test_two_pixels_show_the_same_leaf_as_often_as_discs_overlap(shift):
     both, either = pair(CLEAN, math.hypot(*shift))

@@ -40,6 +40,7 @@ def report(metric, model, **options):
     return sgm.evaluate(sgm.VP(), model, DATA, [metric], jr.key(0), **how)
 
 
+@pytest.mark.slow
 def test_the_distance_of_two_gaussians_is_that_of_their_means():
     """The mean square over directions of a shift is |shift|^2 / D, and of two widths (s - 1)^2."""
     x = np.random.default_rng(0).normal(size=(20_000, 4))

@@ -21,6 +21,7 @@ def errors(model, accuracy, n=300, **options):
     return result, np.abs(np.asarray(result.value - jax.vmap(start.log_prob)(x)))
 
 
+@pytest.mark.slow_except("*-0.01", "Gaussian-0.001")
 @pytest.mark.parametrize("accuracy", [1e-1, 1e-2, 1e-3])
 @pytest.mark.parametrize("model", [mixture(2), gaussian(16)], ids=["mixture", "Gaussian"])
 def test_what_is_asked_for_is_what_is_got(model, accuracy):
@@ -32,6 +33,7 @@ def test_what_is_asked_for_is_what_is_got(model, accuracy):
     assert np.mean(error**2) <= np.mean(result.solver_error**2 + result.stderr**2)
 
 
+@pytest.mark.slow
 def test_probes_are_added_until_they_suffice():
     accuracy = 2.0
     result, error = errors(gaussian(64), accuracy, trace=sgm.Hutchinson(4), n=400)
@@ -48,6 +50,7 @@ def test_probes_are_added_until_they_suffice():
     assert np.mean((low <= truth) & (truth <= high)) > 0.9
 
 
+@pytest.mark.slow
 def test_those_that_keep_their_probes_are_not_the_lucky_ones():
     """Where the exact trace is cheaper for most, a small standard error by chance is no reason to stop."""
     result, error = errors(gaussian(64), 1.0, trace=sgm.Hutchinson(4), n=400)

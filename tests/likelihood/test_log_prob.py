@@ -20,6 +20,7 @@ def truth(sde, model, x):
     return jax.vmap(model.marginal(sde, sde.t0).log_prob)(x)
 
 
+@pytest.mark.slow_except("mixture 2-*", "gaussian 16-VP")
 @pytest.mark.parametrize("process", FOUR)
 @pytest.mark.parametrize("name", MODELS)
 def test_exact_models_have_their_closed_form_density(process, name):
@@ -37,6 +38,7 @@ def test_exact_models_have_their_closed_form_density(process, name):
     assert mismatch < 0.05
 
 
+@pytest.mark.slow
 def test_the_density_of_u_is_the_same_under_every_process():
     u, values = mixture(2).sample(jr.key(1), 50), []
     for process in PROCESSES:
@@ -58,6 +60,7 @@ def test_latents_are_carried_to_the_end():
     np.testing.assert_allclose(jnp.cov(latent.T), 1e4 * jnp.eye(2), atol=700)
 
 
+@pytest.mark.slow_except("solver0", "solver3")
 @pytest.mark.parametrize("solver", [diffrax.Dopri5(), diffrax.Tsit5(), diffrax.Bosh3(), diffrax.Heun()])
 def test_evaluations_are_counted(solver):
     calls = []
@@ -77,6 +80,7 @@ def test_evaluations_are_counted(solver):
     assert len(calls) == int(result.nfe)
 
 
+@pytest.mark.slow
 def test_one_example_or_many_and_any_batch_axes():
     sde, model = sgm.VP(), mixture(2)
     x = data(sde, model, 6)
@@ -97,6 +101,7 @@ def test_conditions_reach_the_model():
     np.testing.assert_allclose(one[0], values[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [sgm.Exact(), sgm.Hutchinson(2)])
 def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float64, trace):
     network = sgm.nn.MLP((2,), width=8, depth=1, key=jr.key(0))
@@ -132,6 +137,7 @@ def test_the_gradient_with_respect_to_the_condition_is_the_closed_form():
     np.testing.assert_allclose(jax.grad(total)(params), (x - params) / 0.25, atol=0.1)
 
 
+@pytest.mark.slow
 def test_the_error_bar_does_no_harm_to_the_gradient():
     """Sign probes of a diagonal Jacobian have no spread, whose root has no finite derivative."""
     model = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2))

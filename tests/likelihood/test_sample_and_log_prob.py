@@ -14,6 +14,7 @@ from sgm.sde import Cosine
 PROCESSES = {"VP": sgm.VP(), "VE": sgm.VE(), "pure noise": sgm.VP(Cosine(ratio_max=np.inf))}
 
 
+@pytest.mark.slow_except("VE", "pure noise")
 @pytest.mark.parametrize("process", PROCESSES)
 def test_log_p_is_that_of_log_prob(process):
     sde, model = PROCESSES[process], mixture(2)
@@ -42,6 +43,7 @@ def test_one_example_and_the_error_bar():
     assert result.stderr > 0 and abs(float(result.value - exact)) < 5 * float(result.stderr)
 
 
+@pytest.mark.slow
 def test_the_gradient_goes_through_both():
     def mean_log_p(scale):
         model = sgm.model.GaussianMixture(jnp.zeros((1, 2)), scale[None], jnp.ones(1))

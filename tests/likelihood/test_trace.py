@@ -90,6 +90,7 @@ def test_small_spreads_have_degrees_of_freedom():
     np.testing.assert_allclose(1e13 * stderr, large_stderr, rtol=1e-4)
 
 
+@pytest.mark.slow_except("Hutchinson 8", "Probing 4")
 @pytest.mark.parametrize(
     "trace",
     [sgm.Hutchinson(2), sgm.Hutchinson(8), sgm.Hutchinson(16, "normal"), sgm.Probing((4,), 4)],
@@ -147,6 +148,7 @@ def test_the_chunk_sets_the_memory_of_an_exact_trace():
     assert many < 3072**2
 
 
+@pytest.mark.slow
 def test_a_batch_of_images_takes_no_more_memory_than_a_chunk():
     network = sgm.nn.UNet((32, 32, 3), 8, (1,), 1, key=jr.key(9))
     model = sgm.ScoreModel(network, shape=(32, 32, 3))
@@ -159,6 +161,7 @@ def test_a_batch_of_images_takes_no_more_memory_than_a_chunk():
     assert memory(10) < 1.3 * memory(1)
 
 
+@pytest.mark.slow_except("Hutchinson*")
 @pytest.mark.parametrize("trace", [sgm.Exact(chunk=6), sgm.Hutchinson(4, chunk=8)], ids=["Exact", "Hutchinson"])
 def test_groups_change_nothing(trace):
     x = gaussian(3).sample(jr.key(10), 7)

@@ -5,6 +5,7 @@ import pytest
 from widths import PROCESSES, certificates, errors
 
 
+@pytest.mark.slow_except("2-*", "64-VP", "3072-VE")
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("dim", [2, 64, 3072])
 def test_errors_are_those_of_rounding(process, dim):
@@ -16,6 +17,7 @@ def test_errors_are_those_of_rounding(process, dim):
         assert np.all(error[:3] <= 1e-3)  # up to three deviations
 
 
+@pytest.mark.slow_except("one-*", "mixed-*")
 @pytest.mark.parametrize("process", ["VP", "VE"])
 @pytest.mark.parametrize("kind", ["isotropic", "mixed", "one"])
 def test_no_certificate_is_false(process, kind):

@@ -17,6 +17,7 @@ def built(name, conditioning):
     return randomised(NETWORKS[name](conditioning=conditioning))
 
 
+@pytest.mark.slow_except("DiT", "MLP")
 @each_network
 def test_each_part_of_the_condition_changes_the_output(name):
     network = built(name, EVERYTHING)

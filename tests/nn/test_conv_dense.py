@@ -211,6 +211,7 @@ class TestNetwork:
 
 
 class TestCondition:
+    @pytest.mark.slow_except("planar", "convolutions")
     @pytest.mark.parametrize("kind", ["both", "convolutions", "planar"])
     def test_each_part_changes_the_output(self, kind):
         network, u = built(kind, conditioning=EVERYTHING), example(kind)

@@ -28,6 +28,7 @@ def test_waves_keep_their_precision_in_float64(float64):
     np.testing.assert_allclose(waves(u, level, 6)[10:12], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_waves_change_an_output_fast_only_where_noise_is_low():
     network = randomised(MLP((2,), 32, 1, frequencies=8, key=jr.key(0)))
     low, high = (jnp.linalg.norm(jax.jacobian(lambda u, sin=sin: network(level_of(sin), u))(U)) for sin in (1e-3, 0.9))

@@ -86,6 +86,7 @@ def test_bfloat16_stays_near_float32(name):
     assert 1e-5 < error < 2e-2
 
 
+@pytest.mark.slow_except("DiT", "MLP")
 @each_network
 def test_networks_work_in_float64(name, float64):
     network = randomised(NETWORKS[name]())
@@ -97,6 +98,7 @@ def test_networks_work_in_float64(name, float64):
     np.testing.assert_allclose(output, single, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow_except("DiT", "MLP")
 @each_network
 def test_remat_leaves_output_and_gradient_unchanged(name):
     def gradient(remat):

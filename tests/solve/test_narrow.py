@@ -27,6 +27,7 @@ def test_the_probability_flow_carries_every_width(process):
     np.testing.assert_allclose(x0 / x1, spread(sde, std, sde.t0) / spread(sde, std, sde.t1), rtol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", PROCESSES)
 def test_the_reverse_sde_draws_every_width(process):
     sde, n, std = PROCESSES[process], 2048, np.asarray([1e-4, 1e-3, 1e-2, 10.0], np.float32)

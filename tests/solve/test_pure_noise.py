@@ -60,6 +60,7 @@ def test_what_has_no_finite_loss_is_refused():
         sgm.score_matching_loss(COSINE, sgm.ScoreModel(NETWORK, Noise(), shape=(2,)), x, jr.key(0))
 
 
+@pytest.mark.slow_except("DDIM")
 @pytest.mark.parametrize("method", [sgm.DPMSolverPP(20), sgm.DDIM(20)], ids=["DPMSolverPP", "DDIM"])
 def test_brightness_is_right_where_the_process_ends_in_pure_noise(method):
     def bias(sde):
@@ -75,6 +76,7 @@ def test_brightness_is_right_where_the_process_ends_in_pure_noise(method):
     assert bias(sgm.VP()) < -0.1
 
 
+@pytest.mark.slow_except("DPMSolverPP")
 @pytest.mark.parametrize(
     "method", [sgm.DPMSolverPP(20), sgm.DDIM(20), sgm.EDMHeun(20), sgm.ProbabilityFlow()], ids=type
 )

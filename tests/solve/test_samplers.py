@@ -34,6 +34,7 @@ STOCHASTIC = {
 CHAIN = sgm.DiscreteChain(linear_betas(1000))
 
 
+@pytest.mark.slow_except("DPMSolverPP 2", "SingleDPMSolverPP 3", "EDMHeun")
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_orders_of_convergence(name, float64):
     make, order = DETERMINISTIC[name]
@@ -46,6 +47,7 @@ def test_orders_of_convergence(name, float64):
     assert abs(math.log2(errors[0] / errors[1]) - order) < 0.2
 
 
+@pytest.mark.slow_except("Ancestral", "PredictorCorrector", "SDEDPMSolverPP")
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_samplers_draw_the_gaussian(name):
     model = gaussian(2)
@@ -53,6 +55,7 @@ def test_stochastic_samplers_draw_the_gaussian(name):
     moments_agree(np.asarray(x), model, 5000)
 
 
+@pytest.mark.slow_except("*-chain", "*-VE")
 @pytest.mark.parametrize("process", [*FOUR, "chain"])
 @pytest.mark.parametrize(
     "method", [sgm.Ancestral(300), sgm.DPMSolverPP(30), sgm.EDMHeun(40)], ids=lambda method: type(method).__name__
@@ -73,6 +76,7 @@ def test_ancestral_sampling_is_exact_in_both_limits():
     np.testing.assert_allclose((x[:, 0] - point.points[0]).std(), sgm.VP().sigma(sgm.VP().t0), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_chain_of_large_steps_has_the_variance_of_its_recursion():
     """Of all its own steps, and of strides, for data N(0, s^2): Var u_s = a^2 Var u_t + v, in float64."""
     chain, data = sgm.DiscreteChain(sohl_dickstein_betas(40)), 0.25
@@ -91,6 +95,7 @@ def test_a_chain_of_large_steps_has_the_variance_of_its_recursion():
         np.testing.assert_allclose(x.var(), variance, rtol=5 * math.sqrt(2 / x.size))
 
 
+@pytest.mark.slow
 def test_corrections_mend_what_the_predictor_misses():
     """Of the standard deviation, for centred data of one standard deviation."""
     model, end = Gaussian(jnp.zeros(50), 0.25 * jnp.eye(50)), diffrax.SaveAt(t0=True)
@@ -102,6 +107,7 @@ def test_corrections_mend_what_the_predictor_misses():
     assert error(40) < 0.4 * error(0)
 
 
+@pytest.mark.slow
 def test_samplers_meet_where_their_papers_say():
     def draw(method):
         return sgm.sample(CHAIN, mixture(2), jr.key(6), 200, method=method)
@@ -142,6 +148,7 @@ def test_evaluations_are_those_of_the_paper(name):
     assert len(calls) == expected + 1
 
 
+@pytest.mark.slow_except("DPMSolverPP")
 @pytest.mark.parametrize(
     "method", [sgm.DDIM(20), sgm.DPMSolverPP(20, 3), sgm.EDMHeun(10)], ids=lambda method: type(method).__name__
 )
@@ -158,6 +165,7 @@ def test_samples_move_with_the_condition(method):
     assert abs(slope) > 0.9
 
 
+@pytest.mark.slow
 def test_memory_of_a_gradient_grows_as_the_root_of_the_steps():
     """Of a network that takes none itself, so that what is kept of the steps is nearly all."""
 

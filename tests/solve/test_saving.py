@@ -36,6 +36,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow_except("EulerMaruyama", "ProbabilityFlow", "DPMSolverPP", "EDMHeun", "ReverseSDE fixed")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_variance_is_right_at_steps_and_between_them(method):
     """N(0, I) is so at all times of VP: 1 to three standard errors."""
@@ -71,6 +72,7 @@ def test_times_may_be_a_list():
     np.testing.assert_array_equal(draw([1.0, 0.5, 1e-5]), draw(jnp.asarray([1.0, 0.5, 1e-5])))
 
 
+@pytest.mark.slow_except("steps")
 @pytest.mark.parametrize("ts", [[1.0, 0.4, 1e-5], "steps"], ids=["between", "steps"])
 def test_saved_times_of_a_traced_process(ts):
     """Whose levels are not known while tracing: the same frames for a method that is exact on any grid."""
@@ -90,6 +92,7 @@ def test_saved_times_of_a_traced_process(ts):
     np.testing.assert_allclose(traced(SDE).var(axis=(0, 2)), 1, atol=3 * math.sqrt(2 / 20_000))
 
 
+@pytest.mark.slow_except("fixed")
 @pytest.mark.parametrize("method", [sgm.ReverseSDE(), sgm.DDIM(7)], ids=["adaptive", "fixed"])
 def test_frames_at_steps_come_with_their_number(method, float64):
     model = Gaussian(jnp.zeros(8), jnp.eye(8))

@@ -150,6 +150,7 @@ def gradients(sde, model, x, key):
     return value, bound, square, schedule_gradients(sde, perturbed.t, x, errors(perturbed.levels), by_levels)
 
 
+@pytest.mark.slow
 def test_training_has_the_bounds_gradient_for_its_ends_and_the_variances_inside():
     model, recipe = mixture(2), recipe_of(sgm.VP(bent()), UniformTime())
     x = model.sample(jr.key(0), 64)

@@ -189,6 +189,7 @@ def test_divergence_stops_with_the_step_and_the_last_good_checkpoint(tmp_path):
         train(Altered(at=25))
 
 
+@pytest.mark.slow_except("2")
 @pytest.mark.parametrize("parts", [2, 8])
 def test_accumulation_leaves_loss_and_gradient_unchanged(parts):
     data = GaussianField(resolution=4)
@@ -226,6 +227,7 @@ def test_the_held_out_loss_is_logged_with_every_checkpoint():
     assert float(held_out_loss(fixed, dataclasses.replace(state, average=state.model), held_out)) != expected
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_of_a_trained_schedule_is_the_bound():
     plain = Recipe(sgm.VP(LearnedLogSNR()), Loss(times=UniformTime()), optax.adam(1e-3), jr.key(3))
     fixed = ScheduleRecipe(plain, optax.adam(1e-3))
