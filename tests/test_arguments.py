@@ -37,7 +37,7 @@ VALUES = {
     "conditioning": nn.Conditioning(params=2),
     "key": jr.key(0),
     "precision": "bfloat16",
-    "levels": (-2.0, 0.5, 1.0),
+    "noise_levels": (-2.0, 0.5, 1.0),
     "multipliers": (1, 3),
     "attention": (4,),
     "width": 12,

@@ -126,6 +126,7 @@ experiment = Experiment(Annulus(3.0), partial(sgm.nn.MLP, width=8, depth=1), sam
 """
 
 
+@pytest.mark.slow
 def test_a_file_with_classes_of_ones_own_is_trained_and_loaded(tmp_path, monkeypatch, capsys):
     (tmp_path / "ring_experiment.py").write_text(OWN_CLASSES)
     monkeypatch.syspath_prepend(str(tmp_path))

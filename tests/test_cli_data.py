@@ -25,7 +25,7 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert "minus_entropy            -2.3939 nats" in capsys.readouterr().out
 
 
-@pytest.mark.slow_except("shape1-*", "shape2-*")
+@pytest.mark.slow_except("shape2-*")
 @pytest.mark.parametrize(
     ("shape", "stages", "manner", "pictures"),
     [

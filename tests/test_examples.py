@@ -83,6 +83,7 @@ def test_whitened_fields_have_unit_covariance(infer_field):
     np.testing.assert_allclose(np.cov(whitened.T), np.eye(64), atol=0.1)
 
 
+@pytest.mark.slow
 def test_script(infer_field, tmp_path, capsys):
     samples = infer_field.main(steps=4, samples=20, figure=tmp_path / "figs" / "field.png")
     assert samples.shape == (20, 2) and np.unique(samples, axis=0).shape[0] > 5

@@ -133,6 +133,7 @@ def test_four_devices_give_the_loss_and_the_parameters_of_one(trained):
     assert np.quantile(np.abs(np.subtract(four["weights"], one["weights"])), 0.99) < 1e-5 * scale
 
 
+@pytest.mark.slow
 def test_each_device_has_its_own_examples(trained):
     assert trained[4]["shards"] == 4 and trained[4]["sums"]
     assert not trained[1]["sums"]

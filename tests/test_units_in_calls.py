@@ -74,6 +74,7 @@ def test_samples_and_paths_are_in_raw_units():
     np.testing.assert_allclose((plain - paths) / SCALES, 0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_score_in_raw_units():
     x, (mean, covariance) = raw(4), at_t0(RAW_COVARIANCE, MEAN)
     prior = GAUSSIAN.model.marginal(SDE, SDE.t1)

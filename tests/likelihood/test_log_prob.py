@@ -185,7 +185,7 @@ def test_wrong_arguments_are_named(x, options, message):
 
 @pytest.mark.usefixtures("types_unchecked")
 def test_integer_images_are_refused():
-    with pytest.raises(ValueError, match=r"log_prob: x has dtype int32, but .* scale integer levels first"):
+    with pytest.raises(ValueError, match=r"log_prob: x has dtype int32, but .* grey levels 0 .* in their own units"):
         sgm.log_prob(sgm.VP(), gaussian(2), jnp.ones(2, jnp.int32), trace=sgm.Exact())
 
 

@@ -90,7 +90,7 @@ def test_small_spreads_have_degrees_of_freedom():
     np.testing.assert_allclose(1e13 * stderr, large_stderr, rtol=1e-4)
 
 
-@pytest.mark.slow_except("Hutchinson 8", "Probing 4")
+@pytest.mark.slow_except("Hutchinson 8")
 @pytest.mark.parametrize(
     "trace",
     [sgm.Hutchinson(2), sgm.Hutchinson(8), sgm.Hutchinson(16, "normal"), sgm.Probing((4,), 4)],

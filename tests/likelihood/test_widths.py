@@ -5,7 +5,7 @@ import pytest
 from widths import PROCESSES, certificates, errors
 
 
-@pytest.mark.slow_except("2-*", "64-VP", "3072-VE")
+@pytest.mark.slow_except("2-*", "64-VP")
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("dim", [2, 64, 3072])
 def test_errors_are_those_of_rounding(process, dim):

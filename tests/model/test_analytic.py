@@ -11,6 +11,7 @@ POINTS = jnp.asarray([[1.0, 0.0], [-1.0, 0.5], [0.2, -0.8]])
 MODELS = {"gaussian": gaussian(2), "mixture": mixture(2), "empirical": Empirical(POINTS)}
 
 
+@pytest.mark.slow_except("gaussian-*", "mixture-VP")
 @pytest.mark.parametrize("process", FOUR)
 @pytest.mark.parametrize("name", MODELS)
 def test_score_is_the_gradient_of_the_marginal(process, name):

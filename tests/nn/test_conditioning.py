@@ -34,6 +34,7 @@ def test_each_part_of_the_condition_changes_the_output(name):
         assert largest_change(call(network, LEVEL, U, dataclasses.replace(COND, **change)), base) > 1e-4, change
 
 
+@pytest.mark.slow_except("*-DiT", "*-MLP")
 @each_network
 @pytest.mark.parametrize(
     "parts", [("params",), ("label",), ("image",), ("params", "image"), ("params", "label"), ("label", "image")]
@@ -195,6 +196,7 @@ class TestOfAModel:
 class TestStandardisation:
     conditioning = Conditioning(params=2)
 
+    @pytest.mark.slow_except("DiT", "MLP")
     @each_network
     def test_parameters_are_standardised_by_the_statistics(self, name):
         network = built(name, self.conditioning)

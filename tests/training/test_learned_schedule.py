@@ -218,6 +218,7 @@ def test_training_finds_the_schedule_of_least_variance():
     assert np.abs((integral(start) - integral(start[0])) / np.ptp(integral(start)) - np.linspace(0, 1, 21)).max() > 0.15
 
 
+@pytest.mark.slow
 def test_a_learned_schedule_is_trained_stored_and_loaded(tmp_path):
     begun, data = sgm.VP(LearnedLogSNR(1e-2)), Checkerboard()
     model = sgm.ScoreModel(sgm.nn.MLP((2,), 16, 1, key=jr.key(0)), data=data)
