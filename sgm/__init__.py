@@ -20,6 +20,7 @@ from sgm.likelihood.continuous_elbo import continuous_elbo
 from sgm.likelihood.elbo import bits_over_gaussian, elbo
 from sgm.model import ScoreModel
 from sgm.nn import Condition, Units
+from sgm.posterior import sample_posterior
 from sgm.runs import load
 from sgm.sample import sample
 from sgm.sde import VE, VP, DiscreteChain, Rectified, SubVP
@@ -83,6 +84,7 @@ __all__ = [
     "prior_mismatch",
     "sample",
     "sample_and_log_prob",
+    "sample_posterior",
     "score_matching_loss",
     "sde",
     "solve",

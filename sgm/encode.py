@@ -66,10 +66,10 @@ def encode(
     check_instance("encode", "solver", solver, diffrax.AbstractERK, "diffrax.Tsit5()")
     kind = diffrax.AbstractAdaptiveStepSizeController
     check_instance("encode", "controller", controller, kind, "diffrax.PIDController(rtol=1e-7, atol=1e-6)")
-    sde, model, x, _, own_cond, shared_cond, mesh, batch = prepare("encode", sde, model, x, None, cond, mesh)
+    sde, model, x, _, own, cond, mesh, batch = prepare("encode", sde, model, x, None, cond, mesh)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = replicate(trace_floats(controller), mesh)
-    latent, finished = _encode((sde, model, shared_cond, controller), (x, own_cond), solver, adjoint, mesh)
+    latent, finished = _encode((sde, model, cond, controller), (x, own), solver, adjoint, mesh)
     check_finished("encode", finished, MAX_ADAPTIVE_STEPS)
     return latent.reshape(*batch, *model.shape)
 
@@ -129,11 +129,11 @@ def decode(
 @eqx.filter_jit
 def _encode(shared, each, solver, adjoint, mesh):
     def of_batch(shared, each):
-        sde, model, shared_cond, controller = shared
+        sde, model, cond, controller = shared
 
         def of_one(each):
-            x, cond = each
-            flow = UniversalFlow(sde, model, shared_cond if cond is None else cond, to_data=False)
+            x, own = each
+            flow = UniversalFlow(sde, *own.join(model, cond), to_data=False)
             levels = jnp.stack([sde.level(sde.t0), jnp.minimum(sde.level(sde.t1), LARGEST_LEVEL)])
             start, end = (jnp.asarray(clock, x.dtype) for clock in flow.clock(levels))
             solution = diffrax.diffeqsolve(

@@ -24,6 +24,7 @@ from sgm.checks import (
     trace_process,
 )
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
+from sgm.model.per_example import Own, split_examples
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -163,18 +164,19 @@ def sample(
     method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     levels = method.levels(sde, saveat)
+    model, own_model = split_examples("sample", model, count)
+    own, cond = (Own(cond, own_model), None) if cond_axis == 0 else (Own(None, own_model), cond)
     sde, model, method = trace_process(sde), *trace_floats((model, method.standardised(model.units)))
     # A progress meter counts the steps of one loop.
     alone = mesh is None and (not isinstance(progress, diffrax.NoProgressMeter) or count is None)
-    mesh = mesh_for("sample", (sde, model, key, cond, x1), mesh)
+    mesh = mesh_for("sample", (sde, model, key, own, cond, x1), mesh)
     mesh = None if alone else mesh
-    sde, model, key, cond, x1 = replicate((sde, model, key, cond, x1), mesh)
+    sde, model, key, own, cond, x1 = replicate((sde, model, key, own, cond, x1), mesh)
     keys = key if count is None else jr.split(key, count)
-    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
     size = max(1, _GROUP // math.prod(model.shape)) if batch_size is None else batch_size
-    shared = sde, model, shared_cond, method, saveat, levels
+    shared = sde, model, cond, method, saveat, levels
     static = count is None, size, from_pure_noise, adjoint, progress, mesh
-    result, steps, finished = _sample(shared, (keys, each_cond, x1), static)
+    result, steps, finished = _sample(shared, (keys, own, x1), static)
     if levels is None:
         check_finished("sample", finished, MAX_ADAPTIVE_STEPS)
     if not saves_steps(saveat):
@@ -225,8 +227,8 @@ def _sample(shared, each, static):
 
     def of_one(shared, each):
         sde, model, cond, method, saveat, levels = shared
-        key, own_cond, x1 = each
-        cond = cond if own_cond is None else own_cond
+        key, own, x1 = each
+        model, cond = own.join(model, cond)
         key_prior, key_path = jr.split(key)
         x1 = sde.prior.sample(key_prior, model.shape) if x1 is None else jnp.asarray(x1, jnp.result_type(float))
         wanted = diffrax.SaveAt(t0=True) if saveat is None else saveat

@@ -116,8 +116,8 @@ def continuous_elbo(
     check_instance("continuous_elbo", "reconstruction", reconstruction, AbstractReconstruction, "sgm.likelihood.Flat()")
     check_at_least("continuous_elbo", "noise_levels", noise_levels)
     check_at_least("continuous_elbo", "draws", draws)
-    sde, model, x, keys, own, shared, mesh, batch = prepare("continuous_elbo", sde, model, x, key, cond, mesh)
-    everything = sde, model, shared, replicate(trace_floats(reconstruction), mesh)
+    sde, model, x, keys, own, cond, mesh, batch = prepare("continuous_elbo", sde, model, x, key, cond, mesh)
+    everything = sde, model, cond, replicate(trace_floats(reconstruction), mesh)
     result = _continuous_elbo(everything, (x, keys, own), noise_levels, draws, mesh)
     result = as_asked(result, reconstruction.is_density, model.units.log_volume(model.shape), batch)
     return result if full else result.value
@@ -132,9 +132,9 @@ def _continuous_elbo(shared, each, levels, draws, mesh):
 
 
 def _of_one(shared, each, levels, draws):
-    sde, model, shared_cond, reconstruction = shared
-    x0, key, own_cond = each
-    cond = shared_cond if own_cond is None else own_cond
+    sde, model, cond, reconstruction = shared
+    x0, key, own = each
+    model, cond = own.join(model, cond)
     low, high = (jnp.asarray(sde.level(t), x0.dtype) for t in (sde.t0, sde.t1))
     # Even in softplus(-l): in l where the data are seen, and in exp(-l) where noise hides them.
     first, last = jax.nn.softplus(-low), jax.nn.softplus(-jnp.minimum(high, LARGEST_LEVEL))

@@ -148,9 +148,9 @@ def elbo(
             f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
         )
     units = model.units
-    sde, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("elbo", chain, model, x, key, cond, mesh)
-    shared = replicate((sde, model, shared_cond, *trace_floats((variance, reconstruction))), mesh)
-    result = _elbo(shared, (x, keys, own_cond), steps, draws, mesh)
+    sde, model, x, keys, own, cond, mesh, batch = prepare("elbo", chain, model, x, key, cond, mesh)
+    shared = replicate((sde, model, cond, *trace_floats((variance, reconstruction))), mesh)
+    result = _elbo(shared, (x, keys, own), steps, draws, mesh)
     result = as_asked(result, reconstruction.is_density, units.log_volume(model.shape), batch)
     return result if full else result.value
 
@@ -193,9 +193,9 @@ def _elbo(shared, each, steps, draws, mesh):
 
 
 def _elbo_one(shared, each, steps, draws):
-    chain, model, shared_cond, variance, reconstruction = shared
-    x0, key, own_cond = each
-    cond = shared_cond if own_cond is None else own_cond
+    chain, model, cond, variance, reconstruction = shared
+    x0, key, own = each
+    model, cond = own.join(model, cond)
     count = chain.steps - 1
 
     def at(k, key):

@@ -182,7 +182,7 @@ def log_prob(
     check_instance("log_prob", "prior", prior, Density | None, "sde.prior")
     check_instance("log_prob", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
     units = model.units
-    sde, model, x, keys, own_cond, shared_cond, mesh, batch = prepare("log_prob", sde, model, x, key, cond, mesh)
+    sde, model, x, keys, own, cond, mesh, batch = prepare("log_prob", sde, model, x, key, cond, mesh)
     trace.check(key, model.shape)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     if prior is None and len(x) >= FEWEST:
@@ -192,15 +192,15 @@ def log_prob(
     prior, controller = replicate(trace_floats((sde.prior if prior is None else prior, controller)), mesh)
 
     def solve(trace, rows, keys, tolerance=None, solver=solver, course=Course()):
-        x_rows, cond_rows = jax.tree.map(lambda part: part[rows], (x, own_cond))
-        each = x_rows, cond_rows, keys, tolerance
-        return _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh, course)
+        x_rows, own_rows = jax.tree.map(lambda part: part[rows], (x, own))
+        each = x_rows, own_rows, keys, tolerance
+        return _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course)
 
     if accuracy is None:
         controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
         result = solve(trace, slice(None), keys)
     else:
-        check_accuracy(accuracy, controller, (sde, model, x, keys, cond))
+        check_accuracy(accuracy, controller, (sde, model, x, keys, own, cond))
         result = to_accuracy(solve, solver, trace, accuracy, keys, len(x), model.shape)
         if not full:
             warn_of_missed("log_prob", result.converged, accuracy)
@@ -218,15 +218,14 @@ def in_units(result: LogProb, units: Units, shape: tuple[int, ...]) -> LogProb:
 
 
 @eqx.filter_jit
-def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, adjoint, mesh, course):
+def _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course):
     def of_batch(shared, each):
-        sde, model, shared_cond, controller, prior = shared
+        sde, model, cond, controller, prior = shared
 
         def of_one(each):
-            x, cond, key, tolerance = each
-            cond = shared_cond if cond is None else cond
+            x, own, key, tolerance = each
             steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            flow = FlowAndDivergence(model, cond, trace, to_data=False, course=course)
+            flow = FlowAndDivergence(*own.join(model, cond), trace, to_data=False, course=course)
             result = _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
             return dataclasses.replace(result, solver_error=None) if tolerance is None else result
 
@@ -234,7 +233,7 @@ def _log_prob(sde, model, each, shared_cond, trace, solver, controller, prior, a
         with jax.default_matmul_precision("highest"):
             return in_groups(of_one, each, trace.examples(model.shape))
 
-    return spread(of_batch, (sde, model, shared_cond, controller, prior), each, mesh)
+    return spread(of_batch, (sde, model, cond, controller, prior), each, mesh)
 
 
 def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):

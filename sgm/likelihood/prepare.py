@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats, trace_process
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.model.per_example import Own, split_examples
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import mesh_for, replicate
 from sgm.sde.base import AbstractSDE
@@ -22,8 +23,8 @@ class Prepared(NamedTuple):
         model: Model, whose numbers are arrays.
         x: Standardised examples, of shape (n, *model.shape).
         keys: Key of each example; None without a key.
-        own_cond: Condition of each example; None where one holds for all.
-        shared_cond: Condition that holds for all.
+        own: What each example has of its own: its condition, and numbers of the model.
+        cond: Condition that holds for all.
         mesh: Devices; None for the one that holds the arrays.
         batch: Batch axes of the call.
     """
@@ -32,8 +33,8 @@ class Prepared(NamedTuple):
     model: AbstractModel
     x: Float[Array, "n ..."]
     keys: PRNGKeyArray | None
-    own_cond: Condition | None
-    shared_cond: Condition | None
+    own: Own
+    cond: Condition | None
     mesh: Mesh | None
     batch: tuple[int, ...]
 
@@ -58,8 +59,9 @@ def prepare(
     n = math.prod(batch)
     check_at_least(call, "the number of examples", n)
     x, keys = model.units.standardise(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
+    model, own_model = split_examples(call, model, n)
+    own, cond = (Own(cond, own_model), None) if cond_axis == 0 else (Own(None, own_model), cond)
     sde, model = trace_process(sde), trace_floats(model)
-    mesh = mesh_for(call, (sde, model, x, keys, cond), mesh)
-    sde, model, x, keys, cond = replicate((sde, model, x, keys, cond), mesh)
-    own_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
-    return Prepared(sde, model, x, keys, own_cond, shared_cond, mesh, batch)
+    mesh = mesh_for(call, (sde, model, x, keys, own, cond), mesh)
+    sde, model, x, keys, own, cond = replicate((sde, model, x, keys, own, cond), mesh)
+    return Prepared(sde, model, x, keys, own, cond, mesh, batch)

@@ -16,6 +16,7 @@ from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.model.per_example import Own, split_examples
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -103,13 +104,13 @@ def sample_and_log_prob(
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
     units = model.units
+    model, own_model = split_examples(call, model, count)
+    own, cond = (Own(cond, own_model), None) if cond_axis == 0 else (Own(None, own_model), cond)
     sde, model, controller = trace_process(sde), *trace_floats((model, controller))
     keys = key[None] if count is None else jr.split(key, count)
-    mesh = mesh_for(call, (sde, model, keys, cond), mesh)
-    sde, model, keys, cond = replicate((sde, model, keys, cond), mesh)
-    each_cond, shared_cond = (cond, None) if cond_axis == 0 else (None, cond)
-    shared = sde, model, shared_cond, controller
-    x, result = _draw(shared, (keys, each_cond), trace, solver, adjoint, mesh)
+    mesh = mesh_for(call, (sde, model, keys, own, cond), mesh)
+    sde, model, keys, own, cond = replicate((sde, model, keys, own, cond), mesh)
+    x, result = _draw((sde, model, cond, controller), (keys, own), trace, solver, adjoint, mesh)
     x, result = units.restore(x), in_units(result, units, model.shape)
     x, result = jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), (x, result))
     return x, (result if full else result.value)
@@ -118,12 +119,12 @@ def sample_and_log_prob(
 @eqx.filter_jit
 def _draw(shared, each, trace, solver, adjoint, mesh):
     def of_batch(shared, each):
-        sde, model, shared_cond, controller = shared
+        sde, model, cond, controller = shared
 
         def of_one(each):
-            key, cond = each
+            key, own = each
             key_prior, key_trace = jr.split(key)
-            flow = FlowAndDivergence(model, shared_cond if cond is None else cond, trace, to_data=True)
+            flow = FlowAndDivergence(*own.join(model, cond), trace, to_data=True)
             x1 = sde.prior.sample(key_prior, model.shape)
             return _draw_one(sde, flow, x1, key_trace, solver, controller, adjoint)
 

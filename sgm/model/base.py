@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_examples, check_instance, check_time
+from sgm.checks import check_examples, check_instance, check_time, is_traced
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
@@ -39,6 +39,26 @@ class Estimate(eqx.Module):
     noise: Example
     velocity: Example
     log_variance: Example | None = None
+
+    def moved(self, level: Scalar, change: Example) -> "Estimate":
+        """The estimate whose x0 is moved by `change`, and its noise and velocity with it.
+
+        Arguments:
+            level: Noise level log tan(theta).
+            change: Change of x0.
+        """
+        turn = change / sin_of(level)
+        noise, velocity = self.noise - cos_of(level) * turn, self.velocity - turn
+        return Estimate(self.denoised + change, noise, velocity, self.log_variance)
+
+    def extrapolated(self, other: "Estimate", weight: Number) -> "Estimate":
+        """`self + weight (self - other)` of the three means; at weight 0 it is `self`, to the bit."""
+
+        def of(ours, theirs):
+            return ours + weight * (ours - theirs)
+
+        noise, velocity = of(self.noise, other.noise), of(self.velocity, other.velocity)
+        return Estimate(of(self.denoised, other.denoised), noise, velocity, self.log_variance)
 
 
 def from_denoised(level: Scalar, u: Example, denoised: Example) -> Estimate:
@@ -203,3 +223,11 @@ def check_pure_noise(call: str, sde: AbstractSDE, model: AbstractModel) -> bool 
             "pass a model with the prediction Velocity(), Denoised() or Karras(), or a process with an earlier end."
         )
     return ends if model.defined_at_pure_noise else False
+
+
+def check_alike(call: str, first: AbstractModel, second: AbstractModel) -> None:
+    """Raise ValueError unless two models are of examples of one shape, in the same units."""
+    if first.shape != second.shape:
+        raise ValueError(f"{call}: the models are of examples of {first.shape} and {second.shape}; pass models alike.")
+    if not is_traced((first.units, second.units)) and not eqx.tree_equal(first.units, second.units):
+        raise ValueError(f"{call}: the models have different units; pass models that are trained on the same data.")

@@ -1,7 +1,34 @@
-"""What is known of one example besides the model, and draws of the posterior that it makes."""
+"""What is known of one example besides the model, and the ways to draw from the posterior that it makes."""
 
 from sgm.posterior.ancestral import PosteriorAncestral as PosteriorAncestral
+from sgm.posterior.chains import AbstractChains as AbstractChains
+from sgm.posterior.custom import Custom as Custom
+from sgm.posterior.daps import DAPS as DAPS
+from sgm.posterior.dps import DPS as DPS
 from sgm.posterior.evidence import AbstractEvidence as AbstractEvidence
-from sgm.posterior.evidence import Denoising as Denoising
-from sgm.posterior.evidence import Inpainting as Inpainting
-from sgm.posterior.evidence import MatchedDenoising as MatchedDenoising
+from sgm.posterior.evidence import AbstractGaussianLikelihood as AbstractGaussianLikelihood
+from sgm.posterior.evidence import AbstractLikelihood as AbstractLikelihood
+from sgm.posterior.exactly import Exactly as Exactly
+from sgm.posterior.guided import AbstractGuidance as AbstractGuidance
+from sgm.posterior.guided import Guided as Guided
+from sgm.posterior.linear import Linear as Linear
+from sgm.posterior.method import AbstractPosteriorMethod as AbstractPosteriorMethod
+from sgm.posterior.method import Draws as Draws
+from sgm.posterior.mmps import MMPS as MMPS
+from sgm.posterior.nonlinear import Nonlinear as Nonlinear
+from sgm.posterior.operators import Blur as Blur
+from sgm.posterior.operators import Convolve as Convolve
+from sgm.posterior.operators import Downsample as Downsample
+from sgm.posterior.operators import LineSums as LineSums
+from sgm.posterior.operators import Mask as Mask
+from sgm.posterior.operators import Projections as Projections
+from sgm.posterior.path_evidence import AbstractPathEvidence as AbstractPathEvidence
+from sgm.posterior.path_evidence import Denoising as Denoising
+from sgm.posterior.path_evidence import Inpainting as Inpainting
+from sgm.posterior.path_evidence import MatchedDenoising as MatchedDenoising
+from sgm.posterior.pigdm import PiGDM as PiGDM
+from sgm.posterior.poisson import Poisson as Poisson
+from sgm.posterior.sample_posterior import sample_posterior as sample_posterior
+from sgm.posterior.split_gibbs import SplitGibbs as SplitGibbs
+from sgm.posterior.tmpd import TMPD as TMPD
+from sgm.posterior.twisted_smc import TwistedSMC as TwistedSMC

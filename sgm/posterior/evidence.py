@@ -1,168 +1,118 @@
-"""Draws of a posterior: the reverse transitions of `sgm.model.kernel`, each told what is known of the example.
+"""What evidence about an example is."""
 
-With evidence y of x0, the transition from level t to s that draws p(x0 | y) is
-
-    p(u_s | u_t, y) = p(u_s | u_t) p(y | u_s) / p(y | u_t)
-
-`Denoising` and `Inpainting` put the likelihood of a clean u_s, p(y | x0 = u_s), in the place of p(y | u_s), at every
-level alike: the choice of 2015, which needs nothing but the kernel. Their draws are biased, and more steps do not mend
-it; tests/benchmarks/posterior_gaps.py prints by how much. `MatchedDenoising` draws the posterior itself.
-Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5), and its published code (`sampler.py`).
-"""
-
+import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from sgm.checks import is_traced
 from sgm.nn.units import Units
-from sgm.sde.level import cos_of, removed, sin_of
-from sgm.types import Example, Scalar
+from sgm.types import Example
 
 
 class AbstractEvidence(eqx.Module):
-    """What is known of one example besides the model."""
+    """What is known of one example besides the model. It is in the data's units.
 
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the example."""
-
-    @abstractmethod
-    def standardised(self, units: Units) -> "AbstractEvidence":
-        """The evidence, which is in the data's units, in standardised coordinates."""
-
-    def check(self, levels: Float[Array, " times"]) -> None:
-        """Raise where it cannot be told at these levels log tan(theta), the sampler's own, falling."""
-
-    @abstractmethod
-    def apply(self, level: Scalar, mean: Example, std: Float[Array, "..."]) -> tuple[Example, Float[Array, "..."]]:
-        """Mean and standard deviation of u at `level`, given the evidence and those of the reverse transition to it."""
-
-
-class Inpainting(AbstractEvidence):
-    """Some entries of the example are known exactly.
-
-    They have the mean `known` and no variance at every level, so that the model sees them cleaner than any it was
-    trained on. Known entries under the noise of their level, cos_s known + sin_s z, are no better on exact Gaussians.
-
-    Arguments:
-        known: Example, in the data's units, of which the entries under the mask are used.
-        mask: Truth values of the same shape, true where an entry is known.
-
-    Raises:
-        ValueError: for a mask that is not boolean or of another shape.
+    Many observations have leading axes on `y`, and are told apart by its shape.
     """
 
-    known: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    mask: Bool[Array, "*shape"] = eqx.field(converter=jnp.asarray)
+    y: eqx.AbstractVar[Array]
+    """The observation."""
 
-    def __check_init__(self):
-        if self.mask.shape != self.known.shape or self.mask.dtype != jnp.bool_:
+    @abstractmethod
+    def observation_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the observation of one example of `shape`."""
+
+    def batch_axes(self, call: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The leading axes of many observations of examples of `shape`, () of one.
+
+        Raises:
+            ValueError: for an observation of another shape.
+        """
+        own = self.observation_shape(shape)
+        axes = self.y.shape[: self.y.ndim - len(own)] if self.y.ndim >= len(own) else None
+        if axes is None or self.y.shape != axes + own:
             raise ValueError(
-                f"Inpainting: mask has shape {self.mask.shape} and dtype {self.mask.dtype}, known has shape "
-                f"{self.known.shape}; pass a boolean mask of the shape of known."
+                f"{call}: y has shape {self.y.shape}, but {type(self).__name__} makes an observation of shape {own} of "
+                f"an example of shape {shape}; pass y of that shape, or batch axes in front of it."
             )
+        return axes
 
-    @property
-    def shape(self):
-        return self.known.shape
+    def check(self, call: str, shape: tuple[int, ...]) -> None:
+        """Raise ValueError where it is no evidence about examples of `shape`."""
+        self.batch_axes(call, shape)
 
-    def standardised(self, units):
-        return Inpainting(units.standardise(self.known), self.mask)
-
-    def apply(self, level, mean, std):
-        return jnp.where(self.mask, self.known, mean), jnp.where(self.mask, 0.0, std)
+    def complete(self, x: Example) -> Example:
+        """A draw of the posterior, with what is known exactly put in its place."""
+        return x
 
 
-class Denoising(AbstractEvidence):
-    """The example was observed under white noise, observed = x0 + std noise; used at every level alike.
+class AbstractLikelihood(AbstractEvidence):
+    """Evidence by its likelihood p(y | x)."""
 
-    The reverse transition is the product of the kernel's N(mean, std_k^2) and N(observed, std^2):
+    @abstractmethod
+    def log_likelihood(self, x: Example) -> Float[Array, ""]:
+        """log p(y | x) of one example, in nats."""
 
-    mean + g (observed - mean),        variance g std^2,        g = std_k^2 / (std_k^2 + std^2)
 
-    Where std is small beside the data, the draws have half the variance of the posterior: down all levels the product
-    is Langevin dynamics of u with a drift of twice the score of N(observed, std^2).
+@dataclasses.dataclass(frozen=True)
+class Linearised:
+    """A likelihood near an example x, N(y; predicted + A dz, variance), with dx = std dz in standardised coordinates.
+
+    Entries of y that are nan have no part in it.
 
     Arguments:
-        observed: Noisy example, in the data's units.
-        std: Standard deviation of the noise, in the data's units, broadcast to the example.
-
-    Raises:
-        ValueError: for std <= 0.
+        residual: y - predicted; 0 where y is nan.
+        variance: Variance of the noise; 1 where y is nan.
+        push: Function dz -> A dz.
+        pull: Function w -> A^T w.
     """
 
-    observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
-
-    def __check_init__(self):
-        _check_std("Denoising", self.std)
-
-    @property
-    def shape(self):
-        return self.observed.shape
-
-    def standardised(self, units):
-        return Denoising(units.standardise(self.observed), self.std / units.std.value)
-
-    def apply(self, level, mean, std):
-        gain = 1 / (1 + (self.std / std) ** 2)
-        return mean + gain * (self.observed - mean), std / jnp.sqrt(1 + (std / self.std) ** 2)
+    residual: Array
+    variance: Array
+    push: Callable[[Example], Array]
+    pull: Callable[[Array], Example]
 
 
-class MatchedDenoising(AbstractEvidence):
-    """The example was observed under white noise, observed = x0 + std noise; used as a state of the path.
+class AbstractGaussianLikelihood(AbstractLikelihood):
+    """y = predicted(x) + noise, with independent Gaussian noise; nan where nothing was measured."""
 
-    That state is u = cos(theta) observed at tan(theta) = std.
+    @abstractmethod
+    def predicted(self, x: Example) -> Array:
+        """The observation without noise."""
 
-    At a level l = log tan(theta) above it, u is drawn from the forward transition given that state, whatever the model,
+    @abstractmethod
+    def noise_variance(self, predicted: Array) -> Array:
+        """Variance of the noise, of the shape of y or broadcast to it."""
 
-        u_s ~ N(cos_s observed, sin_s^2 - (cos_s std)^2)
+    def observation_shape(self, shape):
+        return jax.eval_shape(self.predicted, jax.ShapeDtypeStruct(shape, jnp.result_type(float))).shape
 
-    and below it the reverse transitions go on alone. The draws are of p(x0 | observed) for any model, up to the
-    sampler's own error; the last level above lies up to one step off, as if std were by so much larger. Evaluations
-    above are wasted: a process may end there, a few steps higher, as `sgm.VP(t1=...)` at time(arctan(1.2 std)).
+    def log_likelihood(self, x):
+        seen, predicted = jnp.isfinite(self.y), self.predicted(x)
+        variance = jnp.where(seen, self.noise_variance(predicted), 1.0)
+        square = jnp.where(seen, jnp.where(seen, self.y, 0.0) - predicted, 0.0) ** 2 / variance
+        return -0.5 * jnp.sum(jnp.where(seen, square + jnp.log(2 * jnp.pi * variance), 0.0))
 
-    Arguments:
-        observed: Noisy example, in the data's units.
-        std: Standard deviation of the noise, in the data's units, broadcast to the example.
+    def linearised(self, z: Example, units: Units) -> Linearised:
+        """The likelihood near a standardised example, to first order."""
 
-    Raises:
-        ValueError: for std <= 0, and a process that is below this level after its first step.
-    """
+        def of_standardised(z):
+            return self.predicted(units.restore(z))
 
-    observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+        predicted, pull = jax.vjp(of_standardised, z)
+        push = jax.linearize(of_standardised, z)[1]
+        seen = jnp.isfinite(self.y)
+        residual = jnp.where(seen, jnp.where(seen, self.y, 0.0) - predicted, 0.0)
+        variance = jnp.where(seen, self.noise_variance(predicted), 1.0)
 
-    def __check_init__(self):
-        _check_std("MatchedDenoising", self.std)
+        def push_seen(dz):
+            return jnp.where(seen, push(dz), 0.0)
 
-    @property
-    def shape(self):
-        return self.observed.shape
+        def pull_seen(w):
+            return pull(jnp.where(seen, w, 0.0))[0]
 
-    def standardised(self, units):
-        return MatchedDenoising(units.standardise(self.observed), self.std / units.std.value)
-
-    def check(self, levels):
-        if not is_traced((levels, self.std)) and jnp.any((jnp.exp(levels[1]) < self.std) & (self.std < jnp.inf)):
-            raise ValueError(
-                f"MatchedDenoising: std = {self.std}, but after its first step the process is at sigma/alpha = "
-                f"{jnp.exp(levels[1])}, already below; pass a process with a later t1, or more steps."
-            )
-
-    def apply(self, level, mean, std):
-        matched = jnp.log(self.std)
-        above = level >= matched
-        # The share is made harmless below, where it is negative, for the sake of gradients.
-        share = jnp.where(above, removed(matched, level), 1.0)
-        mean = jnp.where(above, cos_of(level) * self.observed, mean)
-        return mean, jnp.where(above, sin_of(level) * jnp.sqrt(share), std)
-
-
-def _check_std(call, std):
-    if not is_traced(std) and not jnp.all(std > 0):
-        raise ValueError(f"{call}: std = {std}; pass std > 0, or Inpainting(known, mask) for entries known exactly.")
+        return Linearised(residual, variance, push_seen, pull_seen)

@@ -1,12 +1,9 @@
-"""Models that change what another model says."""
-
-import dataclasses
+"""A model whose estimate is clipped."""
 
 import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
 from sgm.model.base import AbstractModel, AbstractWrapper
-from sgm.sde.level import cos_of, sin_of
 from sgm.types import Number
 
 
@@ -36,7 +33,4 @@ class Clipped(AbstractWrapper):
     def predict(self, level, u, cond=None, key=None):
         estimate = self.model.predict(level, u, cond, key)
         low, high = self.units.standardise(jnp.asarray(self.low)), self.units.standardise(jnp.asarray(self.high))
-        denoised = jnp.clip(estimate.denoised, low, high)
-        change = (denoised - estimate.denoised) / sin_of(level)
-        noise, velocity = estimate.noise - cos_of(level) * change, estimate.velocity - change
-        return dataclasses.replace(estimate, denoised=denoised, noise=noise, velocity=velocity)
+        return estimate.moved(level, jnp.clip(estimate.denoised, low, high) - estimate.denoised)

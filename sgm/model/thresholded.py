@@ -1,0 +1,51 @@
+"""A model whose estimate is clipped to a range of its own, and scaled back."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from sgm.checks import check_instance, is_traced
+from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.types import Number
+
+
+class Thresholded(AbstractWrapper):
+    """Dynamic thresholding: the denoised estimate is clipped to a quantile of its own, and scaled into [low, high].
+
+    With y = (x0 - (low + high)/2) / ((high - low)/2) and s = max(1, quantile of |y| over all entries), y becomes
+    clip(y, -s, s) / s. Strong guidance drives many entries out of range; `Clipped` would leave them saturated.
+
+    Arguments:
+        model: Model.
+        quantile: Share of the entries that are not clipped.
+        low: Lower end of the data's range, in their units.
+        high: Upper end of the data's range, in their units.
+
+    Raises:
+        ValueError: for a quantile outside (0, 1], and low >= high.
+
+    Example:
+        >>> model = Thresholded(ClassifierFree(model, weight=4.0), low=0.0, high=255.0)
+
+    Reference: Saharia et al. 2022 (Imagen, arXiv:2205.11487, section 2.3).
+    """
+
+    model: AbstractModel
+    quantile: float = eqx.field(static=True, default=0.995)
+    low: Number = -1.0
+    high: Number = 1.0
+
+    def __check_init__(self):
+        check_instance("Thresholded", "model", self.model, AbstractModel, "sgm.ScoreModel(network, shape=(28, 28, 1))")
+        if not 0 < self.quantile <= 1:
+            raise ValueError(f"Thresholded: quantile = {self.quantile}; pass 0 < quantile <= 1.")
+        if not is_traced((self.low, self.high)) and not self.low < self.high:
+            raise ValueError(f"Thresholded: low = {self.low}, high = {self.high}; pass low < high.")
+
+    def predict(self, level, u, cond=None, key=None):
+        estimate = self.model.predict(level, u, cond, key)
+        low, high = self.units.standardise(jnp.asarray(self.low)), self.units.standardise(jnp.asarray(self.high))
+        middle, reach = (low + high) / 2, (high - low) / 2
+        y = (estimate.denoised - middle) / reach
+        scale = jnp.maximum(jnp.quantile(jnp.abs(y), self.quantile), 1)
+        denoised = middle + reach * jnp.clip(y, -scale, scale) / scale
+        return estimate.moved(level, denoised.astype(u.dtype) - estimate.denoised)

@@ -1,0 +1,127 @@
+"""Posteriors by guidance: a model of p(x0 | u, y) from a model of p(x0 | u), which every sampler takes."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from sgm.checks import check_instance
+from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.model.per_example import PerExample
+from sgm.nn.units import Units
+from sgm.posterior.evidence import AbstractEvidence, AbstractGaussianLikelihood, AbstractLikelihood, Linearised
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, repeated
+from sgm.sample import sample
+from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
+from sgm.solve.method import AbstractMethod
+from sgm.types import Example, Scalar
+
+
+class AbstractGuidance(AbstractPosteriorMethod):
+    """A rule that moves the estimate of x0 towards the evidence.
+
+    With C the covariance of x0 given u, which is tan(theta) sin(theta) times the Jacobian of the estimate, and the
+    likelihood linear with the Jacobian A near it, every rule here is a choice of weights of the residual r = y - A x0:
+
+        E[x0 | u, y] = E[x0 | u] + C A^T weights(r)
+    """
+
+    sampler: eqx.AbstractVar[AbstractMethod]
+
+    @abstractmethod
+    def weights(self, likelihood: Linearised, level: Scalar, covariance: Callable[[Example], Example]) -> Array:
+        """Weights of the residual, of its shape.
+
+        Arguments:
+            likelihood: Likelihood near the estimate, in standardised coordinates.
+            level: Noise level log tan(theta).
+            covariance: Function v -> C v, of which each call costs a product with the Jacobian of the model.
+        """
+
+    def change(
+        self,
+        evidence: AbstractLikelihood,
+        units: Units,
+        level: Scalar,
+        x0: Example,
+        covariance: Callable[[Example], Example],
+    ) -> Example:
+        """How far the estimate x0, in standardised coordinates, is moved."""
+        assert isinstance(evidence, AbstractGaussianLikelihood)  # As `takes` has it.
+        likelihood = evidence.linearised(x0, units)
+        return covariance(likelihood.pull(self.weights(likelihood, level, covariance)))
+
+    def guide(self, model: AbstractModel, evidence: AbstractEvidence) -> "Guided":
+        """The model of the posterior, which `sgm.sample`, `sgm.encode` and `sgm.log_prob` take.
+
+        Arguments:
+            model: Model.
+            evidence: Evidence about one example, or one for each example of a call along the leading axis of its `y`.
+
+        Raises:
+            TypeError: for evidence that it cannot take.
+            ValueError: for evidence about examples of another shape.
+
+        Example:
+            >>> x = sgm.sample(sde, MMPS().guide(model, evidence), key, 64, method=sgm.DDIM(100))
+        """
+        call = type(self).__name__
+        check_instance(call, "model", model, AbstractModel, "sgm.ScoreModel(network, data=data)")
+        check_evidence(call, self, evidence)
+        evidence.check(call, model.shape)
+        if evidence.batch_axes(call, model.shape):
+            evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, PerExample(evidence.y))
+        return Guided(model, evidence, self)
+
+    def takes(self, evidence):
+        if isinstance(evidence, AbstractGaussianLikelihood):
+            return None
+        return "pass a likelihood with Gaussian noise, as Linear(operator, y, std), or another method, as SplitGibbs()"
+
+    def draw(self, sde, model, evidence, key, n, cond, options):
+        count = len(evidence.y)
+        evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, repeated(evidence.y, n))
+        if cond is not None and cond.batch_axes() == {(count,)}:
+            cond = repeated(cond, n)
+        guided = self.guide(model, evidence)
+        x = sample(sde, guided, key, count * n, cond=cond, method=self.sampler, **options)
+        return Draws(x.reshape(count, n, *model.shape))
+
+
+class Guided(AbstractWrapper):
+    """A model of p(x0 | u, y): what `guide` of a guidance returns.
+
+    Arguments:
+        model: Model of p(x0 | u).
+        evidence: Evidence about one example.
+        guidance: Guidance.
+    """
+
+    model: AbstractModel
+    evidence: AbstractEvidence
+    guidance: AbstractGuidance
+
+    def predict(self, level, u, cond=None, key=None):
+        bounded = jnp.minimum(level, LARGEST_LEVEL)
+
+        def denoised(u):
+            estimate = self.model.predict(bounded, u, cond, key)
+            return estimate.denoised, estimate
+
+        x0, pullback, estimate = jax.vjp(denoised, u, has_aux=True)
+        scale = sin_of(bounded) ** 2 / cos_of(bounded)
+
+        def covariance(v):
+            return scale * pullback(v)[0]
+
+        return estimate.moved(level, self.guidance.change(self.evidence, self.units, bounded, x0, covariance))
+
+
+def check_evidence(call: str, method: AbstractPosteriorMethod, evidence: AbstractEvidence) -> None:
+    """Raise TypeError unless the method can take the evidence."""
+    check_instance(call, "evidence", evidence, AbstractEvidence, "sgm.posterior.Linear(operator, y, std)")
+    if (remedy := method.takes(evidence)) is not None:
+        raise TypeError(f"{call}: it cannot take the evidence {type(evidence).__name__}; {remedy}.")

@@ -1,0 +1,65 @@
+"""Linear observations with Gaussian noise."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from sgm.checks import is_traced
+from sgm.posterior.evidence import AbstractGaussianLikelihood
+
+_DIFFERENCE = 1e-3  # Relative, above which an operator is not linear: that of rounding is 1e-5.
+
+
+class Linear(AbstractGaussianLikelihood):
+    """y = operator(x) + std noise, with a linear operator.
+
+    Arguments:
+        operator: Linear function of one example, in the data's units: one of `sgm.posterior`, or any of JAX.
+        y: Observation, with batch axes in front for many; nan where nothing was measured.
+        std: Standard deviation of the noise, broadcast to one observation.
+
+    Raises:
+        ValueError: for std <= 0; when it is used, for an operator that is not linear, which is tried with two random
+            examples.
+
+    Example:
+        >>> evidence = Linear(sgm.posterior.Blur((32, 32), width=2.0), blurred, std=0.1)
+    """
+
+    operator: Callable
+    y: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+
+    def __check_init__(self):
+        check_std("Linear", self.std)
+
+    def predicted(self, x):
+        return self.operator(x)
+
+    def noise_variance(self, predicted):
+        return jnp.broadcast_to(self.std**2, predicted.shape)
+
+    def check(self, call, shape):
+        super().check(call, shape)
+        if is_traced(self.operator):
+            return
+        with jax.ensure_compile_time_eval():
+            x, other = jr.normal(jr.key(0), (2, *shape))
+            expected = 3 * self.operator(x) + 2 * self.operator(other)
+            difference = jnp.linalg.norm(self.operator(3 * x + 2 * other) - expected)
+            is_linear = bool(difference <= _DIFFERENCE * jnp.linalg.norm(expected))
+        if not is_linear:
+            raise ValueError(
+                f"{call}: the operator of Linear is not linear, since operator(3 a + 2 b) is not 3 operator(a) + 2 "
+                "operator(b) of two random examples; pass Nonlinear(function, y, std)."
+            )
+
+
+def check_std(call: str, std: Float[Array, "..."]) -> None:
+    """Raise ValueError for a standard deviation that is not positive."""
+    if not is_traced(std) and not bool(jnp.all(std > 0)):
+        raise ValueError(f"{call}: std = {std}; pass std > 0, or Exactly(mask, known) for entries known exactly.")

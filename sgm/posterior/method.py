@@ -1,0 +1,74 @@
+"""What every way to draw from a posterior is."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.model.base import AbstractModel
+from sgm.nn.condition import Condition
+from sgm.posterior.evidence import AbstractEvidence
+from sgm.sde.base import AbstractSDE
+
+
+class Draws(eqx.Module):
+    """Draws of a posterior, and what else is known of it.
+
+    Arguments:
+        x: Draws, of shape (*observations, n, *shape), in the data's units.
+        log_evidence: Estimate of log p(y) in nats, of each observation; None of methods that have none.
+        stderr: Standard error of log_evidence.
+    """
+
+    x: Float[Array, "..."]
+    log_evidence: Float[Array, "..."] | None = None
+    stderr: Float[Array, "..."] | None = None
+
+
+class AbstractPosteriorMethod(eqx.Module):
+    """A way to draw from a posterior. A subclass has `draw`, and `takes`, which says what evidence it cannot take."""
+
+    def takes(self, evidence: AbstractEvidence) -> str | None:
+        """Why it cannot take this evidence, with the remedy; None where it can."""
+        return None
+
+    @abstractmethod
+    def draw(
+        self,
+        sde: AbstractSDE,
+        model: AbstractModel,
+        evidence: AbstractEvidence,
+        key: PRNGKeyArray,
+        n: int,
+        cond: Condition | None,
+        options: dict[str, Any],
+    ) -> Draws:
+        """Draw `n` examples of each posterior.
+
+        Arguments:
+            sde: Process.
+            model: Model.
+            evidence: Evidence, whose `y` has one leading axis, that of observations.
+            key: Key of all randomness.
+            n: Number of draws of each.
+            cond: One condition for all, or one for each observation.
+            options: `batch_size` and `mesh`, as those of `sgm.sample`; None where they are not given.
+
+        Returns:
+            Draws of shape (observations, n, *shape), in the data's units.
+        """
+
+
+def repeated(tree: Any, n: int) -> Any:
+    """Each row of the arrays of a tree `n` times."""
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), tree)
+
+
+def check_no_options(call: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for options of a method that has no use for them."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{call}: it has no use for {name}; leave it out.")

@@ -1,0 +1,126 @@
+"""Linear observations of images, signals and tables, for `Linear`. Each is a function of one example."""
+
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from sgm.types import Example
+
+
+class Mask(eqx.Module):
+    """The entries under a mask, as a vector.
+
+    Arguments:
+        mask: Truth values of the shape of an example, true where an entry is observed.
+    """
+
+    mask: Bool[Array, "*shape"]
+    places: Int[Array, " observed"]
+
+    def __init__(self, mask: Bool[Array | np.ndarray, "*shape"]):
+        self.mask, self.places = jnp.asarray(mask), jnp.flatnonzero(jnp.asarray(mask))
+
+    def __call__(self, x: Example) -> Float[Array, " observed"]:
+        return x.reshape(-1)[self.places]
+
+
+class Blur(eqx.Module):
+    """Convolution with a Gaussian over the axes of space, which are periodic.
+
+    Arguments:
+        width: Standard deviation of the Gaussian, in pixels.
+    """
+
+    width: float = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
+        axes = tuple(range(x.ndim - 1))
+        frequencies = np.meshgrid(*(np.fft.fftfreq(size) for size in x.shape[:-1]), indexing="ij")
+        square = sum(frequency**2 for frequency in frequencies)
+        response = np.exp(-2 * (math.pi * self.width) ** 2 * square)[..., None]
+        transformed = jnp.fft.fftn(x, axes=axes)
+        return jnp.fft.ifftn(transformed * response.astype(transformed.dtype), axes=axes).real
+
+
+class Downsample(eqx.Module):
+    """Means over blocks of pixels.
+
+    Arguments:
+        factor: Pixels along each side of a block.
+    """
+
+    factor: int = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*coarse channels"]:
+        if any(size % self.factor for size in x.shape[:-1]):
+            raise ValueError(f"Downsample: factor = {self.factor} does not divide the axes {x.shape[:-1]} of space.")
+        blocks = itertools.chain.from_iterable((size // self.factor, self.factor) for size in x.shape[:-1])
+        return jnp.mean(x.reshape(*blocks, x.shape[-1]), axis=tuple(range(1, 2 * (x.ndim - 1), 2)))
+
+
+class Projections(eqx.Module):
+    """Products with random directions of length 1.
+
+    Arguments:
+        shape: Shape of an example.
+        count: Number of directions.
+        key: Key of the directions.
+    """
+
+    directions: Float[Array, "count *shape"]
+
+    def __init__(self, shape: tuple[int, ...], count: int, key: PRNGKeyArray):
+        directions = jr.normal(key, (count, math.prod(shape)))
+        directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+        self.directions = directions.reshape(count, *shape)
+
+    def __call__(self, x: Example) -> Float[Array, " count"]:
+        return jnp.tensordot(self.directions, x, axes=x.ndim)
+
+
+class LineSums(eqx.Module):
+    """Sums along parallel lines through an image at several angles, as of a tomogram.
+
+    Pixels share their value between the two lines next to their centre. Lines are a pixel apart.
+
+    Arguments:
+        angles: Angles of the lines' normal, in radians.
+    """
+
+    angles: tuple[float, ...] = eqx.field(static=True, converter=lambda angles: tuple(float(angle) for angle in angles))
+
+    def __call__(self, x: Float[Array, "height width channels"]) -> Float[Array, "angles lines channels"]:
+        height, width, channels = x.shape
+        lines = math.ceil(math.hypot(height, width)) + 1
+        rows, columns = np.meshgrid(
+            np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2, indexing="ij"
+        )
+
+        def sums(angle):
+            place = (lines - 1) / 2 + rows * np.sin(angle) + columns * np.cos(angle)
+            first = np.floor(place).astype(int).reshape(-1)
+            share = (place.reshape(-1) - first)[:, None].astype(x.dtype)
+            values = x.reshape(-1, channels)
+            empty = jnp.zeros((lines + 1, channels), x.dtype)
+            return empty.at[first].add((1 - share) * values).at[first + 1].add(share * values)[:lines]
+
+        return jnp.stack([sums(angle) for angle in self.angles])
+
+
+class Convolve(eqx.Module):
+    """Convolution of signals with a kernel along their length, whose ends are cut off where it does not fit.
+
+    Arguments:
+        kernel: Kernel, of shape (taps,), the same for every channel.
+    """
+
+    kernel: Float[Array, " taps"] = eqx.field(converter=jnp.asarray)
+
+    def __call__(self, x: Float[Array, "length channels"]) -> Float[Array, "shorter channels"]:
+        return jax.vmap(lambda channel: jnp.convolve(channel, self.kernel, "valid"), in_axes=-1, out_axes=-1)(x)

@@ -1,0 +1,53 @@
+"""Counts."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgm.checks import is_traced
+from sgm.posterior.evidence import AbstractGaussianLikelihood
+
+
+def _real(y):
+    return jnp.asarray(y, jnp.result_type(float))
+
+
+class Poisson(AbstractGaussianLikelihood):
+    """Counts, y ~ Poisson(function(x)).
+
+    Methods that need Gaussian noise take the variance of the counts for the expected count, or 1 where that is less.
+    `SplitGibbs`, `DAPS` and `TwistedSMC` use the likelihood itself.
+
+    Arguments:
+        function: Differentiable function of one example, in the data's units: the expected counts, above 0. What is
+            below 1e-6 counts as that.
+        y: Counts, with batch axes in front for many observations; nan where nothing was counted.
+
+    Raises:
+        ValueError: for negative counts.
+
+    Example:
+        >>> evidence = Poisson(lambda x: 50 * jax.nn.relu(x), counts)
+    """
+
+    function: Callable
+    y: Float[Array, "..."] = eqx.field(converter=_real)
+
+    def __check_init__(self):
+        if not is_traced(self.y) and bool(jnp.any(self.y < 0)):
+            raise ValueError(f"Poisson: y has the entry {jnp.nanmin(self.y)}; pass counts of 0 or more.")
+
+    def predicted(self, x):
+        return self.function(x)
+
+    def noise_variance(self, predicted):
+        return jnp.maximum(predicted, 1.0)
+
+    def log_likelihood(self, x):
+        seen = jnp.isfinite(self.y)
+        counts, expected = jnp.where(seen, self.y, 0.0), jnp.maximum(self.predicted(x), 1e-6)
+        terms = counts * jnp.log(expected) - expected - jax.scipy.special.gammaln(counts + 1)
+        return jnp.sum(jnp.where(seen, terms, 0.0))

@@ -1,0 +1,165 @@
+"""Twisted sequential Monte Carlo."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from sgm.checks import check_count, trace_floats
+from sgm.model.kernel import AbstractVariance, FixedLarge, posterior_mean
+from sgm.posterior.evidence import AbstractLikelihood
+from sgm.posterior.exactly import Exactly
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_no_options
+from sgm.posterior.twist import twist_of
+from sgm.sde.level import LARGEST_LEVEL
+from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
+from sgm.types import Number
+
+
+class TwistedSMC(AbstractPosteriorMethod):
+    """Sequential Monte Carlo: particles on ancestral steps, drawn towards the evidence and weighted for it.
+
+    A particle u at level t has the weight of a twisting function, an approximation of p(y | u). It is led by the
+    gradient of its logarithm, and the weights correct for what that changes. So draws become exact as the number of
+    particles grows, for any twist. With Gaussian noise the twist is
+
+        log N(y; A x0, var + A C A^T),        x0 = E[x0 | u]
+
+    with C the covariance of x0 given u by Tweedie's formula, or sin(theta)^2 I, that of white data, where y has more
+    entries than `most_products`. Of other likelihoods it is log p(y | x0) at the estimate. The mean of the weights
+    estimates p(y), without bias but for that of the steps. Its error is told by independent runs.
+
+    Arguments:
+        particles: Number of particles of a run.
+        runs: Number of independent runs, 2 or more for a standard error.
+        steps: Number of ancestral steps.
+        threshold: Effective number of particles, as a share of all, below which they are resampled.
+        most_products: Largest number of products with the Jacobian of the model that an evaluation may take.
+        variance: Variance of the reverse transitions. `FixedLarge()` is that of white data.
+        grid: Levels of the steps.
+
+    Raises:
+        ValueError: for counts below 1, and a threshold outside [0, 1].
+
+    Reference: Wu et al. 2023 (arXiv:2306.17775, algorithm 1).
+    """
+
+    particles: int = eqx.field(static=True, default=512)
+    runs: int = eqx.field(static=True, default=4)
+    steps: int = eqx.field(static=True, default=200)
+    threshold: Number = 0.5
+    most_products: int = eqx.field(static=True, default=16)
+    variance: AbstractVariance = FixedLarge()
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        for name in ("particles", "runs", "steps"):
+            check_count("TwistedSMC", name, getattr(self, name))
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"TwistedSMC: threshold = {self.threshold}; pass 0 <= threshold <= 1.")
+
+    def takes(self, evidence):
+        if isinstance(evidence, Exactly):
+            return "pass Linear(Mask(mask), y, std), since entries without noise have no likelihood"
+        return (
+            None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, such as Linear(operator, y, std)"
+        )
+
+    def draw(self, sde, model, evidence, key, n, cond, options):
+        check_no_options("TwistedSMC", options)
+        count = len(evidence.y)
+        keys = jr.split(key, count)
+        levels = jnp.minimum(FixedSteps(self.steps, self.grid).levels(sde), LARGEST_LEVEL)
+        shared = *trace_floats((model, self)), levels
+        has_own = cond is not None and cond.batch_axes() == {(count,)}
+        draws = [
+            _draw(shared, keys[place], _row(evidence, place), _pick(cond, place) if has_own else cond, n)
+            for place in range(count)
+        ]
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *draws)
+
+
+def _row(evidence, place):
+    return eqx.tree_at(lambda evidence: evidence.y, evidence, evidence.y[place])
+
+
+def _pick(cond, place):
+    return jax.tree.map(lambda part: part[place], cond)
+
+
+@eqx.filter_jit
+def _draw(shared, key, evidence, cond, n):
+    model, method, levels = shared
+    key_runs, key_draws, key_twist = jr.split(key, 3)
+    twist = twist_of(evidence, model, jr.normal(key_twist, model.shape), method.most_products)
+
+    def run(key):
+        return _run(model, method, twist, levels, evidence, cond, key)
+
+    x0, log_weights, log_evidence = jax.lax.map(run, jr.split(key_runs, method.runs))
+    # A run is drawn from as often as its estimate of the evidence says.
+    total = (jax.nn.log_softmax(log_weights, axis=1) + log_evidence[:, None]).reshape(-1)
+    chosen = jr.permutation(key_draws, _systematic(key_draws, total, n))
+    x = model.units.restore(x0.reshape(-1, *model.shape)[chosen])
+    ratios = jnp.exp(log_evidence - jnp.max(log_evidence))
+    mean = jnp.mean(ratios)
+    stderr = jnp.std(ratios, ddof=1) / (mean * method.runs**0.5) if method.runs > 1 else jnp.nan
+    return Draws(x, jnp.log(mean) + jnp.max(log_evidence), jnp.asarray(stderr))
+
+
+def _run(model, method, twist, levels, evidence, cond, key):
+    """Particles x0, their log-weights, and log p(y)."""
+    key_start, key_steps = jr.split(key)
+    u = jr.normal(key_start, (method.particles, *model.shape))
+
+    def twisted(level, u):
+        return twist(model, level, u, cond)
+
+    estimate, value, change = jax.vmap(twisted, (None, 0))(levels[0], u)
+    state = u, estimate, value, change, value, jnp.zeros((), u.dtype)
+
+    def step(state, each):
+        t, s, key = each
+        key_resample, key_noise = jr.split(key)
+        u, estimate, value, change, log_weights, log_evidence = state
+        share = jax.nn.softmax(log_weights)
+        resampled = 1 / jnp.sum(share**2) < method.threshold * method.particles
+        kept = jnp.where(
+            resampled, _systematic(key_resample, log_weights, method.particles), jnp.arange(method.particles)
+        )
+        log_evidence = log_evidence + jnp.where(resampled, _log_mean(log_weights), 0.0)
+        log_weights = jnp.where(resampled, 0.0, log_weights)
+        u, estimate, value, change = jax.tree.map(lambda leaf: leaf[kept], (u, estimate, value, change))
+
+        def move(u, estimate, change, key):
+            std = jnp.exp(0.5 * method.variance.log_variance(s, t, estimate))
+            noise = jr.normal(key, u.shape, u.dtype)
+            mean = posterior_mean(s, t, u, estimate.denoised)
+            moved = posterior_mean(s, t, u, estimate.denoised + change) - mean
+            ratio = -jnp.sum(moved * noise / std + 0.5 * (moved / std) ** 2)
+            return mean + moved + std * noise, ratio
+
+        u, ratio = jax.vmap(move)(u, estimate, change, jr.split(key_noise, method.particles))
+        estimate, new, change = jax.vmap(twisted, (None, 0))(s, u)
+        log_weights = log_weights + ratio + new - value
+        return (u, estimate, new, change, log_weights, log_evidence), None
+
+    keys = jr.split(key_steps, method.steps)
+    state, _ = jax.lax.scan(step, state, (levels[:-1], levels[1:], keys))
+    _, estimate, value, _, log_weights, log_evidence = state
+    last = jax.vmap(lambda z: evidence.log_likelihood(model.units.restore(z)))(estimate.denoised)
+    log_weights = log_weights + last - value
+    return estimate.denoised, log_weights, log_evidence + _log_mean(log_weights)
+
+
+def _systematic(key, log_weights, n):
+    """Positions of `n` draws, each of as many copies as its weight says, up to one."""
+    ends = jnp.cumsum(jax.nn.softmax(log_weights))
+    places = (jnp.arange(n, dtype=ends.dtype) + jr.uniform(key, dtype=ends.dtype)) / n
+    return jnp.minimum(jnp.searchsorted(ends, places * ends[-1]), len(ends) - 1)
+
+
+def _log_mean(log_weights):
+    return jax.nn.logsumexp(log_weights) - math.log(len(log_weights))
