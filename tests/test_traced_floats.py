@@ -18,9 +18,9 @@ import pytest
 import sgm
 import sgm.training.objective
 from sgm.likelihood import TruncatedNormalDequantisation, UniformDequantisation, discrete_log_prob
-from sgm.model import Clipped, Estimate, Karras
+from sgm.model import AutoGuidance, ClassifierFree, Clipped, Estimate, Karras, Thresholded
 from sgm.nn import MLP, Conditioning, ConvDense, DiT, UNet
-from sgm.posterior import Denoising, MatchedDenoising, PosteriorAncestral
+from sgm.posterior import Denoising, Linear, MatchedDenoising, PosteriorAncestral, SplitGibbs
 from sgm.sde import LearnedLogSNR, PiecewiseConstant, Prior
 from sgm.solve import KarrasGrid
 from sgm.training.objective import Hybrid
@@ -70,6 +70,25 @@ def reconstruct(**ends):
 
 def discrete(**ends):
     return discrete_log_prob(VP, MODEL, LEVELS, KEY, count=8, trace=sgm.Exact(), **ends)
+
+
+def guided(build):
+    """The estimate of a model that is made from a conditional one."""
+
+    def network(level, u, cond, key=None):
+        shift = cond.params[0] if cond.dropped is None else jnp.where(cond.dropped, 0.0, cond.params[0])
+        return jnp.tanh(u + shift)
+
+    model = build(sgm.ScoreModel(network, shape=(2,)))
+    return model.predict(LEVEL, X[0], sgm.Condition(params=[0.4])).noise
+
+
+WEAKER = sgm.ScoreModel(MLP((2,), 8, 1, key=jr.key(1)), shape=(2,), prediction=sgm.model.Denoised())
+
+
+def posterior(method, n=4):
+    evidence = Linear(jnp.cumsum, X[1], 0.5)
+    return sgm.sample_posterior(VP, MODEL, evidence, KEY, n, method=method)
 
 
 def discrete_on(low):
@@ -158,6 +177,18 @@ CASES = {
     "bits_per_dim.low": (lambda v: sgm.bits_per_dim(-3.0, 2, low=v), -2.0),
     "bits_per_dim.high": (lambda v: sgm.bits_per_dim(-3.0, 2, high=v), 2.0),
     "bits_over_gaussian.log_prob": (lambda v: sgm.bits_over_gaussian(v, 2), -3.0),
+    "ClassifierFree.weight": (lambda v: guided(lambda model: ClassifierFree(model, v)), 1.5),
+    "ClassifierFree.rescale": (lambda v: guided(lambda model: ClassifierFree(model, 3.0, rescale=v)), 0.5),
+    "AutoGuidance.weight": (lambda v: AutoGuidance(MODEL, WEAKER, v).predict(LEVEL, X[0]).noise, 1.5),
+    "Thresholded.quantile": (lambda v: Thresholded(MODEL, v, -0.1, 0.1).predict(LEVEL, X[0]).noise, 0.6),
+    "Thresholded.low": (lambda v: Thresholded(MODEL, 0.5, low=v, high=0.1).predict(LEVEL, X[0]).noise, -0.2),
+    "Thresholded.high": (lambda v: Thresholded(MODEL, 0.5, low=-0.2, high=v).predict(LEVEL, X[0]).noise, 0.1),
+    "Estimate.extrapolated.weight": (lambda v: ESTIMATE.extrapolated(MODEL.predict(LEVEL, X[0]), v).noise, 1.5),
+    "Blur.width": (lambda v: X * sgm.posterior.Blur(v)(X), 0.7),
+    "DPS.scale": (lambda v: posterior(sgm.posterior.DPS(v, sampler=sgm.DDIM(3))), 0.3),
+    "SplitGibbs.largest": (lambda v: posterior(SplitGibbs(3, v, reverse=sgm.DDIM(2))), 2.0),
+    "SplitGibbs.smallest": (lambda v: posterior(SplitGibbs(3, 2.0, v, reverse=sgm.DDIM(2))), 0.3),
+    "TwistedSMC.threshold": (lambda v: posterior(sgm.posterior.TwistedSMC(4, 1, 3, v)), 0.9),
     "AbstractSDE.drift.x": (lambda v: VP.drift(0.3, v), 0.3),
     "AbstractSDE.transition.s": (lambda v: jnp.stack(VP.transition(v, 0.7)), 0.3),
     "AbstractSDE.transition.t": (lambda v: jnp.stack(VP.transition(0.3, v)), 0.7),
@@ -174,7 +205,7 @@ for name in ("alpha", "sigma", "rho", "level", "log_snr", "theta", "diffusion", 
 
 FLAT = {"EDMHeun.churn_min", "EDMHeun.churn_max", "quantise.x", "quantise.low", "quantise.high"}
 FLAT |= {"GridBrownianPath.normal.t0", "GridBrownianPath.normal.t1", "score_matching_loss.condition_dropout"}
-FLAT |= {"Loss.condition_dropout"}
+FLAT |= {"Loss.condition_dropout", "TwistedSMC.threshold"}
 """Those in which a result is constant between jumps: their gradient is zero."""
 
 ALSO = {"Denoising.std", "MatchedDenoising.std"}

@@ -66,8 +66,9 @@ class ClassifierFree(AbstractWrapper):
             null = self.model.predict(level, u, _dropped(cond), key)
             estimate = conditioned.extrapolated(null, self.weight)
             # To the spread of the conditioned estimate, which large weights widen.
-            spread = jnp.std(estimate.denoised)
-            ratio = jnp.where(spread > 0, jnp.std(conditioned.denoised) / spread, 1.0)
+            found, wanted = jnp.var(estimate.denoised), jnp.var(conditioned.denoised)
+            spread = (found > 0) & (wanted > 0)
+            ratio = jnp.sqrt(jnp.where(spread, wanted, 1.0) / jnp.where(spread, found, 1.0))
             return estimate.moved(level, self.rescale * (ratio - 1) * estimate.denoised)
 
         # Of levels that examples share, the branch that is not taken costs nothing.

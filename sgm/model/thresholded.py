@@ -1,6 +1,5 @@
 """A model whose estimate is clipped to a range of its own, and scaled back."""
 
-import equinox as eqx
 import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
@@ -30,13 +29,13 @@ class Thresholded(AbstractWrapper):
     """
 
     model: AbstractModel
-    quantile: float = eqx.field(static=True, default=0.995)
+    quantile: Number = 0.995
     low: Number = -1.0
     high: Number = 1.0
 
     def __check_init__(self):
         check_instance("Thresholded", "model", self.model, AbstractModel, "sgm.ScoreModel(network, shape=(28, 28, 1))")
-        if not 0 < self.quantile <= 1:
+        if not is_traced(self.quantile) and not 0 < self.quantile <= 1:
             raise ValueError(f"Thresholded: quantile = {self.quantile}; pass 0 < quantile <= 1.")
         if not is_traced((self.low, self.high)) and not self.low < self.high:
             raise ValueError(f"Thresholded: low = {self.low}, high = {self.high}; pass low < high.")

@@ -31,4 +31,5 @@ from sgm.posterior.poisson import Poisson as Poisson
 from sgm.posterior.sample_posterior import sample_posterior as sample_posterior
 from sgm.posterior.split_gibbs import SplitGibbs as SplitGibbs
 from sgm.posterior.tmpd import TMPD as TMPD
+from sgm.posterior.told_transitions import ToldTransitions as ToldTransitions
 from sgm.posterior.twisted_smc import TwistedSMC as TwistedSMC

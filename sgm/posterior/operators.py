@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from sgm.types import Example
+from sgm.types import Example, Number
 
 
 class Mask(eqx.Module):
@@ -37,13 +37,13 @@ class Blur(eqx.Module):
         width: Standard deviation of the Gaussian, in pixels.
     """
 
-    width: float = eqx.field(static=True)
+    width: Number
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
         axes = tuple(range(x.ndim - 1))
         frequencies = np.meshgrid(*(np.fft.fftfreq(size) for size in x.shape[:-1]), indexing="ij")
         square = sum(frequency**2 for frequency in frequencies)
-        response = np.exp(-2 * (math.pi * self.width) ** 2 * square)[..., None]
+        response = jnp.exp(-2 * (math.pi * self.width) ** 2 * jnp.asarray(square, x.dtype))[..., None]
         transformed = jnp.fft.fftn(x, axes=axes)
         return jnp.fft.ifftn(transformed * response.astype(transformed.dtype), axes=axes).real
 

@@ -69,7 +69,7 @@ def sample_posterior(
         n: Number of draws for each observation; None for one without an axis.
         cond: One condition for all observations, or one each.
         method: Way to draw: `MMPS()`, `PiGDM()`, `TMPD()`, `DPS()`, `DAPS()`, `SplitGibbs()`, `TwistedSMC()`,
-            `PosteriorAncestral()`.
+            `ToldTransitions()`.
         batch_size: Number of examples that a device draws together, as in `sgm.sample`.
         mesh: Devices over which examples are spread, as in `sgm.sample`.
         full: Whether `Draws` are returned, with the log-evidence of methods that estimate it.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from sgm.checks import check_count, trace_floats
+from sgm.checks import check_count, is_traced, trace_floats
 from sgm.model.kernel import AbstractVariance, FixedLarge, posterior_mean
 from sgm.posterior.evidence import AbstractLikelihood
 from sgm.posterior.exactly import Exactly
@@ -57,7 +57,7 @@ class TwistedSMC(AbstractPosteriorMethod):
     def __check_init__(self):
         for name in ("particles", "runs", "steps"):
             check_count("TwistedSMC", name, getattr(self, name))
-        if not 0 <= self.threshold <= 1:
+        if not is_traced(self.threshold) and not 0 <= self.threshold <= 1:
             raise ValueError(f"TwistedSMC: threshold = {self.threshold}; pass 0 <= threshold <= 1.")
 
     def takes(self, evidence):

@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 import sgm
 from sgm.model import Gaussian, GaussianMixture
-from sgm.posterior import AbstractEvidence, Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
+from sgm.posterior import AbstractPathEvidence, Denoising, Inpainting, MatchedDenoising, PosteriorAncestral
 
 SDE, END, STEPS, DRAWS = sgm.VP(), diffrax.SaveAt(t0=True), (50, 200, 800), 1000
 PIXELS = np.stack(np.meshgrid(range(4), range(4), indexing="ij"), -1).reshape(16, 2)
@@ -26,11 +26,17 @@ MODEL = Gaussian(jnp.zeros(16), jnp.asarray(COV))
 UPPER = np.arange(16) < 8
 
 
-class Replacement(AbstractEvidence):
+class Replacement(AbstractPathEvidence):
     """Known entries drawn under the noise of each level: N(cos_s known, sin_s^2)."""
 
     known: jax.Array
-    shape = (16,)
+
+    @property
+    def y(self):
+        return self.known
+
+    def standardised(self, units):
+        return self
 
     def apply(self, level, mean, std):
         theta = jnp.arctan(jnp.exp(level))

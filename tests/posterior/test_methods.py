@@ -23,8 +23,8 @@ from sgm.posterior import (
     Nonlinear,
     PiGDM,
     Poisson,
-    PosteriorAncestral,
     SplitGibbs,
+    ToldTransitions,
     TwistedSMC,
 )
 
@@ -207,7 +207,7 @@ def test_a_nonlinear_function_that_is_linear_is_a_linear_one():
 
 
 def test_the_way_of_2015_is_under_the_same_call():
-    evidence, method = MatchedDenoising(jnp.ones((3, DIM)), 0.5), PosteriorAncestral(steps=20)
+    evidence, method = MatchedDenoising(jnp.ones((3, DIM)), 0.5), ToldTransitions(steps=20)
     assert sgm.sample_posterior(SDE, MODEL, evidence, jr.key(0), 2, method=method).shape == (3, 2, DIM)
 
 
@@ -215,7 +215,7 @@ WRONG = [
     (MMPS(), Custom(jnp.sum), TypeError, r"MMPS: it cannot take the evidence Custom; pass a likelihood with Gaussian"),
     (TwistedSMC(), Exactly(jnp.ones(DIM, bool), jnp.ones(DIM)), TypeError, r"pass Linear\(Mask\(mask\), y, std\)"),
     (MMPS(), Inpainting(jnp.ones(DIM), jnp.ones(DIM, bool)), TypeError, "it cannot take the evidence Inpainting"),
-    (PosteriorAncestral(), EVIDENCE, TypeError, "it cannot take the evidence Linear; pass Inpainting, Denoising or"),
+    (ToldTransitions(), EVIDENCE, TypeError, "it cannot take the evidence Linear; pass Inpainting, Denoising or"),
     (MMPS(), Linear(operator, jnp.ones(3), STD), ValueError, r"y has shape \(3,\), but Linear makes .* shape \(2,\)"),
 ]
 
@@ -232,7 +232,6 @@ def test_what_does_not_go_together_is_named(method, evidence, error, message):
         (lambda: MMPS(iterations=0), "MMPS: iterations = 0; pass iterations >= 1"),
         (lambda: SplitGibbs(smallest=20.0), "largest = 10.0, smallest = 20.0; pass largest >= smallest > 0"),
         (lambda: TwistedSMC(threshold=1.5), "threshold = 1.5; pass 0 <= threshold <= 1"),
-        (lambda: sgm.sample(SDE, MODEL, jr.key(0), method=PosteriorAncestral()), "there is no evidence; pass"),
         (
             lambda: sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), 2, method=TwistedSMC(), batch_size=2),
             "TwistedSMC: it has no use for batch_size; leave it out",

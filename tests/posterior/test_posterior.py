@@ -217,7 +217,10 @@ def _sample(evidence, sde=sgm.VP()):
         (lambda: MatchedDenoising(X0[0], -1.0), r"MatchedDenoising: std = -1.0; pass std > 0"),
         (lambda: Inpainting(X0[0], MASK[:3]), r"mask has shape \(3,\) and dtype bool, known has shape \(4,\); pass a"),
         (lambda: Inpainting(X0[0], X0[0]), r"dtype float32, known has shape \(4,\); pass a boolean mask"),
-        (lambda: _sample(Denoising(X0, 0.3)), r"evidence has shape \(2, 4\), but the model .* \(4,\); .* jax.vmap"),
+        (
+            lambda: _sample(Denoising(X0, 0.3)),
+            r"evidence has shape \(2, 4\), but .* \(4,\);.* sample_posterior",
+        ),
     ],
 )
 def test_wrong_options_are_named(build, message, types_unchecked):

@@ -1,0 +1,52 @@
+"""The posteriors of 2015, by transitions that are told of the example."""
+
+import equinox as eqx
+import jax
+import jax.random as jr
+
+from sgm.checks import check_count
+from sgm.model.kernel import AbstractVariance, FixedSmall
+from sgm.posterior.ancestral import PosteriorAncestral
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_no_options
+from sgm.posterior.path_evidence import AbstractPathEvidence
+from sgm.sample import sample
+from sgm.solve.grid import AbstractGrid, LogSNRGrid
+
+
+class ToldTransitions(AbstractPosteriorMethod):
+    """The way of 2015: each reverse transition is multiplied by a likelihood of its end, as `PosteriorAncestral` does.
+
+    It takes `Inpainting`, `Denoising` and `MatchedDenoising`. The first two are biased, and more steps do not mend it.
+
+    Arguments:
+        steps: Number of steps.
+        variance: Variance of the reverse transitions.
+        grid: Levels of the steps.
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5).
+    """
+
+    steps: int = eqx.field(static=True, default=500)
+    variance: AbstractVariance = FixedSmall()
+    grid: AbstractGrid = LogSNRGrid()
+
+    def __check_init__(self):
+        check_count("ToldTransitions", "steps", self.steps)
+
+    def takes(self, evidence):
+        if isinstance(evidence, AbstractPathEvidence):
+            return None
+        return "pass Inpainting, Denoising or MatchedDenoising, or another method, such as MMPS()"
+
+    def draw(self, sde, model, evidence, key, n, cond, options):
+        check_no_options("ToldTransitions", options)
+        count = len(evidence.y)
+        has_own = cond is not None and cond.batch_axes() == {(count,)}
+
+        def draws(y, cond, key):
+            of_one = eqx.tree_at(lambda evidence: evidence.y, evidence, y)
+            method = PosteriorAncestral(of_one, self.steps, self.variance, self.grid)
+            return sample(sde, model, key, n, cond=cond, method=method)
+
+        keys = jr.split(key, count)
+        return Draws(jax.vmap(draws, in_axes=(0, 0 if has_own else None, 0))(evidence.y, cond, keys))
