@@ -219,7 +219,7 @@ def _sample(evidence, sde=sgm.VP()):
         (lambda: Inpainting(X0[0], X0[0]), r"dtype float32, known has shape \(4,\); pass a boolean mask"),
         (
             lambda: _sample(Denoising(X0, 0.3)),
-            r"evidence has shape \(2, 4\), but .* \(4,\);.* sample_posterior",
+            r"evidence has shape \(2, 4\), but .* \(4,\);.*sample_posterior",
         ),
     ],
 )
