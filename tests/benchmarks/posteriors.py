@@ -1,0 +1,129 @@
+"""How far each method of `sgm.sample_posterior` is from posteriors that are known, as tables in Markdown.
+
+    python tests/benchmarks/posteriors.py [--rows field mixture signal] [--methods MMPS ...]
+
+Columns: the error of the draws' mean in posterior standard deviations, root mean square over entries and observations,
+less that of so many draws; the ratio of their standard deviations to the posterior's; the sliced Wasserstein distance
+to exact draws, and its ratio to that of as many other exact draws; the share of true entries within mean +- 1.96
+standard deviations of the draws; the largest error of a mode's weight; the error of the log-evidence; evaluations of
+the model and products with its Jacobian for a draw; seconds for all draws of the row, with compilation where it is the
+first of its kind.
+"""
+
+import argparse
+import collections
+import time
+
+import jax.random as jr
+import numpy as np
+from posterior_problems import LENGTH, fields, levy, mixtures, signals
+
+import sgm
+from sgm.evaluation.sliced_wasserstein import sliced_wasserstein
+from sgm.posterior import DAPS, DPS, MMPS, TMPD, PiGDM, SplitGibbs, TwistedSMC
+
+SDE, DRAWS, TRAINING = sgm.VP(), 128, 8000
+METHODS = {
+    "DPS": DPS(),
+    "PiGDM": PiGDM(),
+    "TMPD": TMPD(),
+    "MMPS": MMPS(iterations=16),
+    "DAPS": DAPS(),
+    "SplitGibbs": SplitGibbs(),
+    "TwistedSMC": TwistedSMC(),
+}
+# The runs of TwistedSMC for one observation draw as many particles as a hundred draws of another method.
+FEWER = {"TwistedSMC": 2}
+
+
+def cost(method, problem):
+    """Evaluations of the model and products with its Jacobian, for each draw."""
+    m = int(np.prod(problem.evidence.y.shape[1:]))
+    if isinstance(method, TwistedSMC):
+        products = 1 + (m if m <= method.most_products else 0)
+        return f"{method.runs * method.particles * (method.steps + 1) * (1 + products)} in all"
+    if isinstance(method, DAPS):
+        return method.steps * (method.flow.steps + 1)
+    if isinstance(method, SplitGibbs):
+        return method.sweeps * (method.reverse.steps + 1)
+    return 200 * (2 + {"MMPS": min(16, m), "TMPD": 1}.get(type(method).__name__, 0))
+
+
+def measured(method, problem):
+    """The cells of a row."""
+    count = min(FEWER.get(type(method).__name__, len(problem.truth)), len(problem.truth))
+    y = problem.evidence.y[:count]
+    evidence = type(problem.evidence)(problem.evidence.operator, y, problem.evidence.std)
+    began = time.perf_counter()
+    drawn = sgm.sample_posterior(SDE, problem.model, evidence, jr.key(0), DRAWS, method=method, full=True)
+    x = np.asarray(drawn.x, np.float64).reshape(count, DRAWS, -1)
+    seconds = time.perf_counter() - began
+    mean, std, truth = problem.mean[:count], problem.std[:count], problem.truth[:count]
+    own = x.std(axis=1, ddof=1)
+    square = np.mean(((x.mean(axis=1) - mean) / std) ** 2 - (own / std) ** 2 / DRAWS)
+    inside = np.abs(truth - x.mean(axis=1)) <= 1.96 * own * np.sqrt(1 + 1 / DRAWS)
+    distances = [
+        [sliced_wasserstein(part, problem.reference[place, :DRAWS], jr.key(place)) for place, part in enumerate(parts)]
+        for parts in (x, problem.reference[:count, DRAWS : 2 * DRAWS])
+    ]
+    cells = {
+        "mean": f"{np.sqrt(max(square, 0)):.2f}",
+        "std": f"{np.sqrt(np.mean((own / std) ** 2)):.2f}",
+        "SW": f"{np.mean(distances[0]):.3g}",
+        "SW / floor": f"{np.mean(distances[0]) / np.mean(distances[1]):.2f}",
+        "coverage": f"{100 * np.mean(inside):.0f}%",
+        "mode weights": "",
+        "log p(y)": "",
+    }
+    if problem.modes is not None:
+        nearest = np.argmin(((x[:, :, None, :2] - problem.modes[:, :2]) ** 2).sum(axis=-1), axis=-1)
+        found = np.stack([np.bincount(each, minlength=len(problem.modes)) / DRAWS for each in nearest])
+        cells["mode weights"] = f"{np.abs(found - problem.weights[:count]).max():.2f}"
+    if drawn.log_evidence is not None and problem.log_evidence is not None:
+        error = np.asarray(drawn.log_evidence) - problem.log_evidence[:count]
+        told = np.sqrt(np.mean(np.square(drawn.stderr)))
+        cells["log p(y)"] = f"{np.sqrt(np.mean(error**2)):.2f} (told {told:.2f})"
+    return cells | {"cost": str(cost(method, problem)), "seconds": f"{seconds:.1f}"}
+
+
+def signal_model():
+    """A network trained on signals, for about a minute."""
+    data = sgm.data.Arrays(signals(np.random.default_rng(0), 50_000).astype(np.float32), held_out=0.02)
+    network = sgm.nn.MLP((LENGTH,), 256, 3, key=jr.key(0))
+    model = sgm.ScoreModel(network, sgm.model.Karras(), data=data)
+    optimiser = sgm.training.Adam(2e-3)
+    return sgm.train(SDE, model, data, jr.key(1), steps=TRAINING, batch_size=256, optimiser=optimiser)[1]
+
+
+def problems(rows):
+    if "field" in rows:
+        yield from fields(8, 12, DRAWS)
+        yield from fields(16, 3, DRAWS)
+    if "mixture" in rows:
+        for dim, observations in ((8, 8), (80, 8), (800, 3)):
+            yield from mixtures(dim, observations, DRAWS)
+    if "signal" in rows:
+        yield from levy(8, DRAWS, signal_model())
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", nargs="+", default=["field", "mixture", "signal"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    arguments = parser.parse_args()
+    began, tables = time.perf_counter(), collections.defaultdict(list)
+    for problem in problems(arguments.rows):
+        for name in arguments.methods:
+            cells = measured(METHODS[name], problem)
+            tables[problem.family].append({"row": problem.name, "method": name} | cells)
+            print(problem.family, *tables[problem.family][-1].values(), sep=" | ", flush=True)
+    for family, lines in tables.items():
+        columns = [name for name in lines[0] if any(line[name] for line in lines)]
+        print(f"\n### {family}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+        for line in lines:
+            print(f"| {' | '.join(line[name] for name in columns)} |")
+    print(f"\n{(time.perf_counter() - began) / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()
