@@ -1,5 +1,6 @@
 import importlib.util
 import pathlib
+import runpy
 import sys
 
 import jax
@@ -12,6 +13,7 @@ from scipy import stats
 
 import sgm
 from sgm.data import GaussianField
+from sgm.posterior import MMPS
 
 # BlackJAX, optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -92,3 +94,11 @@ def test_script(infer_field, tmp_path, capsys):
     assert ", 0 divergences" in printed and "amplitude  0.90" in printed
     with PIL.Image.open(tmp_path / "figs" / "field.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_the_field_behind_a_map_is_drawn(tmp_path):
+    example = runpy.run_path(str(EXAMPLES / "field_posterior.py"))
+    methods = {"MMPS": MMPS(iterations=2, sampler=sgm.DDIM(3))}
+    found = example["main"](tmp_path, steps=2, draws=3, rows=2, methods=methods)
+    assert np.all(np.isfinite(found["MMPS"]))
+    assert PIL.Image.open(tmp_path / "field_posterior.png").width > 100

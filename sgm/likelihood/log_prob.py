@@ -225,7 +225,8 @@ def _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint,
         def of_one(each):
             x, own, key, tolerance = each
             steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            flow = FlowAndDivergence(*own.join(model, cond), trace, to_data=False, course=course)
+            own_model, own_cond = own.join(model, cond)
+            flow = FlowAndDivergence(own_model, own_cond, trace, to_data=False, course=course)
             result = _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
             return dataclasses.replace(result, solver_error=None) if tolerance is None else result
 

@@ -124,7 +124,8 @@ def _draw(shared, each, trace, solver, adjoint, mesh):
         def of_one(each):
             key, own = each
             key_prior, key_trace = jr.split(key)
-            flow = FlowAndDivergence(*own.join(model, cond), trace, to_data=True)
+            own_model, own_cond = own.join(model, cond)
+            flow = FlowAndDivergence(own_model, own_cond, trace, to_data=True)
             x1 = sde.prior.sample(key_prior, model.shape)
             return _draw_one(sde, flow, x1, key_trace, solver, controller, adjoint)
 

@@ -2,7 +2,7 @@
 
 from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, AbstractWrapper, check_alike
-from sgm.model.per_example import PerExample
+from sgm.model.per_example import PerExample, number_of
 from sgm.types import Number
 
 
@@ -40,4 +40,4 @@ class AutoGuidance(AbstractWrapper):
 
     def predict(self, level, u, cond=None, key=None):
         ours, theirs = (model.predict(level, u, cond, key) for model in (self.model, self.weaker))
-        return ours.extrapolated(theirs, self.weight)
+        return ours.extrapolated(theirs, number_of("AutoGuidance", self.weight))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
 from sgm.model.base import AbstractModel, AbstractWrapper
-from sgm.model.per_example import PerExample
+from sgm.model.per_example import PerExample, number_of
 from sgm.nn.condition import Condition
 from sgm.types import Number
 
@@ -64,7 +64,7 @@ class ClassifierFree(AbstractWrapper):
 
         def guided():
             null = self.model.predict(level, u, _dropped(cond), key)
-            estimate = conditioned.extrapolated(null, self.weight)
+            estimate = conditioned.extrapolated(null, number_of("ClassifierFree", self.weight))
             # To the spread of the conditioned estimate, which large weights widen.
             found, wanted = jnp.var(estimate.denoised), jnp.var(conditioned.denoised)
             spread = (found > 0) & (wanted > 0)

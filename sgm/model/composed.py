@@ -1,5 +1,7 @@
 """Products of models."""
 
+import jax.numpy as jnp
+
 from sgm.checks import check_instance, is_traced
 from sgm.model.base import AbstractModel, Estimate, check_alike
 from sgm.sde.level import cos_of, sin_of
@@ -63,10 +65,11 @@ class Composed(AbstractModel):
 
     def predict(self, level, u, cond=None, key=None):
         estimates = [model.predict(level, u, cond, key) for model in self.models]
-        denoised, noise, velocity = (
-            sum(weight * getattr(estimate, name) for weight, estimate in zip(self.weights, estimates, strict=True))
-            for name in ("denoised", "noise", "velocity")
-        )
+        weighted = [
+            [weight * part for part in (estimate.denoised, estimate.noise, estimate.velocity)]
+            for weight, estimate in zip(self.weights, estimates, strict=True)
+        ]
+        denoised, noise, velocity = (jnp.sum(jnp.stack(parts), axis=0) for parts in zip(*weighted, strict=True))
         if not self._sums_to_one:
             rest, cos = 1 - sum(self.weights), cos_of(level)
             denoised, velocity = denoised + rest * u / cos, velocity - rest * sin_of(level) / cos * u

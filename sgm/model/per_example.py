@@ -25,6 +25,16 @@ class PerExample(eqx.Module):
     value: Shaped[Array, "n ..."]
 
 
+def number_of(call: str, value: Any) -> Any:
+    """A number of a model where it is evaluated. Raise ValueError for those of many examples."""
+    if isinstance(value, PerExample):
+        raise ValueError(
+            f"{call}: it has values of shape {value.value.shape}, one for each example, but is evaluated for one; give "
+            "it to a call on a batch, such as sgm.sample, or pass one value."
+        )
+    return value
+
+
 class Own(eqx.Module):
     """What each example of a call has of its own, beside what they share.
 

@@ -48,7 +48,7 @@ class AbstractChains(AbstractPosteriorMethod):
             None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, such as Linear(operator, y, std)"
         )
 
-    def draw(self, sde, model, evidence, key, n, cond, options):
+    def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         call, count = type(self).__name__, len(evidence.y)
         total = count * n
         own_evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, None, is_leaf=lambda leaf: leaf is None)
@@ -56,9 +56,9 @@ class AbstractChains(AbstractPosteriorMethod):
         own, cond = (Own(repeated(cond, n), None), None) if has_own else (Own(None, None), cond)
         each = jr.split(key, total), repeated(evidence.y, n), own
         shared = trace_process(sde), *trace_floats((model, own_evidence, self)), cond
-        mesh = mesh_for(call, (shared, each), options["mesh"])
+        mesh = mesh_for(call, (shared, each), mesh)
         shared, each = replicate((shared, each), mesh)
-        size = options["batch_size"] or max(1, _GROUP // math.prod(model.shape))
+        size = batch_size or max(1, _GROUP // math.prod(model.shape))
         return Draws(_draw(shared, each, size, mesh).reshape(count, n, *model.shape))
 
 

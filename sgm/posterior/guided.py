@@ -29,7 +29,10 @@ class AbstractGuidance(AbstractPosteriorMethod):
         E[x0 | u, y] = E[x0 | u] + C A^T weights(r)
     """
 
-    sampler: eqx.AbstractVar[AbstractMethod]
+    @property
+    @abstractmethod
+    def sampler(self) -> AbstractMethod:
+        """Method that draws."""
 
     @abstractmethod
     def weights(self, likelihood: Linearised, level: Scalar, covariance: Callable[[Example], Example]) -> Array:
@@ -81,13 +84,13 @@ class AbstractGuidance(AbstractPosteriorMethod):
             return None
         return "pass a likelihood with Gaussian noise, as Linear(operator, y, std), or another method, as SplitGibbs()"
 
-    def draw(self, sde, model, evidence, key, n, cond, options):
+    def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         count = len(evidence.y)
         evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, repeated(evidence.y, n))
         if cond is not None and cond.batch_axes() == {(count,)}:
             cond = repeated(cond, n)
         guided = self.guide(model, evidence)
-        x = sample(sde, guided, key, count * n, cond=cond, method=self.sampler, **options)
+        x = sample(sde, guided, key, count * n, cond=cond, method=self.sampler, batch_size=batch_size, mesh=mesh)
         return Draws(x.reshape(count, n, *model.shape))
 
 
@@ -104,6 +107,9 @@ class Guided(AbstractWrapper):
     evidence: AbstractEvidence
     guidance: AbstractGuidance
 
+    def __init__(self, model: AbstractModel, evidence: AbstractEvidence, guidance: AbstractGuidance):
+        self.model, self.evidence, self.guidance = model, evidence, guidance
+
     def predict(self, level, u, cond=None, key=None):
         bounded = jnp.minimum(level, LARGEST_LEVEL)
 
@@ -117,6 +123,7 @@ class Guided(AbstractWrapper):
         def covariance(v):
             return scale * pullback(v)[0]
 
+        assert isinstance(self.evidence, AbstractLikelihood)  # As `takes` has it.
         return estimate.moved(level, self.guidance.change(self.evidence, self.units, bounded, x0, covariance))
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from sgm.checks import is_traced
 from sgm.posterior.evidence import AbstractGaussianLikelihood
@@ -31,10 +30,11 @@ class Linear(AbstractGaussianLikelihood):
     """
 
     operator: Callable
-    y: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+    y: Float[Array, "..."]
+    std: Float[Array, "..."]
 
-    def __check_init__(self):
+    def __init__(self, operator: Callable, y: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+        self.operator, self.y, self.std = operator, jnp.asarray(y), jnp.asarray(std)
         check_std("Linear", self.std)
 
     def predicted(self, x):

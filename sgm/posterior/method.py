@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.model.base import AbstractModel
@@ -43,8 +44,10 @@ class AbstractPosteriorMethod(eqx.Module):
         evidence: AbstractEvidence,
         key: PRNGKeyArray,
         n: int,
+        *,
         cond: Condition | None,
-        options: dict[str, Any],
+        batch_size: int | None,
+        mesh: Mesh | None,
     ) -> Draws:
         """Draw `n` examples of each posterior.
 
@@ -55,7 +58,8 @@ class AbstractPosteriorMethod(eqx.Module):
             key: Key of all randomness.
             n: Number of draws of each.
             cond: One condition for all, or one for each observation.
-            options: `batch_size` and `mesh`, as those of `sgm.sample`; None where they are not given.
+            batch_size: As that of `sgm.sample`.
+            mesh: As that of `sgm.sample`.
 
         Returns:
             Draws of shape (observations, n, *shape), in the data's units.
@@ -67,8 +71,8 @@ def repeated(tree: Any, n: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), tree)
 
 
-def check_no_options(call: str, options: dict[str, Any]) -> None:
-    """Raise ValueError for options of a method that has no use for them."""
+def check_unused(call: str, **options: Any) -> None:
+    """Raise ValueError for options that are given to a method that has no use for them."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{call}: it has no use for {name}; leave it out.")

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from sgm.posterior.evidence import AbstractGaussianLikelihood
 from sgm.posterior.linear import check_std
@@ -26,10 +25,11 @@ class Nonlinear(AbstractGaussianLikelihood):
     """
 
     function: Callable
-    y: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+    y: Float[Array, "..."]
+    std: Float[Array, "..."]
 
-    def __check_init__(self):
+    def __init__(self, function: Callable, y: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+        self.function, self.y, self.std = function, jnp.asarray(y), jnp.asarray(std)
         check_std("Nonlinear", self.std)
 
     def predicted(self, x):

@@ -12,9 +12,8 @@ Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5), and its publ
 
 from abc import abstractmethod
 
-import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from sgm.checks import is_traced
 from sgm.nn.units import Units
@@ -55,10 +54,11 @@ class Inpainting(AbstractPathEvidence):
         ValueError: for a mask that is not boolean or of another shape.
     """
 
-    known: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    mask: Bool[Array, "*shape"] = eqx.field(converter=jnp.asarray)
+    known: Float[Array, "..."]
+    mask: Bool[Array, "*shape"]
 
-    def __check_init__(self):
+    def __init__(self, known: Float[ArrayLike, "..."], mask: Shaped[ArrayLike, "*shape"]):
+        self.known, self.mask = jnp.asarray(known), jnp.asarray(mask)
         if self.mask.shape != self.known.shape[-self.mask.ndim :] or self.mask.dtype != jnp.bool_:
             raise ValueError(
                 f"Inpainting: mask has shape {self.mask.shape} and dtype {self.mask.dtype}, known has shape "
@@ -94,10 +94,11 @@ class Denoising(AbstractPathEvidence):
         ValueError: for std <= 0.
     """
 
-    observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+    observed: Float[Array, "..."]
+    std: Float[Array, "..."]
 
-    def __check_init__(self):
+    def __init__(self, observed: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+        self.observed, self.std = jnp.asarray(observed), jnp.asarray(std)
         _check_std("Denoising", self.std)
 
     @property
@@ -133,10 +134,11 @@ class MatchedDenoising(AbstractPathEvidence):
         ValueError: for std <= 0, and a process that is below this level after its first step.
     """
 
-    observed: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)
-    std: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
+    observed: Float[Array, "..."]
+    std: Float[Array, "..."]
 
-    def __check_init__(self):
+    def __init__(self, observed: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+        self.observed, self.std = jnp.asarray(observed), jnp.asarray(std)
         _check_std("MatchedDenoising", self.std)
 
     @property

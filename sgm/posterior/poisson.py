@@ -2,17 +2,12 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from sgm.checks import is_traced
 from sgm.posterior.evidence import AbstractGaussianLikelihood
-
-
-def _real(y):
-    return jnp.asarray(y, jnp.result_type(float))
 
 
 class Poisson(AbstractGaussianLikelihood):
@@ -34,9 +29,10 @@ class Poisson(AbstractGaussianLikelihood):
     """
 
     function: Callable
-    y: Float[Array, "..."] = eqx.field(converter=_real)
+    y: Float[Array, "..."]
 
-    def __check_init__(self):
+    def __init__(self, function: Callable, y: Num[ArrayLike, "..."]):
+        self.function, self.y = function, jnp.asarray(y, jnp.result_type(float))
         if not is_traced(self.y) and bool(jnp.any(self.y < 0)):
             raise ValueError(f"Poisson: y has the entry {jnp.nanmin(self.y)}; pass counts of 0 or more.")
 

@@ -101,7 +101,7 @@ def sample_posterior(
         cond = jax.tree.map(lambda part: part[0], cond)
     y = evidence.y.reshape(math.prod(axes), *evidence.y.shape[len(axes) :])
     one_axis = eqx.tree_at(lambda evidence: evidence.y, evidence, y)
-    found = method.draw(sde, model, one_axis, key, draws, cond, {"batch_size": batch_size, "mesh": mesh})
+    found = method.draw(sde, model, one_axis, key, draws, cond=cond, batch_size=batch_size, mesh=mesh)
     x = jax.vmap(lambda y, x: jax.vmap(eqx.tree_at(lambda evidence: evidence.y, evidence, y).complete)(x))(y, found.x)
     x = x.reshape(*axes, *(() if n is None else (draws,)), *model.shape)
     others = jax.tree.map(lambda leaf: leaf.reshape(axes), (found.log_evidence, found.stderr))

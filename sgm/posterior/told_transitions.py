@@ -7,7 +7,7 @@ import jax.random as jr
 from sgm.checks import check_count
 from sgm.model.kernel import AbstractVariance, FixedSmall
 from sgm.posterior.ancestral import PosteriorAncestral
-from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_no_options
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused
 from sgm.posterior.path_evidence import AbstractPathEvidence
 from sgm.sample import sample
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -38,8 +38,8 @@ class ToldTransitions(AbstractPosteriorMethod):
             return None
         return "pass Inpainting, Denoising or MatchedDenoising, or another method, such as MMPS()"
 
-    def draw(self, sde, model, evidence, key, n, cond, options):
-        check_no_options("ToldTransitions", options)
+    def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
+        check_unused("ToldTransitions", batch_size=batch_size, mesh=mesh)
         count = len(evidence.y)
         has_own = cond is not None and cond.batch_axes() == {(count,)}
 

@@ -11,7 +11,7 @@ from sgm.checks import check_count, is_traced, trace_floats
 from sgm.model.kernel import AbstractVariance, FixedLarge, posterior_mean
 from sgm.posterior.evidence import AbstractLikelihood
 from sgm.posterior.exactly import Exactly
-from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_no_options
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused
 from sgm.posterior.twist import twist_of
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
@@ -67,8 +67,8 @@ class TwistedSMC(AbstractPosteriorMethod):
             None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, such as Linear(operator, y, std)"
         )
 
-    def draw(self, sde, model, evidence, key, n, cond, options):
-        check_no_options("TwistedSMC", options)
+    def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
+        check_unused("TwistedSMC", batch_size=batch_size, mesh=mesh)
         count = len(evidence.y)
         keys = jr.split(key, count)
         levels = jnp.minimum(FixedSteps(self.steps, self.grid).levels(sde), LARGEST_LEVEL)

@@ -23,6 +23,7 @@ from sgm.evaluation.sliced_wasserstein import sliced_wasserstein
 from sgm.posterior import DAPS, DPS, MMPS, TMPD, PiGDM, SplitGibbs, TwistedSMC
 
 SDE, DRAWS, TRAINING = sgm.VP(), 128, 8000
+SHOWN = ("mean", "std", "SW / floor", "coverage")
 METHODS = {
     "DPS": DPS(),
     "PiGDM": PiGDM(),
@@ -106,6 +107,22 @@ def problems(rows):
         yield from levy(8, DRAWS, signal_model())
 
 
+def table(family, lines):
+    """A row for each problem and a column for each method, in Markdown; below them what the methods cost."""
+    names = list(dict.fromkeys(line["method"] for line in lines))
+    shown = ("SW", "SW / floor", "mode weights") if any(line["mode weights"] for line in lines) else SHOWN
+    text = [f"\n### {family}\n\n{', '.join(shown)}\n", f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for row in dict.fromkeys(line["row"] for line in lines):
+        cells = {line["method"]: ", ".join(line[name] for name in shown) for line in lines if line["row"] == row}
+        text.append(f"| {row} | {' | '.join(cells.get(name, '') for name in names)} |")
+    seconds = {name: [float(line["seconds"]) for line in lines if line["method"] == name] for name in names}
+    text.append(f"| seconds, median | {' | '.join(f'{np.median(seconds[name]):.1f}' for name in names)} |")
+    costs = {name: [line["cost"] for line in lines if line["method"] == name] for name in names}
+    text.append(f"| evaluations | {' | '.join(' to '.join(dict.fromkeys(costs[name])) for name in names)} |")
+    evidence = [f"{line['row']}: {line['log p(y)']}" for line in lines if line["log p(y)"]]
+    return "\n".join([*text, "\nErrors of log p(y), in nats: " + "; ".join(evidence) if evidence else ""])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", nargs="+", default=["field", "mixture", "signal"])
@@ -118,10 +135,7 @@ def main():
             tables[problem.family].append({"row": problem.name, "method": name} | cells)
             print(problem.family, *tables[problem.family][-1].values(), sep=" | ", flush=True)
     for family, lines in tables.items():
-        columns = [name for name in lines[0] if any(line[name] for line in lines)]
-        print(f"\n### {family}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-        for line in lines:
-            print(f"| {' | '.join(line[name] for name in columns)} |")
+        print(table(family, lines))
     print(f"\n{(time.perf_counter() - began) / 60:.0f} minutes")
 
 
