@@ -17,6 +17,8 @@ from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
 from sgm.types import Number
 
+_AGREEMENT = 0.25  # nats: standard deviation of the runs' log-evidences, above which their error is not known.
+
 
 class TwistedSMC(AbstractPosteriorMethod):
     """Sequential Monte Carlo: particles on ancestral steps, drawn towards the evidence and weighted for it.
@@ -29,7 +31,8 @@ class TwistedSMC(AbstractPosteriorMethod):
 
     with C the covariance of x0 given u by Tweedie's formula, or sin(theta)^2 I, that of white data, where y has more
     entries than `most_products`. Of other likelihoods it is log p(y | x0) at the estimate. The mean of the weights
-    estimates p(y), without bias but for that of the steps. Its error is told by independent runs.
+    estimates p(y), without bias but for that of the steps. Its standard error is told by independent runs: it is inf
+    where they differ by so much that too few particles are in the right places, and knows nothing of the steps.
 
     Arguments:
         particles: Number of particles of a run.
@@ -105,8 +108,12 @@ def _draw(shared, key, evidence, cond, n):
     x = model.units.restore(x0.reshape(-1, *model.shape)[chosen])
     ratios = jnp.exp(log_evidence - jnp.max(log_evidence))
     mean = jnp.mean(ratios)
-    stderr = jnp.std(ratios, ddof=1) / (mean * method.runs**0.5) if method.runs > 1 else jnp.nan
-    return Draws(x, jnp.log(mean) + jnp.max(log_evidence), jnp.asarray(stderr))
+    stderr = jnp.asarray(jnp.nan)
+    if method.runs > 1:
+        # Runs that differ by more are led by their luckiest particles, and all may lack what a few would have found.
+        agree = jnp.std(log_evidence, ddof=1) <= _AGREEMENT
+        stderr = jnp.where(agree, jnp.std(ratios, ddof=1) / (mean * method.runs**0.5), jnp.inf)
+    return Draws(x, jnp.log(mean) + jnp.max(log_evidence), stderr)
 
 
 def _run(model, method, twist, levels, evidence, cond, key):

@@ -42,7 +42,7 @@ def cost(method, problem):
     m = int(np.prod(problem.evidence.y.shape[1:]))
     if isinstance(method, TwistedSMC):
         products = 1 + (m if m <= method.most_products else 0)
-        return f"{method.runs * method.particles * (method.steps + 1) * (1 + products)} in all"
+        return method.runs * method.particles * (method.steps + 1) * (1 + products) // DRAWS
     if isinstance(method, DAPS):
         return method.steps * (method.flow.steps + 1)
     if isinstance(method, SplitGibbs):
@@ -82,8 +82,9 @@ def measured(method, problem):
         cells["mode weights"] = f"{np.abs(found - problem.weights[:count]).max():.2f}"
     if drawn.log_evidence is not None and problem.log_evidence is not None:
         error = np.asarray(drawn.log_evidence) - problem.log_evidence[:count]
-        told = np.sqrt(np.mean(np.square(drawn.stderr)))
-        cells["log p(y)"] = f"{np.sqrt(np.mean(error**2)):.2f} (told {told:.2f})"
+        known = np.isfinite(drawn.stderr)
+        told = f"{np.sqrt(np.mean(np.square(np.asarray(drawn.stderr)[known]))):.2f}" if known.all() else "not known"
+        cells["log p(y)"] = f"{np.sqrt(np.mean(error**2)):.2f} ({told})"
     return cells | {"cost": str(cost(method, problem)), "seconds": f"{seconds:.1f}"}
 
 
@@ -117,10 +118,13 @@ def table(family, lines):
         text.append(f"| {row} | {' | '.join(cells.get(name, '') for name in names)} |")
     seconds = {name: [float(line["seconds"]) for line in lines if line["method"] == name] for name in names}
     text.append(f"| seconds, median | {' | '.join(f'{np.median(seconds[name]):.1f}' for name in names)} |")
-    costs = {name: [line["cost"] for line in lines if line["method"] == name] for name in names}
-    text.append(f"| evaluations | {' | '.join(' to '.join(dict.fromkeys(costs[name])) for name in names)} |")
+    costs = {name: sorted({int(line["cost"]) for line in lines if line["method"] == name}) for name in names}
+    ranges = [" to ".join(dict.fromkeys(str(each) for each in (costs[name][0], costs[name][-1]))) for name in names]
+    text.append(f"| evaluations a draw | {' | '.join(ranges)} |")
     evidence = [f"{line['row']}: {line['log p(y)']}" for line in lines if line["log p(y)"]]
-    return "\n".join([*text, "\nErrors of log p(y), in nats: " + "; ".join(evidence) if evidence else ""])
+    if evidence:
+        text.append("\nErrors of log p(y), in nats, and what TwistedSMC says of them: " + "; ".join(evidence) + ".")
+    return "\n".join(text)
 
 
 def main():
