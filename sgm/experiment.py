@@ -17,7 +17,7 @@ from sgm.checks import check_at_least, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.model import AbstractPrediction, Karras, ScoreModel
+from sgm.model import AbstractModel, AbstractModifier, AbstractPrediction, Karras, ScoreModel
 from sgm.nn import AbstractNetwork, Conditioning, Units
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, guess
@@ -99,6 +99,8 @@ class Experiment:
         dequantisation: Rule that makes real numbers of grey levels, in training and evaluation.
         training: Length and optimiser of the training.
         sampler: Method that draws samples.
+        guidance: Change of the model that samples are drawn by, with its options: a `functools.partial` of a subclass
+            of `sgm.model.AbstractModifier`, such as `ClassifierFree`.
         drawing: Samples that are drawn.
         metrics: Metrics of the evaluation.
         evaluation: Examples that are evaluated.
@@ -117,6 +119,7 @@ class Experiment:
     dequantisation: AbstractDequantisation = UniformDequantisation()
     training: Training = Training()
     sampler: AbstractMethod = EulerMaruyama(500)
+    guidance: partial[AbstractModifier] | None = None
     drawing: Drawing = Drawing()
     metrics: tuple[AbstractMetric, ...] = (LogLikelihood(),)
     evaluation: Evaluation = Evaluation()
@@ -135,6 +138,21 @@ class Experiment:
                 f"Experiment: network is {self.network}; pass a functools.partial of a subclass of "
                 "sgm.nn.AbstractNetwork, with its options by name."
             )
+
+        if self.guidance is not None:
+            check_instance(
+                "Experiment", "guidance", self.guidance, partial, "functools.partial(ClassifierFree, weight=3.0)"
+            )
+            changed = self.guidance.func
+            if not (isinstance(changed, type) and issubclass(changed, AbstractModifier)) or self.guidance.args:
+                raise ExperimentError(
+                    f"Experiment: guidance is {self.guidance}; pass a functools.partial of a subclass of "
+                    "sgm.model.AbstractModifier, with its options by name."
+                )
+
+    def guided(self, model: AbstractModel) -> AbstractModel:
+        """The model that samples are drawn by."""
+        return model if self.guidance is None else self.guidance(model)
 
     def key(self, purpose: str) -> PRNGKeyArray:
         """The key of the seed for one purpose. No two purposes share a key."""
@@ -193,7 +211,7 @@ class Experiment:
 
 # What a run may change when it goes on: none of it changes the trained model, but for rounding.
 _FREE = (
-    *("sampler", "drawing", "metrics", "evaluation", "data.path", "network.remat", "training.accumulate"),
+    *("sampler", "guidance", "drawing", "metrics", "evaluation", "data.path", "network.remat", "training.accumulate"),
     *("training.log_every", "training.checkpoint_every", "training.preview_every"),
 )
 

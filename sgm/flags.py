@@ -9,7 +9,7 @@ set numbers and strings, which `tyro` reads and explains.
 import dataclasses
 from collections.abc import Sequence
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from sgm.options import (
     MISSING,
@@ -76,7 +76,7 @@ class _Leaf:
     value: Any
 
     def fields(self, info):
-        kind = Union[members(self.option.kind)]  # noqa: UP007
+        kind = Union[tuple(map(_plain, members(self.option.kind)))]  # noqa: UP007
         return [_field(self.option.name, kind, info, self.value)]
 
     def read(self, parsed):
@@ -206,6 +206,13 @@ def _values(arguments: list[str]) -> Flags:
         else:
             values.append(argument)
     return found
+
+
+def _plain(kind: Any) -> Any:
+    """An annotation as `tyro` reads it: entries of a tuple that may be arrays are numbers."""
+    if get_origin(kind) is not tuple:
+        return kind
+    return tuple[tuple(part if part is ... else Union[members(part)] for part in get_args(kind))]  # noqa: UP007
 
 
 def _group(name: str, form: type) -> tuple:

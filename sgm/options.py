@@ -16,14 +16,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import equinox as eqx
 
+from sgm.model.base import AbstractModifier
 from sgm.nn.network import AbstractNetwork
 
 MISSING: Any = inspect.Parameter.empty
 """The default of an option that must be given."""
 
 _SCALARS = (float, int, bool, str, NoneType)
-# What a network is given when it is built, by the data and the prediction.
-_OF_THE_BUILD = ("shape", "outputs", "conditioning", "key")
+# What a network is given when it is built, by the data and the prediction, and a guidance by the run.
+_OF_THE_BUILD = {AbstractNetwork: ("shape", "outputs", "conditioning", "key"), AbstractModifier: ("model",)}
 
 
 class ExperimentError(ValueError):
@@ -59,12 +60,12 @@ class Option:
 
 @functools.lru_cache(maxsize=1024)
 def options(cls: type) -> dict[str, Option]:
-    """List the options of a class by their names. A network's lack those that it is given when it is built."""
+    """List the options of a class by their names, without what a network or a guidance is given when it is built."""
     try:
         signature = inspect.signature(cls, eval_str=True)
     except NameError:  # Of annotations in quotes that are not imported, which cannot be written as text anyway.
         signature = inspect.signature(cls)
-    left_out = _OF_THE_BUILD if issubclass(cls, AbstractNetwork) else ()
+    left_out = next((names for base, names in _OF_THE_BUILD.items() if issubclass(cls, base)), ())
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     made = {field.name: field.default_factory for field in fields if field.default_factory is not dataclasses.MISSING}
     return {
@@ -99,14 +100,15 @@ def value_of(made: Any, option: Option) -> Any:
 def members(kind: Any) -> tuple[Any, ...]:
     """List the alternatives of an annotation that can be written as text: scalars, literals, tuples and classes.
 
-    Arrays and functions cannot, and are left out. A number that may be an array is a float.
+    Arrays and functions cannot, and are left out. A number that may be an array, or one for each example, is a float.
     """
     origin = get_origin(kind)
     if origin is Annotated:
         return members(get_args(kind)[0])
     if origin in (Union, UnionType):
         parts = tuple(member for part in get_args(kind) for member in members(part))
-        return tuple(part for part in parts if not (part is int and float in parts))
+        other = (part for part in parts if (part in _SCALARS and part is not int) or get_origin(part) is not None)
+        return tuple(other) if float in parts else parts
     if origin is tuple:
         return (kind,) if all(members(part) for part in get_args(kind) if part is not ...) else ()
     named = isinstance(kind, type) and (

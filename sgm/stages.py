@@ -21,13 +21,25 @@ from sgm.experiment import Experiment
 from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel
 from sgm.nn.condition import condition_from
-from sgm.options import ExperimentError
+from sgm.options import ExperimentError, options
 from sgm.runs import begin_from, is_begun, load, write_experiment
 from sgm.sample import sample
 from sgm.sde import AbstractSDE
 from sgm.serial import to_json
 from sgm.solve import AbstractMethod, FixedSteps, ProbabilityFlow, ThetaGrid
 from sgm.training import gradient_rms, latest_step, train
+
+WEIGHTS = (0.0, 1.0, 3.0)
+
+
+def picture_weights(run: Path, sde: AbstractSDE, model: AbstractModel, experiment: Experiment) -> None:
+    """Draw the same noise under guidance of three weights, one a row; each column is of one condition."""
+    n, guidance = experiment.data.conditioning.classes or 8, experiment.guidance
+    assert guidance is not None
+    print("guidance: compiling", flush=True)
+    rows = [draw(sde, guidance(model, weight=weight), experiment, experiment.sampler, n) for weight in WEIGHTS]
+    title = "guidance of weight " + ", ".join(f"{weight:g}" for weight in WEIGHTS)
+    plot.save(plot.film_strip(jnp.stack([as_shown(experiment.data, row) for row in rows]), title), run / "guidance.png")
 
 
 def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
@@ -96,7 +108,8 @@ class Preview:
 
 def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
     """Draw samples by the configured sampler and by the probability flow, and follow some paths."""
-    (sde, model), data, drawing = load(run), experiment.data, experiment.drawing
+    (sde, plain), data, drawing = load(run), experiment.data, experiment.drawing
+    model = experiment.guided(plain)
     name, flow = type(experiment.sampler).__name__, adaptive_flow(drawing.tolerance)
     # Meters stand still while their solve is compiled.
     print(f"{name}: compiling", flush=True)
@@ -112,6 +125,8 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) ->
     of_paths = paths(sde, model, experiment, flow)
     if of_paths is not None:
         plot.save(of_paths, run / ("trajectories.png" if len(model.shape) == 1 else "film_strip.png"))
+    if experiment.guidance is not None and "weight" in options(experiment.guidance.func) and len(model.shape) == 3:
+        picture_weights(run, sde, plain, experiment)
     if plot.is_of_the_plane(model.shape) and not data.conditioning.parts:
         grid = plot.plane_grid(first_examples(data, 1024), 100)
         plot.save(plot.density(grid, jnp.exp(log_prob(sde, model, grid, trace=Exact()))), run / "density.png")

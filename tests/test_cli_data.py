@@ -109,7 +109,11 @@ def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
 def test_digits_conditioned_on_classes_by_a_chain(tmp_path, capsys):
     """Bits over a Gaussian are of data of variance one, which digits are not."""
     options = ("--config", "digits", "--data.label", *TINY, "--sde", "DiscreteChain", "--sde.betas.steps", "20")
-    assert command(tmp_path / "classes", *options, *STEPS, "--metrics", "ChainBound") == 0
+    guidance = ("--guidance", "ClassifierFree", "--guidance.weight", "3", "--guidance.interval", "0.1", "inf")
+    options += ("--loss.condition-dropout", "0.2")
+    assert command(tmp_path / "classes", *options, *STEPS, *guidance, "--metrics", "ChainBound") == 0
+    assert is_picture(tmp_path / "classes" / "guidance.png")
+    assert read_experiment(tmp_path / "classes").guidance.keywords["interval"] == (0.1, math.inf)
     _, model = sgm.load(tmp_path / "classes")
     assert model.network.embedding.labels.shape[0] == 10
     rows = metrics_of(tmp_path / "classes")

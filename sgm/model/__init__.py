@@ -6,6 +6,7 @@ from sgm.model.analytic import Gaussian as Gaussian
 from sgm.model.analytic import GaussianMixture as GaussianMixture
 from sgm.model.auto_guidance import AutoGuidance as AutoGuidance
 from sgm.model.base import AbstractModel as AbstractModel
+from sgm.model.base import AbstractModifier as AbstractModifier
 from sgm.model.base import Estimate as Estimate
 from sgm.model.base import from_denoised as from_denoised
 from sgm.model.base import from_noise as from_noise

@@ -195,6 +195,10 @@ class AbstractWrapper(AbstractModel):
         return self.model.defined_at_pure_noise
 
 
+class AbstractModifier(AbstractWrapper):
+    """A wrapper that is built from a model and numbers alone, so that an experiment may name it as its guidance."""
+
+
 def check_process(call: str, sde: Any) -> None:
     """Raise TypeError for what is no process."""
     check_instance(call, "sde", sde, AbstractSDE, "sgm.VP()")

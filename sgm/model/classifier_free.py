@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
-from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.model.base import AbstractModel, AbstractModifier
 from sgm.model.per_example import PerExample, number_of
 from sgm.nn.condition import Condition
 from sgm.types import Number
 
 
-class ClassifierFree(AbstractWrapper):
+class ClassifierFree(AbstractModifier):
     """A conditional model that is driven away from its learned null: (1 + weight) conditioned - weight null.
 
     It takes a model that is trained with `Loss(condition_dropout=0.1)`. Inside the interval each step costs two

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
-from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.model.base import AbstractModel, AbstractModifier
 from sgm.types import Number
 
 
-class Clipped(AbstractWrapper):
+class Clipped(AbstractModifier):
     """A model whose denoised estimate is clipped to [low, high], and its noise and velocity with it.
 
     Arguments:

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 
 from sgm.checks import check_instance, is_traced
-from sgm.model.base import AbstractModel, AbstractWrapper
+from sgm.model.base import AbstractModel, AbstractModifier
 from sgm.types import Number
 
 
-class Thresholded(AbstractWrapper):
+class Thresholded(AbstractModifier):
     """Dynamic thresholding: the denoised estimate is clipped to a quantile of its own, and scaled into [low, high].
 
     With y = (x0 - (low + high)/2) / ((high - low)/2) and s = max(1, quantile of |y| over all entries), y becomes

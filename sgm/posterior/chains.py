@@ -137,10 +137,10 @@ def draw_likelihood(
         seen = jnp.isfinite(evidence.y)
 
         def matrix(w):
-            return likelihood.variance * w + std**2 * likelihood.push(likelihood.pull(w))
+            return std**2 * likelihood.push(likelihood.pull(w))
 
         residual = jnp.where(seen, likelihood.residual - noise, 0.0)
-        return z + std**2 * likelihood.pull(solve(matrix, residual, iterations))
+        return z + std**2 * likelihood.pull(solve(matrix, likelihood.variance, residual, iterations))
 
     def log_likelihood(z):
         return evidence.log_likelihood(units.restore(z))

@@ -32,6 +32,6 @@ class MMPS(AbstractGuidance):
 
     def weights(self, likelihood, level, covariance):
         def matrix(w):
-            return likelihood.variance * w + likelihood.push(covariance(likelihood.pull(w)))
+            return likelihood.push(covariance(likelihood.pull(w)))
 
-        return solve(matrix, likelihood.residual, self.iterations)
+        return solve(matrix, likelihood.variance, likelihood.residual, self.iterations)

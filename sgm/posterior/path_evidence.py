@@ -13,6 +13,7 @@ Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5), and its publ
 from abc import abstractmethod
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from sgm.checks import is_traced
@@ -57,7 +58,7 @@ class Inpainting(AbstractPathEvidence):
     known: Float[Array, "..."]
     mask: Bool[Array, "*shape"]
 
-    def __init__(self, known: Float[ArrayLike, "..."], mask: Shaped[ArrayLike, "*shape"]):
+    def __init__(self, known: Float[Array | np.ndarray, "..."], mask: Shaped[Array | np.ndarray, "*shape"]):
         self.known, self.mask = jnp.asarray(known), jnp.asarray(mask)
         if self.mask.shape != self.known.shape[-self.mask.ndim :] or self.mask.dtype != jnp.bool_:
             raise ValueError(
@@ -97,7 +98,7 @@ class Denoising(AbstractPathEvidence):
     observed: Float[Array, "..."]
     std: Float[Array, "..."]
 
-    def __init__(self, observed: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+    def __init__(self, observed: Float[Array | np.ndarray, "..."], std: Float[ArrayLike, "..."]):
         self.observed, self.std = jnp.asarray(observed), jnp.asarray(std)
         _check_std("Denoising", self.std)
 
@@ -137,7 +138,7 @@ class MatchedDenoising(AbstractPathEvidence):
     observed: Float[Array, "..."]
     std: Float[Array, "..."]
 
-    def __init__(self, observed: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+    def __init__(self, observed: Float[Array | np.ndarray, "..."], std: Float[ArrayLike, "..."]):
         self.observed, self.std = jnp.asarray(observed), jnp.asarray(std)
         _check_std("MatchedDenoising", self.std)
 

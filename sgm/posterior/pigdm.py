@@ -34,6 +34,6 @@ class PiGDM(AbstractGuidance):
         square = sin_of(level) ** 2
 
         def matrix(w):
-            return likelihood.variance * w + square * likelihood.push(likelihood.pull(w))
+            return square * likelihood.push(likelihood.pull(w))
 
-        return solve(matrix, likelihood.residual, self.iterations)
+        return solve(matrix, likelihood.variance, likelihood.residual, self.iterations)
