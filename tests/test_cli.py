@@ -23,6 +23,7 @@ from sgm.evaluation.log_likelihood import gaussian_bits_per_dim
 from sgm.experiment import Drawing, Evaluation, load_config
 from sgm.likelihood import Exact, Hutchinson
 from sgm.nn import MLP
+from sgm.posterior import MMPS
 from sgm.runs import read_experiment
 from sgm.serial import to_json
 
@@ -77,6 +78,16 @@ def test_the_example_of_posteriors_draws_film_strips(digits, tmp_path):
     example = runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/digits_posterior.py"))
     example["main"](str(digits), tmp_path)
     assert is_picture(tmp_path / "digits_inpainting.png") and is_picture(tmp_path / "digits_denoising.png")
+
+
+def test_the_example_of_inverse_problems_recovers_digits(digits, tmp_path):
+    example = runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/inverse_problems.py"))
+    method = MMPS(iterations=2, sampler=sgm.DDIM(3))
+    coverage = example["main"](str(digits), tmp_path, draws=2, method=method)
+    assert set(coverage) == {"half hidden", "blurred", "4x smaller"} and all(
+        0 <= share <= 1 for share in coverage.values()
+    )
+    assert is_picture(tmp_path / "digits_inverse_problems.png")
 
 
 def test_the_example_interpolates_between_digits(digits, tmp_path):
