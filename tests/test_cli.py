@@ -84,9 +84,8 @@ def test_the_example_of_inverse_problems_recovers_digits(digits, tmp_path):
     example = runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/inverse_problems.py"))
     method = MMPS(iterations=2, sampler=sgm.DDIM(3))
     coverage = example["main"](str(digits), tmp_path, draws=2, method=method)
-    assert set(coverage) == {"half hidden", "blurred", "4x smaller"} and all(
-        0 <= share <= 1 for share in coverage.values()
-    )
+    assert list(coverage) == ["half hidden", "blurred", "4x smaller"]
+    assert min(coverage.values()) > 0.1  # of 95, with two draws of a model that has seen six steps
     assert is_picture(tmp_path / "digits_inverse_problems.png")
 
 

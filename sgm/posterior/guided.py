@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -14,8 +13,9 @@ from sgm.model.per_example import PerExample
 from sgm.nn.units import Units
 from sgm.posterior.evidence import AbstractEvidence, AbstractGaussianLikelihood, AbstractLikelihood, Linearised
 from sgm.posterior.method import AbstractPosteriorMethod, Draws, repeated
+from sgm.posterior.tweedie import estimate_and_covariance
 from sgm.sample import sample
-from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
+from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.method import AbstractMethod
 from sgm.types import Example, Scalar
 
@@ -113,18 +113,11 @@ class Guided(AbstractWrapper):
     def predict(self, level, u, cond=None, key=None):
         bounded = jnp.minimum(level, LARGEST_LEVEL)
 
-        def denoised(u):
-            estimate = self.model.predict(bounded, u, cond, key)
-            return estimate.denoised, estimate
-
-        x0, pullback, estimate = jax.vjp(denoised, u, has_aux=True)
-        scale = sin_of(bounded) ** 2 / cos_of(bounded)
-
-        def covariance(v):
-            return scale * pullback(v)[0]
-
+        estimate, covariance = estimate_and_covariance(self.model, bounded, u, cond, key)
         assert isinstance(self.evidence, AbstractLikelihood)  # As `takes` has it.
-        return estimate.moved(level, self.guidance.change(self.evidence, self.units, bounded, x0, covariance))
+        return estimate.moved(
+            level, self.guidance.change(self.evidence, self.units, bounded, estimate.denoised, covariance)
+        )
 
 
 def check_evidence(call: str, method: AbstractPosteriorMethod, evidence: AbstractEvidence) -> None:

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.model.base import AbstractModel, Estimate, estimate_of
+from sgm.model.base import AbstractModel, Estimate
 from sgm.nn.condition import Condition
 from sgm.posterior.evidence import AbstractGaussianLikelihood, AbstractLikelihood, Linearised
 from sgm.posterior.linear import Linear
 from sgm.posterior.nonlinear import Nonlinear
-from sgm.sde.level import cos_of, sin_of
+from sgm.posterior.tweedie import estimate_and_covariance
+from sgm.sde.level import sin_of
 from sgm.types import Example, Scalar
 
 
@@ -42,7 +43,7 @@ class Plugged(AbstractTwist):
         def value_of(x0):
             return self.evidence.log_likelihood(model.units.restore(x0))
 
-        estimate, covariance = _tweedie(model, level, u, cond)
+        estimate, covariance = estimate_and_covariance(model, level, u, cond)
         value, gradient = jax.value_and_grad(value_of)(estimate.denoised)
         return estimate, value, covariance(gradient)
 
@@ -67,7 +68,7 @@ class White(AbstractTwist):
         self.evidence, self.values = evidence, jnp.maximum(values, 0)
 
     def __call__(self, model, level, u, cond):
-        estimate, covariance = _tweedie(model, level, u, cond)
+        estimate, covariance = estimate_and_covariance(model, level, u, cond)
         near = self.evidence.linearised(estimate.denoised, model.units)
         spread = 1 + sin_of(level) ** 2 * self.values
         value, weights = _gaussian(near, spread, self.vectors, self.evidence.y)
@@ -80,7 +81,7 @@ class Matched(AbstractTwist):
     evidence: AbstractGaussianLikelihood
 
     def __call__(self, model, level, u, cond):
-        estimate, covariance = _tweedie(model, level, u, cond)
+        estimate, covariance = estimate_and_covariance(model, level, u, cond)
         near = self.evidence.linearised(estimate.denoised, model.units)
         values, vectors = jnp.linalg.eigh(_rows(near, covariance))
         value, weights = _gaussian(near, 1 + jnp.maximum(values, 0), vectors, self.evidence.y)
@@ -99,17 +100,6 @@ def twist_of(evidence: AbstractLikelihood, model: AbstractModel, z: Example, mos
     if not isinstance(evidence, Linear | Nonlinear):
         return Plugged(evidence)
     return Matched(evidence) if evidence.y.size <= most else White(evidence, model, z)
-
-
-def _tweedie(model, level, u, cond):
-    """The estimate, and the function v -> C v with the covariance C of x0 given u."""
-
-    def denoised(u):
-        estimate = estimate_of(model, level, u, cond)
-        return estimate.denoised, estimate
-
-    _, pullback, estimate = jax.vjp(denoised, u, has_aux=True)
-    return estimate, lambda v: sin_of(level) ** 2 / cos_of(level) * pullback(v)[0]
 
 
 def _rows(near: Linearised, covariance):
