@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from sgm.checks import is_traced
@@ -33,7 +34,7 @@ class Linear(AbstractGaussianLikelihood):
     y: Float[Array, "..."]
     std: Float[Array, "..."]
 
-    def __init__(self, operator: Callable, y: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+    def __init__(self, operator: Callable, y: Float[Array | np.ndarray, "..."], std: Float[ArrayLike, "..."]):
         self.operator, self.y, self.std = operator, jnp.asarray(y), jnp.asarray(std)
         check_std("Linear", self.std)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from sgm.posterior.evidence import AbstractGaussianLikelihood
@@ -28,7 +29,7 @@ class Nonlinear(AbstractGaussianLikelihood):
     y: Float[Array, "..."]
     std: Float[Array, "..."]
 
-    def __init__(self, function: Callable, y: Float[ArrayLike, "..."], std: Float[ArrayLike, "..."]):
+    def __init__(self, function: Callable, y: Float[Array | np.ndarray, "..."], std: Float[ArrayLike, "..."]):
         self.function, self.y, self.std = function, jnp.asarray(y), jnp.asarray(std)
         check_std("Nonlinear", self.std)
 
