@@ -58,6 +58,7 @@ def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> 
     # A run that has begun goes on from its own checkpoint.
     begins = begins_from is not None and not is_begun(run)
     sde, model = begin_from(begins_from, experiment) if begins and begins_from else experiment.build()
+    experiment.guided(model)  # It may refuse the model, better before the training than after.
     write_experiment(run, experiment)
     if (manner := plot.manner(data.shape)) is not None:
         print(f"pictures of examples: {manner}", flush=True)

@@ -209,6 +209,7 @@ def test_a_run_keeps_its_configuration(digits, capsys):
         (("--config", "nothing"), "sgm: load_config: there is no configuration nothing; there are checkerboard,"),
         (("--config", "flowres"), "did you mean flowers or flowers_classes?"),
         (("--config", "./nothing.py"), "there is no file ./nothing.py; pass the path of a Python file"),
+        (("--guidance", "ClassifierFree", "--network.width", "8"), "ClassifierFree: the model has learned no null"),
         (("--loss.condition-dropout", "0.1"), "but the data have no condition to drop; pass 0, or data with one"),
         (("--sampler", "DPMSolver"), "did you mean DPMSolverPP"),
         (("--prediction", "MeanCoefficient"), "MeanCoefficient"),
