@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from sgm.data.formats import open_file
-from sgm.data.stored import AbstractStored, Parts
+from sgm.data.stored import AbstractStored, Parts, make_tuples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,7 @@ class Files(AbstractStored):
     classes: int | None = None
 
     def __post_init__(self):
-        for name in ("x", "params"):
-            if isinstance(given := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(given))  # as a file of settings has them
+        make_tuples(self, "x", "params")
 
     @functools.cached_property
     def parts(self) -> Parts:

@@ -265,6 +265,13 @@ class AbstractStored(AbstractFiniteDataset):
         return values
 
 
+def make_tuples(data: AbstractStored, *names: str) -> None:
+    """Make tuples of fields that are lists, as they are in a notebook, so that they can be written as text and back."""
+    for name in names:
+        if isinstance(given := getattr(data, name), list):
+            object.__setattr__(data, name, tuple(given))
+
+
 _SHAPES = {
     "params": "a vector of parameters for each example, (examples, params)",
     "label": "the number of its class for each example, (examples,)",

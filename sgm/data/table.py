@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sgm.data.formats import open_file
-from sgm.data.stored import AbstractStored, Parts
+from sgm.data.stored import AbstractStored, Parts, make_tuples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Table(AbstractStored):
     _remedies: ClassVar[Mapping[str, str]] = {"categories": "pass it among params, or leave it out of columns"}
 
     def __post_init__(self):
-        for name in ("columns", "params"):
-            if isinstance(given := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(given))  # as a file of settings has them
+        make_tuples(self, "columns", "params")
         if self.columns == ():
             raise ValueError("Table: columns is empty; name one or more, or leave it out to take all.")
         if not isinstance(self.source, str | Path) and not hasattr(self.source, "columns"):
