@@ -46,6 +46,11 @@ def mesh_for(call: str, arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
+def group_size(shape: tuple[int, ...]) -> int:
+    """Number of examples of `shape` that are drawn together by default: as many as have 2^20 entries."""
+    return max(1, 2**20 // math.prod(shape))
+
+
 def in_groups(function: Callable[[Any], Any], each: PyTree, size: int) -> PyTree:
     """`function` of each row of the arrays in `each`, at most `size` rows at a time, one group after the other."""
     n = jax.tree.leaves(each)[0].shape[0]

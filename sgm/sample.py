@@ -1,7 +1,6 @@
 """Draw examples from a model."""
 
 import functools
-import math
 from typing import Any, SupportsIndex, overload
 
 import diffrax
@@ -24,16 +23,14 @@ from sgm.checks import (
     trace_process,
 )
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
-from sgm.model.per_example import Own, split_examples
+from sgm.model.per_example import separate
 from sgm.nn.condition import Condition, flat_condition
-from sgm.parallel import in_groups, mesh_for, replicate, spread
+from sgm.parallel import group_size, in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import MAX_ADAPTIVE_STEPS, AbstractMethod
 from sgm.solve.saving import check_saveat, saves_steps, trimmed
 from sgm.types import Number
-
-_GROUP = 2**20  # Entries of the examples that are drawn together, where no batch_size is given.
 
 
 @overload
@@ -164,8 +161,7 @@ def sample(
     method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     levels = method.levels(sde, saveat)
-    model, own_model = split_examples("sample", model, count)
-    own, cond = (Own(cond, own_model), None) if cond_axis == 0 else (Own(None, own_model), cond)
+    model, cond, own = separate("sample", model, cond, cond_axis, count)
     sde, model, method = trace_process(sde), *trace_floats((model, method.standardised(model.units)))
     # A progress meter counts the steps of one loop.
     alone = mesh is None and (not isinstance(progress, diffrax.NoProgressMeter) or count is None)
@@ -173,7 +169,7 @@ def sample(
     mesh = None if alone else mesh
     sde, model, key, own, cond, x1 = replicate((sde, model, key, own, cond, x1), mesh)
     keys = key if count is None else jr.split(key, count)
-    size = max(1, _GROUP // math.prod(model.shape)) if batch_size is None else batch_size
+    size = group_size(model.shape) if batch_size is None else batch_size
     shared = sde, model, cond, method, saveat, levels
     static = count is None, size, from_pure_noise, adjoint, progress, mesh
     result, steps, finished = _sample(shared, (keys, own, x1), static)

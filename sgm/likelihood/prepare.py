@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats, trace_process
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.model.per_example import Own, split_examples
+from sgm.model.per_example import Own, separate
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import mesh_for, replicate
 from sgm.sde.base import AbstractSDE
@@ -59,8 +59,7 @@ def prepare(
     n = math.prod(batch)
     check_at_least(call, "the number of examples", n)
     x, keys = model.units.standardise(x).reshape(n, *model.shape), None if key is None else jr.split(key, n)
-    model, own_model = split_examples(call, model, n)
-    own, cond = (Own(cond, own_model), None) if cond_axis == 0 else (Own(None, own_model), cond)
+    model, cond, own = separate(call, model, cond, cond_axis, n)
     sde, model = trace_process(sde), trace_floats(model)
     mesh = mesh_for(call, (sde, model, x, keys, own, cond), mesh)
     sde, model, x, keys, own, cond = replicate((sde, model, x, keys, own, cond), mesh)

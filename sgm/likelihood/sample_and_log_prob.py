@@ -16,7 +16,7 @@ from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.model.per_example import Own, split_examples
+from sgm.model.per_example import separate
 from sgm.nn.condition import Condition, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
@@ -104,8 +104,7 @@ def sample_and_log_prob(
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
     units = model.units
-    model, own_model = split_examples(call, model, count)
-    own, cond = (Own(cond, own_model), None) if cond_axis == 0 else (Own(None, own_model), cond)
+    model, cond, own = separate(call, model, cond, cond_axis, count)
     sde, model, controller = trace_process(sde), *trace_floats((model, controller))
     keys = key[None] if count is None else jr.split(key, count)
     mesh = mesh_for(call, (sde, model, keys, own, cond), mesh)

@@ -16,15 +16,16 @@ from sgm.types import Number
 class ClassifierFree(AbstractModifier):
     """A conditional model that is driven away from its learned null: (1 + weight) conditioned - weight null.
 
-    It takes a model that is trained with `Loss(condition_dropout=0.1)`. Inside the interval each step costs two
-    evaluations, outside it one. What is drawn is of no simple density: the samples are more typical of their
-    condition than the data, and less diverse.
+    With `rescale` phi, x0 is then multiplied by phi std(x0 conditioned) / std(x0) + 1 - phi, with standard deviations
+    over the entries of an example. It takes a model that is trained with `Loss(condition_dropout=0.1)`. Inside the
+    interval each step costs two evaluations, outside it one. What is drawn is of no simple density: the samples are
+    more typical of their condition than the data, and less diverse.
 
     Arguments:
         model: Conditional model with a null.
         weight: Weight; 0 is the model itself. `PerExample(weights)` gives each example its own.
         interval: Noise levels sigma/alpha = tan(theta), of standardised data, between which it acts.
-        rescale: Share phi of the rescaling of the estimate to the standard deviation of the conditioned one.
+        rescale: Share phi of the rescaling to the standard deviation of the conditioned estimate, 0 ... 1.
 
     Raises:
         ValueError: for a model without a null, an interval that is empty, and rescale outside [0, 1].

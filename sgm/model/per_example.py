@@ -1,6 +1,6 @@
 """Numbers of a model that each example has of its own."""
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -51,8 +51,20 @@ class Own(eqx.Module):
         return eqx.combine(model, self.model), cond if self.cond is None else self.cond
 
 
-def split_examples(call: str, model: Any, n: int | None) -> tuple[Any, Any]:
-    """The leaves of a model that all examples share, and those that each has of its own.
+def separate(
+    call: str, model: Any, cond: Condition | None, cond_axis: Literal[0] | None, n: int | None
+) -> tuple[Any, Condition | None, Own]:
+    """Separate what all examples of a call share from what each has of its own.
+
+    Arguments:
+        call: Name of the call.
+        model: Model, perhaps with numbers that are `PerExample`.
+        cond: Condition.
+        cond_axis: 0 where each example has a condition, None where one holds for all, as `flat_condition` says.
+        n: Number of examples; None for one without a batch axis.
+
+    Returns:
+        The shared leaves of the model, the shared condition, and what each example has of its own.
 
     Raises:
         ValueError: for values of another number of examples than `n`, or of a single one, where `n` is None.
@@ -67,7 +79,7 @@ def split_examples(call: str, model: Any, n: int | None) -> tuple[Any, Any]:
             )
     shared = jax.tree.map(lambda leaf: None if _is_own(leaf) else leaf, model, is_leaf=_is_own)
     own = jax.tree.map(lambda leaf: leaf.value if _is_own(leaf) else None, model, is_leaf=_is_own)
-    return shared, own
+    return (shared, None, Own(cond, own)) if cond_axis == 0 else (shared, cond, Own(None, own))
 
 
 def _is_own(leaf):

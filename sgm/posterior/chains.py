@@ -1,7 +1,6 @@
 """Posteriors by chains of draws, one for each example that is drawn."""
 
 import functools
-import math
 from abc import abstractmethod
 
 import equinox as eqx
@@ -12,20 +11,18 @@ from jaxtyping import PRNGKeyArray
 
 from sgm.checks import trace_floats, trace_process
 from sgm.model.base import AbstractModel, estimate_of
-from sgm.model.per_example import Own
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
-from sgm.parallel import in_groups, mesh_for, replicate, spread
-from sgm.posterior.evidence import AbstractLikelihood
+from sgm.parallel import group_size, in_groups, mesh_for, replicate, spread
+from sgm.posterior.evidence import AbstractLikelihood, with_y
 from sgm.posterior.exactly import Exactly
 from sgm.posterior.linear import Linear
-from sgm.posterior.method import AbstractPosteriorMethod, Draws, repeated
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, has_one_each, repeated
 from sgm.posterior.solve import solve
 from sgm.sde.base import AbstractSDE
 from sgm.solve.sampler import AbstractSampler
 from sgm.types import Example, Number, Scalar
 
-_GROUP = 2**20  # Entries of the examples that are drawn together, where no batch_size is given.
 _SHRINKS = 100  # Largest number of tries of a move of the slice sampler.
 
 
@@ -43,22 +40,15 @@ class AbstractChains(AbstractPosteriorMethod):
     ) -> Example:
         """One draw, in standardised coordinates."""
 
-    def takes(self, evidence):
-        return (
-            None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, such as Linear(operator, y, std)"
-        )
-
     def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         call, count = type(self).__name__, len(evidence.y)
         total = count * n
-        own_evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, None, is_leaf=lambda leaf: leaf is None)
-        has_own = cond is not None and cond.batch_axes() == {(count,)}
-        own, cond = (Own(repeated(cond, n), None), None) if has_own else (Own(None, None), cond)
-        each = jr.split(key, total), repeated(evidence.y, n), own
-        shared = trace_process(sde), *trace_floats((model, own_evidence, self)), cond
+        own_cond, cond = (repeated(cond, n), None) if has_one_each(cond, count) else (None, cond)
+        each = jr.split(key, total), repeated(evidence.y, n), own_cond
+        shared = trace_process(sde), *trace_floats((model, with_y(evidence, None), self)), cond
         mesh = mesh_for(call, (shared, each), mesh)
         shared, each = replicate((shared, each), mesh)
-        size = batch_size or max(1, _GROUP // math.prod(model.shape))
+        size = group_size(model.shape) if batch_size is None else batch_size
         return Draws(_draw(shared, each, size, mesh).reshape(count, n, *model.shape))
 
 
@@ -66,10 +56,9 @@ class AbstractChains(AbstractPosteriorMethod):
 def _draw(shared, each, size, mesh):
     def of_one(shared, each):
         sde, model, evidence, method, cond = shared
-        key, y, own = each
-        evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, y, is_leaf=lambda leaf: leaf is None)
-        cond = cond if own.cond is None else own.cond
-        return model.units.restore(method.draw_one(sde, model, evidence, cond, key))
+        key, y, own_cond = each
+        cond = cond if own_cond is None else own_cond
+        return model.units.restore(method.draw_one(sde, model, with_y(evidence, y), cond, key))
 
     return spread(lambda shared, each: in_groups(functools.partial(of_one, shared), each, size), shared, each, mesh)
 

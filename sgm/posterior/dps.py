@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from sgm.posterior.evidence import AbstractGaussianLikelihood, AbstractLikelihood
+from sgm.posterior.evidence import AbstractGaussianLikelihood
 from sgm.posterior.guided import AbstractGuidance
+from sgm.posterior.method import AbstractPosteriorMethod
 from sgm.sde.level import sin_of
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import AbstractMethod
@@ -34,9 +35,7 @@ class DPS(AbstractGuidance):
     sampler: AbstractMethod = EulerMaruyama(200)
 
     def takes(self, evidence):
-        return (
-            None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, such as Linear(operator, y, std)"
-        )
+        return AbstractPosteriorMethod.takes(self, evidence)
 
     def weights(self, likelihood, level, covariance):
         square = jnp.mean(likelihood.residual**2)

@@ -3,14 +3,18 @@
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sgm.checks import is_traced
 from sgm.nn.units import Units
 from sgm.types import Example
+
+Evidence = TypeVar("Evidence", bound="AbstractEvidence")
 
 
 class AbstractEvidence(eqx.Module):
@@ -42,12 +46,25 @@ class AbstractEvidence(eqx.Module):
         return axes
 
     def check(self, call: str, shape: tuple[int, ...]) -> None:
-        """Raise ValueError where it is no evidence about examples of `shape`."""
+        """Raise ValueError where it is no evidence about examples of `shape`, or has infinite entries."""
         self.batch_axes(call, shape)
+        if not is_traced(self.y) and bool(jnp.any(jnp.isinf(self.y))):
+            raise ValueError(f"{call}: y has infinite entries; pass finite ones, and nan where nothing was measured.")
 
     def complete(self, x: Example) -> Example:
         """A draw of the posterior, with what is known exactly put in its place."""
         return x
+
+
+def check_std(call: str, std: Float[Array, "..."], exact: str = "Exactly(mask, known)") -> None:
+    """Raise ValueError for a standard deviation that is not positive; `exact` is the evidence without noise."""
+    if not is_traced(std) and not bool(jnp.all(std > 0)):
+        raise ValueError(f"{call}: std = {std}; pass std > 0, or {exact} for entries known exactly.")
+
+
+def with_y(evidence: Evidence, y: Any) -> Evidence:
+    """The evidence with another `y`, or with None where each example is to have its own."""
+    return eqx.tree_at(lambda evidence: evidence.y, evidence, y, is_leaf=lambda leaf: leaf is None)
 
 
 class AbstractLikelihood(AbstractEvidence):

@@ -15,7 +15,7 @@ class Exactly(AbstractGaussianLikelihood):
         known: Example, of which the entries under the mask are used, with batch axes in front for many.
 
     Raises:
-        ValueError: for a mask that is not boolean, or is true nowhere.
+        ValueError: for a mask that is not boolean.
 
     Example:
         >>> evidence = Exactly(mask, image)

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Callable
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -11,8 +10,8 @@ from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, AbstractWrapper
 from sgm.model.per_example import PerExample
 from sgm.nn.units import Units
-from sgm.posterior.evidence import AbstractEvidence, AbstractGaussianLikelihood, AbstractLikelihood, Linearised
-from sgm.posterior.method import AbstractPosteriorMethod, Draws, repeated
+from sgm.posterior.evidence import AbstractEvidence, AbstractGaussianLikelihood, AbstractLikelihood, Linearised, with_y
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, has_one_each, repeated
 from sgm.posterior.tweedie import estimate_and_covariance
 from sgm.sample import sample
 from sgm.sde.level import LARGEST_LEVEL
@@ -76,7 +75,7 @@ class AbstractGuidance(AbstractPosteriorMethod):
         check_evidence(call, self, evidence)
         evidence.check(call, model.shape)
         if evidence.batch_axes(call, model.shape):
-            evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, PerExample(evidence.y))
+            evidence = with_y(evidence, PerExample(evidence.y))
         return Guided(model, evidence, self)
 
     def takes(self, evidence):
@@ -86,10 +85,8 @@ class AbstractGuidance(AbstractPosteriorMethod):
 
     def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         count = len(evidence.y)
-        evidence = eqx.tree_at(lambda evidence: evidence.y, evidence, repeated(evidence.y, n))
-        if cond is not None and cond.batch_axes() == {(count,)}:
-            cond = repeated(cond, n)
-        guided = self.guide(model, evidence)
+        guided = self.guide(model, with_y(evidence, repeated(evidence.y, n)))
+        cond = repeated(cond, n) if has_one_each(cond, count) else cond
         x = sample(sde, guided, key, count * n, cond=cond, method=self.sampler, batch_size=batch_size, mesh=mesh)
         return Draws(x.reshape(count, n, *model.shape))
 
@@ -112,12 +109,10 @@ class Guided(AbstractWrapper):
 
     def predict(self, level, u, cond=None, key=None):
         bounded = jnp.minimum(level, LARGEST_LEVEL)
-
         estimate, covariance = estimate_and_covariance(self.model, bounded, u, cond, key)
         assert isinstance(self.evidence, AbstractLikelihood)  # As `takes` has it.
-        return estimate.moved(
-            level, self.guidance.change(self.evidence, self.units, bounded, estimate.denoised, covariance)
-        )
+        x0 = estimate.denoised
+        return estimate.moved(level, self.guidance.change(self.evidence, self.units, bounded, x0, covariance))
 
 
 def check_evidence(call: str, method: AbstractPosteriorMethod, evidence: AbstractEvidence) -> None:

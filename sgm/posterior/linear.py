@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from sgm.checks import is_traced
-from sgm.posterior.evidence import AbstractGaussianLikelihood
+from sgm.posterior.evidence import AbstractGaussianLikelihood, check_std
 
 _DIFFERENCE = 1e-3  # Relative, above which an operator is not linear: that of rounding is 1e-5.
 
@@ -27,7 +27,7 @@ class Linear(AbstractGaussianLikelihood):
             examples.
 
     Example:
-        >>> evidence = Linear(sgm.posterior.Blur((32, 32), width=2.0), blurred, std=0.1)
+        >>> evidence = Linear(sgm.posterior.Blur(2.0), blurred, std=0.1)
     """
 
     operator: Callable
@@ -58,9 +58,3 @@ class Linear(AbstractGaussianLikelihood):
                 f"{call}: the operator of Linear is not linear, since operator(3 a + 2 b) is not 3 operator(a) + 2 "
                 "operator(b) of two random examples; pass Nonlinear(function, y, std)."
             )
-
-
-def check_std(call: str, std: Float[Array, "..."]) -> None:
-    """Raise ValueError for a standard deviation that is not positive."""
-    if not is_traced(std) and not bool(jnp.all(std > 0)):
-        raise ValueError(f"{call}: std = {std}; pass std > 0, or Exactly(mask, known) for entries known exactly.")

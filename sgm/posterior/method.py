@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.model.base import AbstractModel
 from sgm.nn.condition import Condition
-from sgm.posterior.evidence import AbstractEvidence
+from sgm.posterior.evidence import AbstractEvidence, AbstractLikelihood
 from sgm.sde.base import AbstractSDE
 
 
@@ -33,8 +33,8 @@ class AbstractPosteriorMethod(eqx.Module):
     """A way to draw from a posterior. A subclass has `draw`, and `takes`, which says what evidence it cannot take."""
 
     def takes(self, evidence: AbstractEvidence) -> str | None:
-        """Why it cannot take this evidence, with the remedy; None where it can."""
-        return None
+        """What to pass in the place of evidence that it cannot take; None where it can, by default for likelihoods."""
+        return None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, as Linear(operator, y, std)"
 
     @abstractmethod
     def draw(
@@ -64,6 +64,11 @@ class AbstractPosteriorMethod(eqx.Module):
         Returns:
             Draws of shape (observations, n, *shape), in the data's units.
         """
+
+
+def has_one_each(cond: Condition | None, count: int) -> bool:
+    """Whether there is a condition for each of `count` observations, along a leading axis."""
+    return cond is not None and cond.batch_axes() == {(count,)}
 
 
 def repeated(tree: Any, n: int) -> Any:

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from sgm.posterior.evidence import AbstractGaussianLikelihood
-from sgm.posterior.linear import check_std
+from sgm.posterior.evidence import AbstractGaussianLikelihood, check_std
 
 
 class Nonlinear(AbstractGaussianLikelihood):

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from sgm.checks import is_traced
 from sgm.nn.units import Units
-from sgm.posterior.evidence import AbstractEvidence
+from sgm.posterior.evidence import AbstractEvidence, check_std
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.types import Example, Scalar
 
@@ -100,7 +100,7 @@ class Denoising(AbstractPathEvidence):
 
     def __init__(self, observed: Float[Array | np.ndarray, "..."], std: Float[ArrayLike, "..."]):
         self.observed, self.std = jnp.asarray(observed), jnp.asarray(std)
-        _check_std("Denoising", self.std)
+        check_std("Denoising", self.std, "Inpainting(known, mask)")
 
     @property
     def y(self):
@@ -140,7 +140,7 @@ class MatchedDenoising(AbstractPathEvidence):
 
     def __init__(self, observed: Float[Array | np.ndarray, "..."], std: Float[ArrayLike, "..."]):
         self.observed, self.std = jnp.asarray(observed), jnp.asarray(std)
-        _check_std("MatchedDenoising", self.std)
+        check_std("MatchedDenoising", self.std, "Inpainting(known, mask)")
 
     @property
     def y(self):
@@ -163,8 +163,3 @@ class MatchedDenoising(AbstractPathEvidence):
         share = jnp.where(above, removed(matched, level), 1.0)
         mean = jnp.where(above, cos_of(level) * self.observed, mean)
         return mean, jnp.where(above, sin_of(level) * jnp.sqrt(share), std)
-
-
-def _check_std(call, std):
-    if not is_traced(std) and not jnp.all(std > 0):
-        raise ValueError(f"{call}: std = {std}; pass std > 0, or Inpainting(known, mask) for entries known exactly.")

@@ -3,7 +3,6 @@
 import math
 from typing import Literal, SupportsIndex, overload
 
-import equinox as eqx
 import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sgm.checks import check_count, check_finite, check_instance
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition, flat_condition
-from sgm.posterior.evidence import AbstractEvidence
+from sgm.posterior.evidence import AbstractEvidence, with_y
 from sgm.posterior.guided import check_evidence
 from sgm.posterior.method import AbstractPosteriorMethod, Draws
 from sgm.posterior.mmps import MMPS
@@ -46,6 +45,20 @@ def sample_posterior(
     mesh: Mesh | None = None,
     full: Literal[True],
 ) -> Draws: ...
+@overload
+def sample_posterior(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    evidence: AbstractEvidence,
+    key: PRNGKeyArray,
+    n: SupportsIndex | None = None,
+    *,
+    cond: Condition | None = None,
+    method: AbstractPosteriorMethod = MMPS(),
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    full: bool,
+) -> Array | Draws: ...
 def sample_posterior(
     sde: AbstractSDE,
     model: AbstractModel,
@@ -97,12 +110,9 @@ def sample_posterior(
     axes = evidence.batch_axes(call, model.shape)
     cond, _ = flat_condition(call, model, cond, axes)
     check_finite(call, cond, "cond")
-    if not axes and cond is not None and cond.batch_axes() == {(1,)}:
-        cond = jax.tree.map(lambda part: part[0], cond)
     y = evidence.y.reshape(math.prod(axes), *evidence.y.shape[len(axes) :])
-    one_axis = eqx.tree_at(lambda evidence: evidence.y, evidence, y)
-    found = method.draw(sde, model, one_axis, key, draws, cond=cond, batch_size=batch_size, mesh=mesh)
-    x = jax.vmap(lambda y, x: jax.vmap(eqx.tree_at(lambda evidence: evidence.y, evidence, y).complete)(x))(y, found.x)
+    found = method.draw(sde, model, with_y(evidence, y), key, draws, cond=cond, batch_size=batch_size, mesh=mesh)
+    x = jax.vmap(lambda y, x: jax.vmap(with_y(evidence, y).complete)(x))(y, found.x)
     x = x.reshape(*axes, *(() if n is None else (draws,)), *model.shape)
     others = jax.tree.map(lambda leaf: leaf.reshape(axes), (found.log_evidence, found.stderr))
     return Draws(x, *others) if full else x

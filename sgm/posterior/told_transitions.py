@@ -7,7 +7,8 @@ import jax.random as jr
 from sgm.checks import check_count
 from sgm.model.kernel import AbstractVariance, FixedSmall
 from sgm.posterior.ancestral import PosteriorAncestral
-from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused
+from sgm.posterior.evidence import with_y
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused, has_one_each
 from sgm.posterior.path_evidence import AbstractPathEvidence
 from sgm.sample import sample
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -40,13 +41,13 @@ class ToldTransitions(AbstractPosteriorMethod):
 
     def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         check_unused("ToldTransitions", batch_size=batch_size, mesh=mesh)
+        assert isinstance(evidence, AbstractPathEvidence)  # As `takes` has it.
         count = len(evidence.y)
-        has_own = cond is not None and cond.batch_axes() == {(count,)}
 
         def draws(y, cond, key):
-            of_one = eqx.tree_at(lambda evidence: evidence.y, evidence, y)
-            method = PosteriorAncestral(of_one, self.steps, self.variance, self.grid)
+            method = PosteriorAncestral(with_y(evidence, y), self.steps, self.variance, self.grid)
             return sample(sde, model, key, n, cond=cond, method=method)
 
         keys = jr.split(key, count)
-        return Draws(jax.vmap(draws, in_axes=(0, 0 if has_own else None, 0))(evidence.y, cond, keys))
+        cond_axis = 0 if has_one_each(cond, count) else None
+        return Draws(jax.vmap(draws, in_axes=(0, cond_axis, 0))(evidence.y, cond, keys))

@@ -9,9 +9,9 @@ import jax.random as jr
 
 from sgm.checks import check_count, is_traced, trace_floats
 from sgm.model.kernel import AbstractVariance, FixedLarge, posterior_mean
-from sgm.posterior.evidence import AbstractLikelihood
+from sgm.posterior.evidence import with_y
 from sgm.posterior.exactly import Exactly
-from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused
+from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused, has_one_each
 from sgm.posterior.twist import twist_of
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
@@ -31,8 +31,9 @@ class TwistedSMC(AbstractPosteriorMethod):
 
     with C the covariance of x0 given u by Tweedie's formula, or sin(theta)^2 I, that of white data, where y has more
     entries than `most_products`. Of other likelihoods it is log p(y | x0) at the estimate. The mean of the weights
-    estimates p(y), without bias but for that of the steps. Its standard error is told by independent runs: it is inf
-    where they differ by so much that too few particles are in the right places, and knows nothing of the steps.
+    estimates p(y), up to the constant of a `Custom` likelihood, without bias but for that of the steps. Its standard
+    error is told by independent runs: it is inf where they differ by so much that too few particles are in the right
+    places, and knows nothing of the steps.
 
     Arguments:
         particles: Number of particles of a run.
@@ -66,9 +67,7 @@ class TwistedSMC(AbstractPosteriorMethod):
     def takes(self, evidence):
         if isinstance(evidence, Exactly):
             return "pass Linear(Mask(mask), y, std), since entries without noise have no likelihood"
-        return (
-            None if isinstance(evidence, AbstractLikelihood) else "pass a likelihood, such as Linear(operator, y, std)"
-        )
+        return super().takes(evidence)
 
     def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         check_unused("TwistedSMC", batch_size=batch_size, mesh=mesh)
@@ -76,20 +75,16 @@ class TwistedSMC(AbstractPosteriorMethod):
         keys = jr.split(key, count)
         levels = jnp.minimum(FixedSteps(self.steps, self.grid).levels(sde), LARGEST_LEVEL)
         shared = *trace_floats((model, self)), levels
-        has_own = cond is not None and cond.batch_axes() == {(count,)}
+
+        def row(tree, place):
+            return jax.tree.map(lambda part: part[place], tree)
+
+        has_own = has_one_each(cond, count)
         draws = [
-            _draw(shared, keys[place], _row(evidence, place), _pick(cond, place) if has_own else cond, n)
+            _draw(shared, keys[place], with_y(evidence, evidence.y[place]), row(cond, place) if has_own else cond, n)
             for place in range(count)
         ]
         return jax.tree.map(lambda *parts: jnp.stack(parts), *draws)
-
-
-def _row(evidence, place):
-    return eqx.tree_at(lambda evidence: evidence.y, evidence, evidence.y[place])
-
-
-def _pick(cond, place):
-    return jax.tree.map(lambda part: part[place], cond)
 
 
 @eqx.filter_jit
@@ -104,7 +99,7 @@ def _draw(shared, key, evidence, cond, n):
     x0, log_weights, log_evidence = jax.lax.map(run, jr.split(key_runs, method.runs))
     # A run is drawn from as often as its estimate of the evidence says.
     total = (jax.nn.log_softmax(log_weights, axis=1) + log_evidence[:, None]).reshape(-1)
-    chosen = jr.permutation(key_draws, _systematic(key_draws, total, n))
+    chosen = jr.permutation(jr.fold_in(key_draws, 1), _systematic(key_draws, total, n))
     x = model.units.restore(x0.reshape(-1, *model.shape)[chosen])
     ratios = jnp.exp(log_evidence - jnp.max(log_evidence))
     mean = jnp.mean(ratios)

@@ -47,9 +47,8 @@ def test_operators_are_linear_and_have_a_transpose(operator, x):
 def test_operators_are_those_of_other_libraries():
     image = np.asarray(IMAGE, np.float64)
     expected = ndimage.gaussian_filter(image, 1.5, axes=(0, 1), mode="wrap", truncate=12)
-    np.testing.assert_allclose(
-        Blur(1.5)(IMAGE), expected, atol=2e-3
-    )  # of a Gaussian that is cut in space, or in frequency
+    # Of a Gaussian that is sampled in space, or in frequency.
+    np.testing.assert_allclose(Blur(1.5)(IMAGE), expected, atol=2e-3)
     np.testing.assert_allclose(Downsample(2)(IMAGE), image.reshape(4, 2, 3, 2, 2).mean(axis=(1, 3)), atol=1e-6)
     kernel = np.asarray([0.2, 0.5, 0.3])
     expected = np.stack([np.convolve(channel, kernel, "valid") for channel in np.asarray(SIGNAL).T], axis=1)
@@ -59,7 +58,7 @@ def test_operators_are_those_of_other_libraries():
     assert sums.shape == (3, 10, 2)
     np.testing.assert_allclose(sums.sum(axis=1), np.broadcast_to(image[:6].sum(axis=(0, 1)), (3, 2)), atol=1e-4)
     pairs = LineSums((0.0,))(jnp.asarray(image[:6], jnp.float32))[0]
-    np.testing.assert_allclose(pairs[2:8] + 0 * pairs[2:8], _between(image[:6].sum(axis=0), 10), atol=1e-4)
+    np.testing.assert_allclose(pairs[2:8], _between(image[:6].sum(axis=0), 10), atol=1e-4)
 
 
 def _between(columns, lines):
@@ -116,6 +115,7 @@ WRONG = [
     (lambda: Downsample(4)(IMAGE), r"factor = 4 does not divide the axes \(8, 6\)"),
     (lambda: draw(Linear(jnp.square, X, 0.1)), "sample_posterior: the operator of Linear is not linear"),
     (lambda: draw(Linear(lambda x: x + 1, X, 0.1)), r"pass Nonlinear\(function, y, std\)"),
+    (lambda: draw(Linear(lambda x: x, X.at[1].set(jnp.inf), 0.1)), "y has infinite entries; pass finite ones, and nan"),
     (lambda: draw(Linear(lambda x: x, X[:2], 0.1)), r"y has shape \(2,\), but Linear makes .* shape \(3,\)"),
 ]
 

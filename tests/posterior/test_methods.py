@@ -145,6 +145,37 @@ def test_entries_known_exactly_are_so_and_the_others_have_their_posterior(method
     np.testing.assert_allclose(np.asarray(x).std(axis=1)[:, ~mask] / std, 1, atol=limit)
 
 
+@pytest.mark.slow_except("PiGDM")
+@pytest.mark.parametrize("guidance", [DPS, PiGDM, TMPD], ids=lambda guidance: guidance.__name__)
+def test_draws_of_every_guidance_have_finite_derivatives(guidance):
+    """That of the sum of draws, beside a difference of it."""
+    method = guidance(sampler=sgm.DDIM(10))
+
+    def total(first):
+        y = jnp.asarray(Y[0], jnp.float32).at[0].set(first)
+        return jnp.sum(sgm.sample_posterior(SDE, MODEL, Linear(operator, y, STD), jr.key(0), 2, method=method))
+
+    at, step = jnp.asarray(3.1), 0.05
+    slope = jax.grad(total)(at)
+    assert slope != 0 and slope == pytest.approx(float(total(at + step) - total(at - step)) / (2 * step), rel=0.05)
+
+
+def test_conditions_go_with_their_observations():
+    """Of a model whose data are N(cond, 1/4), seen under noise of 1/2: the mean is half way."""
+    model = sgm.ScoreModel(lambda level, u, cond, key=None: _velocity(level, u, cond.params), shape=(1,))
+    y, params = jnp.asarray([[1.0], [-1.0]]), jnp.asarray([[0.0], [2.0]])
+    for method in (MMPS(), SplitGibbs(), TwistedSMC(particles=128)):
+        for cond, expected in ((params, [0.5, 0.5]), (params[1], [1.5, 0.5])):
+            evidence = Linear(lambda x: x, y, 0.5)
+            how = {"method": method, "cond": sgm.Condition(params=cond)}
+            x = sgm.sample_posterior(SDE, model, evidence, jr.key(0), 500, **how)
+            np.testing.assert_allclose(x.mean(axis=(1, 2)), expected, atol=0.08)
+
+
+def _velocity(level, u, mean):
+    return Gaussian(mean, jnp.eye(1) / 4).predict(level, u).velocity
+
+
 def test_nan_is_no_observation():
     method, key = MMPS(sampler=sgm.DDIM(20)), jr.key(0)
     whole = Linear(lambda x: x, jnp.asarray([3.0, jnp.nan, 1.0, jnp.nan]), STD)
