@@ -197,6 +197,22 @@ def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypa
     assert command(tmp_path, *arguments, "--network.width", "8") == 0
 
 
+def test_an_error_of_a_file_of_ones_own_comes_with_its_traceback(tmp_path, capsys):
+    path = tmp_path / "broken_experiment.py"
+    path.write_text("def fail():\n    raise ValueError('three is no width')\n\nfail()\n")
+    assert main(["--config", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert "sgm: three is no width" in error and "broken_experiment.py" in error and "in fail" in error
+    assert main(["--config", "nothing"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_run_that_is_a_file_is_named(tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    assert main(["--run", str(tmp_path / "run")]) == 1
+    assert "is a file; give the folder of a run" in capsys.readouterr().err
+
+
 def test_a_run_keeps_its_configuration(digits, capsys):
     assert command(digits, "--network.width", "32", "--network.depth", "1") == 1
     error = capsys.readouterr().err
