@@ -102,3 +102,22 @@ def test_the_field_behind_a_map_is_drawn(tmp_path):
     found = example["main"](tmp_path, steps=2, draws=3, rows=2, methods=methods)
     assert np.all(np.isfinite(found["MMPS"]))
     assert PIL.Image.open(tmp_path / "field_posterior.png").width > 100
+
+
+def test_guided_digits_are_drawn(tmp_path, capsys):
+    example = runpy.run_path(str(EXAMPLES / "digits_guidance.py"))
+    found = example["main"](tmp_path, steps=2, each=2)
+    assert len(found) == 10 and "rescale 1, weight 4: accuracy" in capsys.readouterr().out
+    accuracy, spread = np.asarray([*found.values()]).T
+    assert np.all((accuracy >= 0) & (accuracy <= 1)) and np.all(spread > 0)
+    assert PIL.Image.open(tmp_path / "digits_guidance.png").width > 500
+
+
+def test_nearest_digits_have_their_labels():
+    example = runpy.run_path(str(EXAMPLES / "digits_guidance.py"))
+    x, labels = example["flat_rows"](sgm.data.Digits(label=True), "test")
+    assert np.array_equal(example["nearest"](x[:20] + 0.1, x), np.arange(20))
+    # One class of ten has two digits at +-1 of their mean, the others are at one place.
+    cloud = np.zeros((20, 3))
+    cloud[[0, 10], 0] = [1, -1]
+    assert example["spread"](cloud, np.arange(20) % 10) == pytest.approx(np.sqrt(0.1))

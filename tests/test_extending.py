@@ -117,5 +117,10 @@ def test_the_parts_are_right(run):
     truth = jax.scipy.stats.multivariate_normal.logpdf(x, jnp.zeros(2), 0.5 * jnp.eye(2))
     found = sgm.log_prob(sde, model, x, jax.random.key(0), trace=names["Sphere"](8))
     np.testing.assert_allclose(found, truth, atol=5e-3)  # the trace of a multiple of I is exact on a sphere
+    white, level, u = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2)), jnp.asarray(0.4), jnp.asarray([0.7, -0.2])
+    evidence, share = sgm.posterior.Linear(lambda x: x, jnp.asarray([1.0, jnp.nan]), 0.1), 1 / (1 + np.exp(0.8))
+    guided = names["ReconstructionGuidance"](0.5).guide(white, evidence).predict(level, u).denoised
+    plain = np.sqrt(share) * np.asarray(u)  # cos(theta) u, and its covariance is sin(theta)^2 I
+    np.testing.assert_allclose(guided, [plain[0] + 0.5 * share * (1 - plain[0]), plain[1]], atol=1e-6)
     drawn = sgm.sample(sde, model, jax.random.key(1), 4000, method=names["Euler"](100))
     np.testing.assert_allclose(np.cov(np.asarray(drawn).T), 0.5 * np.eye(2), atol=0.05)

@@ -25,7 +25,6 @@ class Problem:
         family: Name of the group of rows.
         model: Model of the prior.
         evidence: Evidence, with an axis of observations.
-        truth: The examples that were observed, of shape (observations, D).
         reference: Exact draws, of shape (observations, 2 n, D).
         mean: Posterior means, of shape (observations, D).
         std: Posterior standard deviations, of shape (observations, D).
@@ -38,7 +37,6 @@ class Problem:
     family: str
     model: AbstractModel
     evidence: Linear
-    truth: np.ndarray
     reference: np.ndarray
     mean: np.ndarray
     std: np.ndarray
@@ -47,7 +45,8 @@ class Problem:
     weights: np.ndarray | None = None
 
 
-def _matrix(operator, shape):
+def matrix_of(operator, shape):
+    """The matrix of a linear function of examples of `shape`, of entries in rows."""
     return np.asarray(jax.jacobian(operator)(jnp.zeros(shape)), np.float64).reshape(-1, int(np.prod(shape)))
 
 
@@ -65,7 +64,7 @@ def fields(side, observations, n):
     }
     root = np.linalg.cholesky(cov)
     for name, operator in operators.items():
-        matrix = _matrix(operator, shape)
+        matrix = matrix_of(operator, shape)
         for std in (0.01, 0.1, 1.0):
             truth = rng.normal(size=(observations, len(cov))) @ root.T
             y = truth @ matrix.T + std * rng.normal(size=(observations, len(matrix)))
@@ -82,7 +81,6 @@ def fields(side, observations, n):
                 family=f"field {side}x{side}",
                 model=model,
                 evidence=Linear(operator, jnp.asarray(y.reshape(observations, *own), jnp.float32), std),
-                truth=truth,
                 reference=mean[:, None] + noise @ vectors.T,
                 mean=mean,
                 std=np.broadcast_to(np.sqrt(np.diag(spread)), mean.shape),
@@ -105,7 +103,7 @@ def mixtures(dim, observations, n):
     model = WithUnits(plain, sgm.Units(float(mean.mean()), float(std)))
     for count in (1, 2, 4):
         operator, noise = Projections((dim,), count, jr.key(count)), 0.5
-        matrix = _matrix(operator, (dim,))
+        matrix = matrix_of(operator, (dim,))
         truth = modes[rng.choice(25, observations, p=weights)] + rng.normal(size=(observations, dim))
         y = truth @ matrix.T + noise * rng.normal(size=(observations, count))
         total = matrix @ matrix.T + noise**2 * np.eye(count)
@@ -129,7 +127,6 @@ def mixtures(dim, observations, n):
             family="25 Gaussians",
             model=model,
             evidence=Linear(operator, jnp.asarray(y, jnp.float32), noise),
-            truth=truth,
             reference=reference,
             mean=means,
             std=np.sqrt(square + variance),
@@ -166,7 +163,7 @@ def levy(observations, n, model):
         "missing samples": Mask(np.arange(LENGTH) % 4 == 0),
     }
     for name, operator in operators.items():
-        matrix, std = _matrix(operator, (LENGTH,)), 0.3
+        matrix, std = matrix_of(operator, (LENGTH,)), 0.3
         truth = signals(rng, observations)
         y = truth @ matrix.T + std * rng.normal(size=(observations, len(matrix)))
         reference = gibbs(rng, matrix, std, y, 2 * n)
@@ -176,7 +173,6 @@ def levy(observations, n, model):
             family="Lévy signal of 64 points",
             model=model,
             evidence=Linear(operator, jnp.asarray(y.reshape(observations, *own), jnp.float32), std),
-            truth=truth,
             reference=reference,
             mean=reference.mean(axis=1),
             std=reference.std(axis=1),
