@@ -115,7 +115,7 @@ def test_guided_digits_are_drawn(tmp_path, capsys):
 
 def test_nearest_digits_have_their_labels():
     example = runpy.run_path(str(EXAMPLES / "digits_guidance.py"))
-    x, labels = example["flat_rows"](sgm.data.Digits(label=True), "test")
+    x, _ = example["flat_rows"](sgm.data.Digits(label=True), "test")
     assert np.array_equal(example["nearest"](x[:20] + 0.1, x), np.arange(20))
     # One class of ten has two digits at +-1 of their mean, the others are at one place.
     cloud = np.zeros((20, 3))

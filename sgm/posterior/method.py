@@ -21,7 +21,7 @@ class Draws(eqx.Module):
     Arguments:
         x: Draws, of shape (*observations, n, *shape), in the data's units.
         log_evidence: Estimate of log p(y) in nats, of each observation; None of methods that have none.
-        stderr: Standard error of log_evidence; inf where it is too large to be known, nan where there is a single run.
+        stderr: Standard error of log_evidence; inf where it is too large to be told, nan where there is a single run.
     """
 
     x: Float[Array, "..."]

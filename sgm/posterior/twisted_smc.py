@@ -31,9 +31,10 @@ class TwistedSMC(AbstractPosteriorMethod):
 
     with C the covariance of x0 given u by Tweedie's formula, or sin(theta)^2 I, that of white data, where y has more
     entries than `most_products`. Of other likelihoods it is log p(y | x0) at the estimate. The mean of the weights
-    estimates p(y), up to the constant of a `Custom` likelihood, without bias but for that of the steps. Its standard
-    error is told by independent runs: it is inf where they differ by so much that too few particles are in the right
-    places, and knows nothing of the steps.
+    estimates p(y), up to the constant of a `Custom` likelihood. Its standard error has two parts: how far independent
+    runs are apart, and how far runs of half the particles and half the steps are from them. So it tells what the steps
+    leave out, and what too few particles never find. It is inf where the runs are so far apart that too few particles
+    are in the right places.
 
     Arguments:
         particles: Number of particles of a run.
@@ -73,8 +74,11 @@ class TwistedSMC(AbstractPosteriorMethod):
         check_unused("TwistedSMC", batch_size=batch_size, mesh=mesh)
         count = len(evidence.y)
         keys = jr.split(key, count)
-        levels = jnp.minimum(FixedSteps(self.steps, self.grid).levels(sde), LARGEST_LEVEL)
-        shared = *trace_floats((model, self)), levels
+        levels, half_levels = (
+            jnp.minimum(FixedSteps(steps, self.grid).levels(sde), LARGEST_LEVEL)
+            for steps in (self.steps, math.ceil(self.steps / 2))
+        )
+        shared = *trace_floats((model, self)), levels, half_levels
 
         def row(tree, place):
             return jax.tree.map(lambda part: part[place], tree)
@@ -89,32 +93,36 @@ class TwistedSMC(AbstractPosteriorMethod):
 
 @eqx.filter_jit
 def _draw(shared, key, evidence, cond, n):
-    model, method, levels = shared
+    model, method, levels, half_levels = shared
     key_runs, key_draws, key_twist = jr.split(key, 3)
     twist = twist_of(evidence, model, jr.normal(key_twist, model.shape), method.most_products)
 
-    def run(key):
-        return _run(model, method, twist, levels, evidence, cond, key)
+    def estimates(particles, levels, key):
+        def run(key):
+            return _run(model, method, twist, particles, levels, evidence, cond, key)
 
-    x0, log_weights, log_evidence = jax.lax.map(run, jr.split(key_runs, method.runs))
+        return jax.lax.map(run, jr.split(key, method.runs))
+
+    x0, log_weights, log_evidences = estimates(method.particles, levels, key_runs)
     # A run is drawn from as often as its estimate of the evidence says.
-    total = (jax.nn.log_softmax(log_weights, axis=1) + log_evidence[:, None]).reshape(-1)
+    total = (jax.nn.log_softmax(log_weights, axis=1) + log_evidences[:, None]).reshape(-1)
     chosen = jr.permutation(jr.fold_in(key_draws, 1), _systematic(key_draws, total, n))
     x = model.units.restore(x0.reshape(-1, *model.shape)[chosen])
-    ratios = jnp.exp(log_evidence - jnp.max(log_evidence))
-    mean = jnp.mean(ratios)
-    stderr = jnp.asarray(jnp.nan)
+    log_evidence, stderr = _log_mean(log_evidences), jnp.asarray(jnp.nan)
     if method.runs > 1:
+        _, _, halved = estimates(math.ceil(method.particles / 2), half_levels, jr.fold_in(key_runs, 1))
+        ratios = jnp.exp(log_evidences - log_evidence)
+        far = _log_mean(halved) - log_evidence
         # Runs that differ by more are led by their luckiest particles, and all may lack what a few would have found.
-        agree = jnp.std(log_evidence, ddof=1) <= _AGREEMENT
-        stderr = jnp.where(agree, jnp.std(ratios, ddof=1) / (mean * method.runs**0.5), jnp.inf)
-    return Draws(x, jnp.log(mean) + jnp.max(log_evidence), stderr)
+        agree = jnp.maximum(jnp.std(log_evidences, ddof=1), jnp.std(halved, ddof=1)) <= _AGREEMENT
+        stderr = jnp.where(agree, jnp.sqrt(jnp.var(ratios, ddof=1) / method.runs + far**2), jnp.inf)
+    return Draws(x, log_evidence, stderr)
 
 
-def _run(model, method, twist, levels, evidence, cond, key):
+def _run(model, method, twist, particles, levels, evidence, cond, key):
     """Particles x0, their log-weights, and log p(y)."""
     key_start, key_steps = jr.split(key)
-    u = jr.normal(key_start, (method.particles, *model.shape))
+    u = jr.normal(key_start, (particles, *model.shape))
 
     def twisted(level, u):
         return twist(model, level, u, cond)
@@ -127,10 +135,8 @@ def _run(model, method, twist, levels, evidence, cond, key):
         key_resample, key_noise = jr.split(key)
         u, estimate, value, change, log_weights, log_evidence = state
         share = jax.nn.softmax(log_weights)
-        resampled = 1 / jnp.sum(share**2) < method.threshold * method.particles
-        kept = jnp.where(
-            resampled, _systematic(key_resample, log_weights, method.particles), jnp.arange(method.particles)
-        )
+        resampled = 1 / jnp.sum(share**2) < method.threshold * particles
+        kept = jnp.where(resampled, _systematic(key_resample, log_weights, particles), jnp.arange(particles))
         log_evidence = log_evidence + jnp.where(resampled, _log_mean(log_weights), 0.0)
         log_weights = jnp.where(resampled, 0.0, log_weights)
         u, estimate, value, change = jax.tree.map(lambda leaf: leaf[kept], (u, estimate, value, change))
@@ -143,12 +149,12 @@ def _run(model, method, twist, levels, evidence, cond, key):
             ratio = -jnp.sum(moved * noise / std + 0.5 * (moved / std) ** 2)
             return mean + moved + std * noise, ratio
 
-        u, ratio = jax.vmap(move)(u, estimate, change, jr.split(key_noise, method.particles))
+        u, ratio = jax.vmap(move)(u, estimate, change, jr.split(key_noise, particles))
         estimate, new, change = jax.vmap(twisted, (None, 0))(s, u)
         log_weights = log_weights + ratio + new - value
         return (u, estimate, new, change, log_weights, log_evidence), None
 
-    keys = jr.split(key_steps, method.steps)
+    keys = jr.split(key_steps, len(levels) - 1)
     state, _ = jax.lax.scan(step, state, (levels[:-1], levels[1:], keys))
     _, estimate, value, _, log_weights, log_evidence = state
     last = jax.vmap(lambda z: evidence.log_likelihood(model.units.restore(z)))(estimate.denoised)

@@ -203,6 +203,14 @@ def test_twisted_smc_has_the_weights_of_modes_and_the_evidence():
     assert 0 < float(draws.stderr[0]) < 0.1
 
 
+def test_the_error_of_the_log_evidence_that_is_told_holds_that_of_few_steps():
+    y, std = np.linspace(-1.5, 1.5, 6), 0.2
+    evidence = Linear(lambda x: x[:1], jnp.asarray(y)[:, None], std)
+    draws = sgm.sample_posterior(SDE, MODES, evidence, jr.key(0), 2, method=TwistedSMC(steps=20), full=True)
+    error = np.abs(np.asarray(draws.log_evidence) - [modes(each, std)[1] for each in y])
+    assert error.max() > 0.5 and np.all(error < 3 * draws.stderr)
+
+
 def test_the_log_evidence_of_a_gaussian_is_its_closed_form():
     draws = sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), 10, method=TwistedSMC(particles=256), full=True)
     np.testing.assert_allclose(draws.log_evidence, [posterior(each)[2] for each in Y], atol=0.1)
