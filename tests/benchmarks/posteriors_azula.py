@@ -28,7 +28,7 @@ from posteriors import DRAWS, compared, parse, run
 
 from sgm.model.base import estimate_of
 
-STEPS, ITERATIONS, PARTICLES, FEWER = 200, 16, 512, 2
+STEPS, ITERATIONS, PARTICLES, FEWER = 200, 16, 512, 1
 
 
 class Jax(Denoiser):
