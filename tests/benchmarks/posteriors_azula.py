@@ -4,7 +4,7 @@
     python tests/benchmarks/posteriors_azula.py [--rows field mixture signal] [--methods MMPS ...]
 
 The models are the same, called through JAX; so are the observations, the numbers of draws and of steps. MMPS has 16
-iterations in both. What azula leaves to its user is set so:
+iterations in both, here of GMRES, its default. What azula leaves to its user is set so:
 
 - DPS's step is of the norm over its whole batch: zeta is the root of the batch's size, which makes it that of one.
 - PiGDM, which knows no noise of y, is given the pseudo-inverse of the operator, and the ancestral noise (eta = 1).
@@ -84,7 +84,7 @@ def sampler_of(name, denoiser, matrix, y, std):
             return DDPMSampler(TMPDenoiser(denoiser, y, operator, std**2), **options)
         case "MMPS":
             noise = IsotropicCovariance(torch.tensor(std**2))
-            return DDPMSampler(MMPSDenoiser(denoiser, y, operator, noise, "cg", ITERATIONS), **options)
+            return DDPMSampler(MMPSDenoiser(denoiser, y, operator, noise, "gmres", ITERATIONS), **options)
         case "TDS":
             square = matrix @ matrix.T
 
