@@ -71,7 +71,8 @@ def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
     """Warn if examples are far from unit scale, to which noise levels, weightings and networks are fitted.
 
     It warns where the root mean square of all entries is above 10, and where their mean is above 1 in size and more
-    than 10 standard deviations from 0 (of 100 entries or more, since few may lie close together). Traced arrays pass.
+    than 10 standard deviations from 0 (of 100 entries or more, since few may lie close together). Traced arrays pass,
+    and entries that are nan, which are missing, are left out.
 
     Arguments:
         call: Name of the call that was given the examples.
@@ -81,6 +82,9 @@ def warn_of_scale(call: str, x, stacklevel: int = 3) -> None:
     if is_traced(x):
         return
     entries = np.asarray(x, np.float64)
+    entries = entries[~np.isnan(entries)]
+    if not entries.size:
+        return
     mean, std = float(np.mean(entries)), float(np.std(entries))
     size = (mean**2 + std**2) ** 0.5
     if size > 10 or (entries.size >= 100 and abs(mean) > max(10 * std, 1)):

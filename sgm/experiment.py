@@ -201,10 +201,11 @@ class Experiment:
                 f"loss.condition_dropout = {dropout}, but the data have no condition to drop; pass 0, or data with one."
             )
         self.prediction.check(self.sde)
+        observed = None if self.loss.masking is None else records.shape[0]
         return self.network(
             records.shape,
             outputs=self.prediction.outputs,
-            conditioning=dataclasses.replace(conditioning, null=dropout > 0),
+            conditioning=dataclasses.replace(conditioning, observed=observed, null=dropout > 0),
             key=self.key("network"),
         )
 

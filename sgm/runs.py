@@ -125,6 +125,7 @@ def _network_settings(experiment, records):
     parts = {"network": experiment.network, "prediction": experiment.prediction}
     settings = {"data.shape": records.shape, "data.conditioning": records.conditioning}
     settings["loss.condition_dropout > 0"] = experiment.loss.condition_dropout > 0
+    settings["loss.masking"] = experiment.loss.masking is not None
     for place, part in parts.items():
         written = to_json(part)
         settings[place] = written.pop("type")

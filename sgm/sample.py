@@ -24,7 +24,7 @@ from sgm.checks import (
 )
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
 from sgm.model.per_example import separate
-from sgm.nn.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, check_values, flat_condition
 from sgm.parallel import group_size, in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
@@ -156,7 +156,7 @@ def sample(
     method.check(sde)
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
-    check_finite("sample", cond, "cond")
+    check_values("sample", cond)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress

@@ -5,10 +5,12 @@ from sgm.data.base import AbstractDataset, AbstractFiniteDataset, DataUnavailabl
 from sgm.data.coins import Coins
 from sgm.data.dead_leaves import DeadLeaves
 from sgm.data.digits import Digits
-from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap, power_spectrum
+from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap
 from sgm.data.files import Files
+from sgm.data.gaussian_process import GaussianProcess
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.spectra import power_spectrum
 from sgm.data.stored import AbstractStored
 from sgm.data.table import Table
 from sgm.data.toys import (
@@ -22,6 +24,7 @@ from sgm.data.toys import (
     SwissRoll,
     TwoGaussians,
 )
+from sgm.data.volumes import GaussianVolume
 
 __all__ = [
     "AbstractDataset",
@@ -41,6 +44,8 @@ __all__ = [
     "Files",
     "GaussianField",
     "GaussianFieldMap",
+    "GaussianProcess",
+    "GaussianVolume",
     "Images",
     "Moons",
     "Record",

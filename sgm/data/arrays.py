@@ -21,12 +21,14 @@ class Arrays(AbstractStored):
         x: Examples along the first axis, of any shape.
         params: Vectors of parameters that are conditions, (examples, params) or (examples,).
         label: Numbers of classes that are conditions, (examples,), from 0.
-        image: Images that are conditions, (examples, height, width, channels).
+        image: Images that are conditions, (examples, height, width, channels); signals or volumes where the
+            examples are such.
         held_out: Share of the examples that is held out as the split "test", or an array of booleans, true for those
             that are.
         seed: Seed of the choice of held-out examples.
         grey_levels: Number of grey levels of unsigned integers: 256 for uint8 and 65536 for uint16 by default.
         classes: Number of classes: by default one more than the largest label.
+        missing: Whether entries of x may be missing, which are nan: for a `Transformer`, which learns from the others.
 
     Raises:
         TypeError: for anything but arrays.
@@ -49,6 +51,7 @@ class Arrays(AbstractStored):
     seed: int = 0
     grey_levels: int | None = None
     classes: int | None = None
+    missing: bool = False
 
     def __post_init__(self):
         for name in ("x", "params", "label", "image", "held_out"):

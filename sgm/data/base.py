@@ -20,7 +20,7 @@ from sgm.nn.units import Units
 
 Record = tuple[np.ndarray, dict[str, np.ndarray]]
 """x of shape (batch, *shape), and the fields of its condition, each optional: "params", float32 (batch, params);
-"label", int32 (batch,); "image", float32 (batch, height, width, channels)."""
+"label", int32 (batch,); "image", float32 (batch, *space, channels)."""
 
 T = TypeVar("T")
 
@@ -60,6 +60,11 @@ class AbstractDataset(abc.ABC):
         """What a network conditioned on the records is built for; nothing by default."""
         return Conditioning()
 
+    @property
+    def missing(self) -> bool:
+        """Whether entries of x may be missing, which are nan."""
+        return False
+
     def statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of the training examples' "params", float32 (params,) each; None without them."""
         return None
@@ -67,7 +72,7 @@ class AbstractDataset(abc.ABC):
     @functools.cached_property
     def units(self) -> Units:
         """The units of x: of grey levels, or else fitted on the training examples, at most 100,000, evenly spaced."""
-        return Units.fit(self._chunks()) if self.levels is None else Units.of_levels(self.levels)
+        return Units.fit(self._chunks(), self.missing) if self.levels is None else Units.of_levels(self.levels)
 
     @property
     def entropy(self) -> float | None:

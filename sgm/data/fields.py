@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.spectra import check_grid, check_shape, check_spectrum, mode_powers, wave_numbers
 from sgm.nn.conditioning import Conditioning
 
 # Each moves the slope by at most 1 / log(k_max / k_min): enough for any within 12 of 0 at 16x16, within 8 at 128x128.
@@ -55,9 +56,9 @@ class AbstractGaussianField(AbstractSimulated):
 
     def log_prob(self, x: Float[Array, "resolution resolution 1"], params: Float[Array, " 2"]) -> Float[Array, ""]:
         """The log-density of a field given its parameters, in nats. Raises ValueError for `x` of another shape."""
-        _check_shape("log_prob", "x", x.shape, self.shape)
+        check_shape("log_prob", "x", x.shape, self.shape)
         log_power = self._log_spectrum(params)
-        return -0.5 * jnp.sum(_mode_powers(x) * jnp.exp(-log_power) + log_power + math.log(2 * math.pi))
+        return -0.5 * jnp.sum(mode_powers(x) * jnp.exp(-log_power) + log_power + math.log(2 * math.pi))
 
     @abc.abstractmethod
     def conditional_log_prob(
@@ -90,8 +91,8 @@ class AbstractGaussianField(AbstractSimulated):
         Raises ValueError for `x` of another shape. Source: Newton's method with the gradient regularisation of Doikov,
         "Minimizing quasi-self-concordant functions by gradient regularization of Newton method", 2023.
         """
-        _check_shape("maximum_likelihood", "x", x.shape[-3:], self.shape)
-        power = jnp.mean(_mode_powers(x), axis=tuple(range(x.ndim - 3)))
+        check_shape("maximum_likelihood", "x", x.shape[-3:], self.shape)
+        power = jnp.mean(mode_powers(x, 2), axis=tuple(range(x.ndim - 3)))
         log_k = self._log_k
         u, centred = (jnp.asarray(values, x.dtype) for values in (log_k, log_k - log_k.mean()))
 
@@ -113,7 +114,7 @@ class AbstractGaussianField(AbstractSimulated):
     @property
     def _log_k(self) -> np.ndarray:
         """log(k / pivot) of each mode, in float64."""
-        return np.log(_wave_numbers(self.resolution) / self.pivot)
+        return np.log(wave_numbers(self.resolution, 2) / self.pivot)
 
     def _log_spectrum(self, params):
         amplitude, slope = params
@@ -149,7 +150,7 @@ class GaussianField(AbstractGaussianField):
     conditioning: ClassVar[Conditioning] = Conditioning(params=2)
 
     def __post_init__(self):
-        _check_grid(self.resolution, self.pivot)
+        check_grid(self.resolution, self.pivot)
         for name, (low, high) in (("amplitude", self.amplitude), ("slope", self.slope)):
             if not -math.inf < low < high < math.inf:
                 raise ValueError(f"{name} is ({low}, {high}): give a lower and a higher end")
@@ -196,12 +197,10 @@ class GaussianFieldMap(AbstractGaussianField):
     noise_std: float = 0.25
 
     def __post_init__(self):
-        _check_grid(self.resolution, self.pivot)
-        for name, value in (("amplitude", self.amplitude), ("noise_std", self.noise_std)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}: give a positive number")
-        if not math.isfinite(self.slope):
-            raise ValueError(f"slope is {self.slope}: give a finite number")
+        check_grid(self.resolution, self.pivot)
+        check_spectrum(self.amplitude, self.slope)
+        if not 0 < self.noise_std < math.inf:
+            raise ValueError(f"noise_std is {self.noise_std}: give a positive number")
 
     @property
     def conditioning(self) -> Conditioning:
@@ -254,7 +253,7 @@ class GaussianFieldMap(AbstractGaussianField):
         Raises ValueError for an image of another shape. Source: Rybicki and Press, "Interpolation, realization, and
         reconstruction of noisy, irregularly sampled data", 1992.
         """
-        _check_shape("posterior", "image", image.shape, (self.resolution, self.resolution, 2))
+        check_shape("posterior", "image", image.shape, (self.resolution, self.resolution, 2))
         y, mask = image.reshape(-1, 2).T
         with jax.default_matmul_precision("highest"):
             root = self._circulant(jnp.sqrt(self.spectrum(self._params(image.dtype))))
@@ -267,48 +266,3 @@ class GaussianFieldMap(AbstractGaussianField):
 
     def _params(self, dtype):
         return jnp.asarray([self.amplitude, self.slope], dtype)
-
-
-def power_spectrum(
-    x: Float[Array, "resolution resolution 1"],
-) -> tuple[Float[Array, " shells"], Float[Array, " shells"]]:
-    """Measure the power spectrum of one field.
-
-    Over m modes of about equal power P, the standard error of the power is P sqrt(2 / m).
-
-    Arguments:
-        x: Field.
-
-    Returns:
-        The wave numbers k = 1 ... resolution // 2; and the mean of |x_k|^2 over the modes whose length rounds to each.
-    """
-    resolution = x.shape[0]
-    last = resolution // 2
-    shells = np.rint(_wave_numbers(resolution)).astype(np.int32).ravel()
-    shells[0] = 0  # the mean of the field, which has no scale of its own
-    total = jnp.bincount(jnp.asarray(shells), _mode_powers(x).ravel(), length=last + 1)
-    return jnp.arange(1, last + 1, dtype=x.dtype), total[1:] / np.bincount(shells)[1 : last + 1].astype(x.dtype)
-
-
-def _wave_numbers(resolution: int) -> np.ndarray:
-    """The length of the wave vector of each mode, 1 for that of the mean: P(0) := P(1)."""
-    k = np.fft.fftfreq(resolution, 1 / resolution)
-    return np.maximum(np.hypot(k[:, None], k), 1)
-
-
-def _mode_powers(x):
-    """|x_k|^2 of the orthonormal DFT, without the channel axis."""
-    modes = jnp.fft.fft2(x[..., 0], norm="ortho")
-    return modes.real**2 + modes.imag**2
-
-
-def _check_grid(resolution: int, pivot: float) -> None:
-    if resolution < 2:
-        raise ValueError(f"resolution is {resolution}: fields need at least 2 pixels a side")
-    if not 0 < pivot < math.inf:
-        raise ValueError(f"pivot is {pivot}: give a positive wave number, in cycles per box")
-
-
-def _check_shape(call: str, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if shape != expected:
-        raise ValueError(f"{call}: {name} has shape {shape}, but that of one example is {expected}; vmap over a batch")

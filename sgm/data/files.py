@@ -28,6 +28,7 @@ class Files(AbstractStored):
         seed: Seed of the choice of held-out examples.
         grey_levels: Number of grey levels of unsigned integers: 256 for uint8 and 65536 for uint16 by default.
         classes: Number of classes: by default one more than the largest label.
+        missing: Whether entries of x may be missing, which are nan: for a `Transformer`, which learns from the others.
 
     Raises:
         DataUnavailable: where there is no such file, when the data are first used.
@@ -46,6 +47,7 @@ class Files(AbstractStored):
     seed: int = 0
     grey_levels: int | None = None
     classes: int | None = None
+    missing: bool = False
 
     def __post_init__(self):
         make_tuples(self, "x", "params")

@@ -8,18 +8,17 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from sgm.checks import check_count
 from sgm.data.base import AbstractFiniteDataset, Record, check_split, fitted_blocks, holdout
+from sgm.data.columns import checked_columns
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.units import Units
 
-# A column of at most so many distinct values, all whole, of ten entries each on average, looks like categories.
-_CATEGORIES = 20
 # A mean beyond so many standard deviations costs float32 two of its seven digits.
 _FAR = 100
 _LABELS_AT_ONCE = 2**20
@@ -69,6 +68,7 @@ class AbstractStored(AbstractFiniteDataset):
     seed: int
     grey_levels: int | None = None
     classes: int | None = None
+    missing: bool = False
     _remedies: ClassVar[Mapping[str, str]] = {
         "categories": "pass a category as label or among params, grey levels as np.uint8 with grey_levels, or leave it "
         "out"
@@ -94,7 +94,7 @@ class AbstractStored(AbstractFiniteDataset):
         return Conditioning(
             params=None if params is None else _vectors(params)[1],
             classes=self._classes,
-            image=None if image is None else _images(image)[1:],
+            image=None if image is None else self._images(image)[1:],
         )
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -115,7 +115,7 @@ class AbstractStored(AbstractFiniteDataset):
             fields["label"] = parts.label[rows].astype(np.int32)
         if parts.image is not None:
             image = self._finite("image", parts.image[rows], rows)
-            fields["image"] = image.astype(np.float32).reshape(_images(image))
+            fields["image"] = image.astype(np.float32).reshape(self._images(image))
         return x, fields
 
     def check(self) -> None:
@@ -126,7 +126,7 @@ class AbstractStored(AbstractFiniteDataset):
         """
         low, high = math.inf, -math.inf
         for chunk in self._chunks():
-            low, high = min(low, chunk.min()), max(high, chunk.max())
+            low, high = np.fmin(low, np.fmin.reduce(chunk, None)), np.fmax(high, np.fmax.reduce(chunk, None))
         if self.levels is not None:
             self._check_levels(int(low), int(high))
         _ = self._statistics, self._classes
@@ -162,7 +162,9 @@ class AbstractStored(AbstractFiniteDataset):
             raise ValueError(f"{self._call}: {found}; pass as many rows of each, one for each example.")
         if 0 in parts.x.shape or not parts.x.shape:
             raise ValueError(f"{self._call}: x has shape {parts.x.shape}; pass examples along the first axis.")
-        for name, ranks in {"params": (1, 2), "label": (1,), "image": (3, 4)}.items():
+        axes = len(parts.x.shape) - 1
+        of_image = (axes, axes + 1) if axes in (2, 4) else (3, 4)
+        for name, ranks in {"params": (1, 2), "label": (1,), "image": of_image}.items():
             source = getattr(parts, name)
             if source is not None and len(source.shape) not in ranks:
                 raise ValueError(f"{self._call}: {name} has shape {source.shape}; pass {_SHAPES[name]}.")
@@ -199,7 +201,7 @@ class AbstractStored(AbstractFiniteDataset):
         rows = self._training_rows(_vectors(params)[1])
         chunks = (np.asarray(params[part]).reshape(len(part), -1) for part in rows)
         remedies = {"constant": _LEAVE_OUT}
-        checked = _checked_columns(self._call, lambda place: f"column {place} of params", chunks, remedies)
+        checked = checked_columns(self._call, lambda place: f"column {place} of params", chunks, remedies)
         units = Units.fit(checked)
         return np.asarray(units.mean.value, np.float32), np.asarray(units.std.value, np.float32)
 
@@ -242,7 +244,7 @@ class AbstractStored(AbstractFiniteDataset):
         def name(place):
             return f"column {names[place]!r}" if names else "x" if shape[-1] == 1 else f"{kind} {place} of x"
 
-        return _checked_columns(self._call, name, read, {**self._remedies, "constant": constant})
+        return checked_columns(self._call, name, read, {**self._remedies, "constant": constant}, self.missing)
 
     def _training_rows(self, entries: int) -> Iterator[np.ndarray]:
         train = self._splits["train"]
@@ -251,10 +253,17 @@ class AbstractStored(AbstractFiniteDataset):
     def _finite(self, name: str, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         if values.dtype.kind != "f":
             return self._within_levels(values) if name == "x" else values
-        if not np.all(np.isfinite(values)):
-            place = rows[np.argwhere(~np.isfinite(values))[0][0]]
+        missing = self.missing and name == "x"
+        wrong = np.isinf(values) if missing else ~np.isfinite(values)
+        if np.any(wrong):
+            place = rows[np.argwhere(wrong)[0][0]]
             raise ValueError(f"{self._call}: {name} of example {place} is not finite; mend it or leave it out.")
         return values
+
+    def _images(self, image: Source) -> tuple[int, ...]:
+        """The shape of images, with a channel axis: of signals and volumes where the examples are such."""
+        axes = len(self.shape) if len(self.shape) in (2, 4) else 3
+        return tuple(image.shape) if len(image.shape) == 1 + axes else (*image.shape, 1)
 
     def _within_levels(self, values: np.ndarray) -> np.ndarray:
         if self.grey_levels and values.size and values.max() >= self.grey_levels:
@@ -275,7 +284,8 @@ def make_tuples(data: AbstractStored, *names: str) -> None:
 _SHAPES = {
     "params": "a vector of parameters for each example, (examples, params)",
     "label": "the number of its class for each example, (examples,)",
-    "image": "an image for each example, (examples, height, width, channels)",
+    "image": "an image for each example, (examples, height, width, channels), or a signal or volume of as many axes as "
+    "the examples",
 }
 
 
@@ -286,11 +296,6 @@ def len_of(source: Source) -> int:
 
 def _vectors(params: Source) -> tuple[int, int]:
     return params.shape if len(params.shape) == 2 else (*params.shape, 1)  # type: ignore
-
-
-def _images(image: Source) -> tuple[int, int, int, int]:
-    n, height, width, *channels = image.shape
-    return n, height, width, channels[0] if channels else 1
 
 
 def _check_type(call: str, dtype: np.dtype, grey_levels: int | None) -> None:
@@ -307,50 +312,3 @@ def _check_type(call: str, dtype: np.dtype, grey_levels: int | None) -> None:
             "they are grey levels."
         )
     raise ValueError(f"{call}: x has dtype {dtype}; pass real numbers, or grey levels as np.uint8 or np.uint16.")
-
-
-def _checked_columns(
-    call: str, name: Callable[[int], str], chunks: Iterable[np.ndarray], remedies: Mapping[str, str]
-) -> Iterator[np.ndarray]:
-    """The chunks, each with columns along its last axis, which must be finite and vary.
-
-    Arguments:
-        call: Name of the data set in messages.
-        name: Name of a column, by its place.
-        chunks: Arrays of one last axis.
-        remedies: What to do about columns that are "constant". With one for "categories", which have no density, none
-            may look like these either.
-    """
-    low, high = np.asarray(np.inf), np.asarray(-np.inf)
-    count, distinct = 0, {}
-    for chunk in chunks:
-        table = chunk.reshape(-1, chunk.shape[-1])
-        if not np.all(np.isfinite(table)):
-            place = int(np.argwhere(~np.isfinite(table))[0][1])
-            raise ValueError(
-                f"{call}: {name(place)} has entries that are missing or not finite; mend or leave them out."
-            )
-        if not count and "categories" in remedies:
-            distinct = {place: np.asarray([]) for place in range(table.shape[1])}
-        low, high = np.minimum(low, table.min(axis=0)), np.maximum(high, table.max(axis=0))
-        count += len(table)
-        distinct = dict(_few_whole_values(table, distinct))
-        yield chunk
-    for place in np.flatnonzero(np.asarray(low == high)):
-        raise ValueError(f"{call}: {name(int(place))} is constant (= {low[place]:.6g}); {remedies['constant']}.")
-    for place, values in distinct.items():
-        if len(values) * 10 <= count:
-            listed = ", ".join(f"{value:.6g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
-            found, remedy = f"{name(place)} has only the whole values {listed}", remedies["categories"]
-            raise ValueError(f"{call}: {found}, as categories have; {remedy}.")
-
-
-def _few_whole_values(table, distinct):
-    """The distinct values of the columns in `distinct`, joined by those of `table`, while they are whole and few."""
-    for place, known in distinct.items():
-        for part in (table[:1000, place], table[:, place]):  # most columns are done with after a few rows
-            known = np.union1d(known, part) if np.array_equal(part, np.rint(part)) else None
-            if known is None or len(known) > _CATEGORIES:
-                break
-        else:
-            yield place, known

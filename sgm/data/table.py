@@ -22,10 +22,12 @@ class Table(AbstractStored):
         params: Names of the columns that are conditions.
         held_out: Share of the rows that is held out as the split "test".
         seed: Seed of the choice of held-out rows.
+        missing: Whether entries of columns may be missing, which are nan: for a `Transformer`, which learns from the
+            others.
 
     Raises:
         ValueError: for names that are not in the table, and for columns of text, dates or categories, with missing
-            values, or of one value. A DataFrame is looked at now, a file when it is first used.
+            values where these may not be, or of one value. A DataFrame is looked at now, a file when it is first used.
 
     Example:
         >>> data = Table(frame, params=("period",))
@@ -39,6 +41,7 @@ class Table(AbstractStored):
     _: dataclasses.KW_ONLY
     held_out: float = 0.1
     seed: int = 0
+    missing: bool = False
 
     _remedies: ClassVar[Mapping[str, str]] = {"categories": "pass it among params, or leave it out of columns"}
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from sgm.data.fields import power_spectrum
+from sgm.data.spectra import power_spectrum
 from sgm.evaluation.metric import AbstractMetric, Row, samples_like
 
 
 class PowerSpectrum(AbstractMetric):
-    """The power spectra of samples and data, for square images and fields of any number of channels.
+    """The power spectra of samples and data: signals, square images and cubes of any number of channels.
 
     One sample is drawn for each example, given its condition. The mean power of each shell of wave numbers is compared;
     the spectra themselves are among the columns.
@@ -18,8 +18,11 @@ class PowerSpectrum(AbstractMetric):
 
     def check(self, context):
         shape = context.data.shape
-        if len(shape) != 3 or shape[0] != shape[1]:
-            raise ValueError(f"PowerSpectrum: examples have the shape {shape}; pass square images, or another metric.")
+        if len(shape) not in (2, 3, 4) or len(set(shape[:-1])) > 1:
+            raise ValueError(
+                f"PowerSpectrum: examples have the shape {shape}; pass signals, square images or cubes, or another "
+                "metric."
+            )
         if context.data.size(context.split) < 2:
             raise ValueError("PowerSpectrum: there is one example; pass two or more, for a standard error.")
 

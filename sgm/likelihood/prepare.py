@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats, trace_process
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.per_example import Own, separate
-from sgm.nn.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, check_density, check_values, flat_condition
 from sgm.parallel import mesh_for, replicate
 from sgm.sde.base import AbstractSDE
 
@@ -53,7 +53,8 @@ def prepare(
     batch = check_examples(call, x, model.shape)
     check_precision(call, x)
     check_finite(call, x)
-    check_finite(call, cond, "cond")
+    check_values(call, cond)
+    check_density(call, cond)
     check_pure_noise(call, sde, model)
     cond, cond_axis = flat_condition(call, model, cond, batch)
     n = math.prod(batch)

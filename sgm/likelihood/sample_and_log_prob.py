@@ -11,13 +11,13 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_count, check_finite, check_instance, trace_floats, trace_process
+from sgm.checks import check_count, check_instance, trace_floats, trace_process
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.per_example import separate
-from sgm.nn.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, check_density, check_values, flat_condition
 from sgm.parallel import in_groups, mesh_for, replicate, spread
 from sgm.sde.base import AbstractSDE
 
@@ -100,7 +100,8 @@ def sample_and_log_prob(
     trace.check(key, model.shape)
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition(call, model, cond, batch)
-    check_finite(call, cond, "cond")
+    check_values(call, cond)
+    check_density(call, cond)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
     units = model.units

@@ -51,6 +51,19 @@ class Estimate(eqx.Module):
         noise, velocity = self.noise - cos_of(level) * turn, self.velocity - turn
         return Estimate(self.denoised + change, noise, velocity, self.log_variance)
 
+    def known(self, level: Scalar, u: Example, x0: Example) -> "Estimate":
+        """The estimate with the entries of x0 that are known, and all means of theirs; nan in x0 for the others."""
+        is_known = ~jnp.isnan(x0)
+        # No nan goes into what is not used, since its derivative would come out. A missing u is taken for x0 itself.
+        filled = jnp.where(is_known, x0, 0)
+        of_x0 = from_denoised(level, jnp.where(jnp.isnan(u), cos_of(level) * filled, u), filled)
+
+        def of(ours, exact):
+            return jnp.where(is_known, exact, ours)
+
+        noise, velocity = of(self.noise, of_x0.noise), of(self.velocity, of_x0.velocity)
+        return Estimate(of(self.denoised, filled), noise, velocity, self.log_variance)
+
     def extrapolated(self, other: "Estimate", weight: Number) -> "Estimate":
         """`self + weight (self - other)` of the three means; at weight 0 it is `self`, to the bit."""
 
@@ -126,6 +139,11 @@ class AbstractModel(eqx.Module):
         """Whether `predict` tells x0 at level = inf, where u holds nothing of the data."""
         return True
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether entries of u may be nan, which are missing: the others are estimated without them."""
+        return False
+
     @abstractmethod
     def predict(
         self, level: Scalar, u: Example, cond: Condition | None = None, key: PRNGKeyArray | None = None
@@ -193,6 +211,10 @@ class AbstractWrapper(AbstractModel):
     @property
     def defined_at_pure_noise(self):
         return self.model.defined_at_pure_noise
+
+    @property
+    def takes_missing(self):
+        return self.model.takes_missing
 
 
 class AbstractModifier(AbstractWrapper):

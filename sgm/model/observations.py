@@ -46,7 +46,7 @@ class Observations(AbstractWrapper):
         check_instance("Observations", "cond", self.cond, Condition, "sgm.Condition(params=observed)")
         check_instance("Observations", "prior", self.prior, AbstractModel, "sgm.model.Gaussian(mean, covariance)")
         check_alike("Observations", self.model, self.prior)
-        axes = self.cond.batch_axes()
+        axes = self.cond.batch_axes(self.model.conditioning)
         if len(axes) != 1 or len(next(iter(axes))) != 1:
             raise ValueError(
                 f"Observations: the parts of cond have batch axes {sorted(axes)}; pass conditions with one leading "

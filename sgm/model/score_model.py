@@ -1,5 +1,6 @@
 """A network as a model."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -33,8 +34,9 @@ class ScoreModel(AbstractModel):
 
     `network(level, u, cond, key=None)` acts on one example, with `level = log tan(theta)` a scalar, clipped to -20 ...
     20 so that it is finite for pure noise too, and `u` and the output of shape `shape`, or as many times its last axis
-    as the prediction reads outputs. It sees standardised data, and drops units out only when given a key. Conditions
-    are checked against its `conditioning`, if it has that.
+    as the prediction reads outputs. It sees standardised data, `cond.observed` too, and drops units out only when given
+    a key. Conditions are checked against its `conditioning`, if it has that. Entries that are observed are estimated by
+    what they are.
 
     Arguments:
         network: Network.
@@ -93,15 +95,24 @@ class ScoreModel(AbstractModel):
     def defined_at_pure_noise(self):
         return self.prediction.defined_at_pure_noise
 
+    @property
+    def takes_missing(self):
+        return getattr(self.network, "takes_missing", False)
+
     def predict(self, level, u, cond=None, key=None):
         seen = jnp.clip(level, -LARGEST_LEVEL, LARGEST_LEVEL)
+        observed = getattr(cond, "observed", None)
+        if observed is not None:
+            observed = self.units.standardise(observed.astype(jnp.result_type(observed, u)))
+            cond = dataclasses.replace(cond, observed=observed)
 
         def network(inputs):
             output = self.network(seen, inputs, cond, key=key)
             self._check_output(jnp.shape(output))
             return output
 
-        return self.prediction.estimate(network, level, u)
+        estimate = self.prediction.estimate(network, level, u)
+        return estimate if observed is None else estimate.known(level, u, observed.astype(u.dtype))
 
     def _check_output(self, found):
         wanted = self.shape

@@ -1,5 +1,6 @@
 """How every network reads a condition, and what it was built to read."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Num, PRNGKeyArray, PyTree
 
 from sgm.nn.frozen import Frozen
-from sgm.nn.layers import Features, Image, Linear
+from sgm.nn.layers import Features, Linear, Space
 
 _FREQUENCIES = 16
 
@@ -25,12 +26,14 @@ class Conditioning:
     Arguments:
         params: Number of parameters, which are standardised (see `Standardisation`).
         classes: Number of classes of a label.
-        image: Shape (height, width, channels) of an image, on the grid of the data or another.
+        image: Shape of an image, on the grid of the data or another: (height, width, channels), or (length, channels)
+            for signals and (depth, height, width, channels) for volumes.
+        observed: Number of entries of an example, any of which can be observed (see `Transformer`).
         null: Whether the network has a learned null, which stands for the whole condition where `cond.dropped` is true
             and where no condition is given.
 
     Raises:
-        ValueError: for sizes below 1 and an image of another rank.
+        ValueError: for sizes below 1 and an image of another number of axes.
 
     Example:
         >>> sgm.nn.Conditioning(params=2, classes=10)
@@ -38,23 +41,35 @@ class Conditioning:
 
     params: int | None = None
     classes: int | None = None
-    image: tuple[int, int, int] | None = None
+    image: tuple[int, ...] | None = None
+    observed: int | None = None
     null: bool = False
 
     def __post_init__(self):
         if self.image is not None:
             object.__setattr__(self, "image", tuple(self.image))
-            if len(self.image) != 3:
-                raise ValueError(f"Conditioning: image = {self.image}; pass its shape (height, width, channels).")
-        for name, sizes in {"params": (self.params,), "classes": (self.classes,), "image": self.image or ()}.items():
+            if len(self.image) not in (2, 3, 4):
+                raise ValueError(
+                    f"Conditioning: image = {self.image}; pass its shape, such as (height, width, channels)."
+                )
+        counts = {name: (getattr(self, name),) for name in ("params", "classes", "observed")}
+        for name, sizes in (counts | {"image": self.image or ()}).items():
             if any(size is not None and not (isinstance(size, int) and size >= 1) for size in sizes):
                 raise ValueError(
                     f"Conditioning: {name} = {getattr(self, name)}; pass integers of 1 or more, or leave it out."
                 )
 
+    def check_space(self, network: str, axes: int) -> None:
+        """Raise ValueError unless an image has as many axes as the examples."""
+        if self.image is not None and len(self.image) != axes:
+            raise ValueError(
+                f"{network}: the condition's image has shape {self.image}, but the examples have {axes} axes; pass an "
+                "image of as many, or build an MLP."
+            )
+
     @property
     def parts(self) -> Mapping[str, Any]:
-        """The parts of a condition that the network reads, with their sizes."""
+        """The parts that a condition must have, with their sizes."""
         parts = {"params": self.params, "label": self.classes, "image": self.image}
         return {name: size for name, size in parts.items() if size is not None}
 
@@ -75,17 +90,23 @@ class Conditioning:
                 "train.condition_dropout > 0."
             )
         for name in given:
-            self._check_part(call, name, getattr(cond, name))
+            self._check_part(call, name, getattr(cond, name), self.parts[name])
+        if (observed := getattr(cond, "observed", None)) is not None:
+            if self.observed is None:
+                raise ValueError(
+                    f"{call}: cond has `observed`, but the network has no entries that can be observed; leave it out, "
+                    "or build a Transformer with Conditioning(observed=...) and train it with a masking."
+                )
+            self._check_part(call, "observed", observed, self.observed)
 
-    def _check_part(self, call, name, part):
-        size = self.parts[name]
+    def _check_part(self, call, name, part, size):
         if name == "label":
             if not jnp.issubdtype(part.dtype, jnp.integer):
                 raise ValueError(f"{call}: cond.label has dtype {part.dtype}; pass integers from 0 to {size - 1}.")
             if not isinstance(part, Tracer) and not np.all((np.asarray(part) >= 0) & (np.asarray(part) < size)):
                 raise ValueError(f"{call}: cond.label = {part}; pass labels from 0 to {size - 1}.")
             return
-        shape = (size,) if name == "params" else size
+        shape = size if name == "image" else (size,)
         if part.shape[-len(shape) :] != shape:
             raise ValueError(
                 f"{call}: cond.{name} has shape {part.shape}, but the network was built for {shape}; "
@@ -128,7 +149,12 @@ class Embedding(eqx.Module):
     second: Linear
     conditioning: Conditioning = eqx.field(static=True)
 
-    def __init__(self, width: int, conditioning: Conditioning, *, key: PRNGKeyArray):
+    def __init__(self, width: int, conditioning: Conditioning, *, observes: bool = False, key: PRNGKeyArray):
+        if conditioning.observed is not None and not observes:
+            raise ValueError(
+                "Conditioning: observed entries are for a Transformer alone, but the network is another; build a "
+                "Transformer, or leave observed, or the loss's masking, out."
+            )
         key_first, key_params, key_label, key_null, key_second = jr.split(key, 5)
         params, classes, image = conditioning.params, conditioning.classes, conditioning.image
         self.first = Linear(2 * _FREQUENCIES, width, key=key_first)
@@ -142,15 +168,15 @@ class Embedding(eqx.Module):
 
     def __call__(self, level: Float[Array, ""], cond: Any) -> Features:
         self.conditioning.check("network", cond)
-        if cond is not None and not cond.batch_axes() <= {()}:
+        axes = set() if cond is None else cond.batch_axes(self.conditioning)
+        if not axes <= {()}:
             raise ValueError(
-                f"network: cond has the batch axes {sorted(cond.batch_axes())}, but a network acts on one example; "
-                "use jax.vmap."
+                f"network: cond has the batch axes {sorted(axes)}, but a network acts on one example; use jax.vmap."
             )
         embedded = self.first(sinusoids(level)) + self._condition(cond).astype(level.dtype)
         return jax.nn.silu(self.second(jax.nn.silu(embedded)))
 
-    def image(self, cond: Any) -> Image | None:
+    def image(self, cond: Any) -> Space | None:
         """The condition's image, None where the network has none."""
         if self.conditioning.image is None:
             return None
@@ -176,12 +202,24 @@ class Embedding(eqx.Module):
         return condition if self.null is None else _where_dropped(cond, self.null, condition)
 
 
-def join_image(u: Image, image: Float[Array, "rows columns others"] | None) -> Float[Array, "height width joined"]:
-    """The channels of `u` and those of the image, resized to its grid (bilinear, antialiased)."""
+def join_image(
+    u: Space, image: Float[Array, "*others more"] | None, periodic: bool = False
+) -> Float[Array, "*space joined"]:
+    """The channels of `u` and those of the image, resized to its grid (linear, antialiased; on a torus if periodic)."""
     if image is None:
         return u
-    resized = jax.image.resize(image.astype(u.dtype), (*u.shape[:2], image.shape[-1]), "linear")
-    return jnp.concatenate([u, resized], axis=-1)
+    image = image.astype(u.dtype)
+    old, new = image.shape[:-1], u.shape[:-1]
+    # So many entries of the other side are resized to whole ones of the grid, and reach as far as the weights do.
+    more = [before // math.gcd(before, after) if periodic else 0 for before, after in zip(old, new, strict=True)]
+    if old != new and periodic:
+        image = jnp.pad(image, [*((count, count) for count in more), (0, 0)], mode="wrap")
+    ends = [count * after // before for count, before, after in zip(more, old, new, strict=True)]
+    if old != new:
+        grid = [after + 2 * end for after, end in zip(new, ends, strict=True)]
+        image = jax.image.resize(image, (*grid, image.shape[-1]), "linear")
+        image = image[tuple(slice(end, end + after) for end, after in zip(ends, new, strict=True))]
+    return jnp.concatenate([u, image], axis=-1)
 
 
 def sinusoids(level: Float[Array, ""]) -> Features:

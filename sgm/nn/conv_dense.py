@@ -21,9 +21,10 @@ from sgm.nn.layers import (
     Image,
     Linear,
     Precision,
-    check_image_shape,
+    check_divisible,
     check_options,
     check_shape,
+    check_space,
     dropout,
     key_stream,
     modulate,
@@ -167,7 +168,8 @@ class ConvDense(AbstractNetwork):
         check_options("ConvDense", dropout, precision, **sizes)
         _check_parts(convolutions, dense, bumps)
         if convolutions > 0:
-            check_image_shape("ConvDense", shape, 2 ** (scales - 1))
+            check_space("ConvDense", shape, (2,))
+            check_divisible("ConvDense", shape, 2 ** (scales - 1), "resize the images, or use fewer scales")
         key_convolutions, key_dense, key_embedding, key_modulation, key_upper, key_outlet = jr.split(key, 6)
         *space, channels = shape
         pixels, image = math.prod(space), conditioning.image or (0,)

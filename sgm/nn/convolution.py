@@ -1,4 +1,4 @@
-"""Convolutions of channels-last images, as a bilinear primitive whose gradients are fast on the CPU as well.
+"""Convolutions of channels-last signals, images and volumes, as a bilinear primitive that is fast on the CPU as well.
 
     y[p] = sum over offsets d of x[p + d] kernel[d]
 
@@ -6,9 +6,14 @@ XLA's CPU backend finds the gradient of a kernel, sum_p x[p + d]^T dy[p], by a c
 image: slow for large images and batches, and slower still inside loops, where the rearrangement that makes it bearable
 is not made (https://github.com/jax-ml/jax/issues/12868). There it is found by products of matrices instead, a few
 examples at a time, so that they stay in the processor's cache.
+
+Its convolution of volumes runs at a third to a fifth of the speed of its convolution of images. There a convolution of
+volumes is a sum of convolutions of their slices.
 """
 
 import functools
+import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -19,64 +24,115 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, PRNGKeyArray
 
 _CHUNK_BYTES = 2**20
+_SPACE = {1: "H", 2: "HW", 3: "DHW"}
 
 
 class Convolution(eqx.Module):
-    """A convolution with zero padding, of `size` x `size` pixels, 3 or 1.
+    """A convolution of `size` entries a side, 3 or 1, over one, two or three axes of space.
 
-    Channels-last in memory and in the kernel: inside a loop on the CPU the other layout is many times slower.
+    Zeros lie outside, or with `periodic` the other side. Channels-last in memory and in the kernel: inside a loop on
+    the CPU the other layout is many times slower.
     """
 
-    kernel: Float[Array, "size size inputs outputs"]
+    kernel: Float[Array, "*sizes inputs outputs"]
     bias: Float[Array, " outputs"]
+    periodic: bool = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, *, key: PRNGKeyArray):
-        reach = (3 / (size**2 * inputs)) ** 0.5  # keeps the variance
-        self.kernel = jr.uniform(key, (size, size, inputs, outputs), minval=-reach, maxval=reach)
+    def __init__(
+        self, inputs: int, outputs: int, size: int = 3, *, rank: int = 2, periodic: bool = False, key: PRNGKeyArray
+    ):
+        reach = (3 / (size**rank * inputs)) ** 0.5  # keeps the variance
+        self.kernel = jr.uniform(key, (*[size] * rank, inputs, outputs), minval=-reach, maxval=reach)
         self.bias = jnp.zeros(outputs)
+        self.periodic = periodic
 
-    def __call__(self, x: Float[Array, "height width inputs"]) -> Float[Array, "height width outputs"]:
-        return convolve(x[None], self.kernel.astype(x.dtype))[0] + self.bias.astype(x.dtype)
+    def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
+        return convolve(x[None], self.kernel.astype(x.dtype), self.periodic)[0] + self.bias.astype(x.dtype)
 
 
 def convolve(
-    x: Float[Array, "n height width inputs"], kernel: Float[Array, "size size inputs outputs"]
-) -> Float[Array, "n height width outputs"]:
-    """The convolution of `n` images with a kernel of odd size, as large as they are: zeros lie outside."""
+    x: Float[Array, "n *space inputs"], kernel: Float[Array, "*sizes inputs outputs"], periodic: bool = False
+) -> Float[Array, "n *space outputs"]:
+    """The convolution of `n` arrays with a kernel of odd size, as large as they are.
+
+    Arguments:
+        x: Signals, images or volumes.
+        kernel: Kernel of as many axes, of the same odd size along each.
+        periodic: Whether the other side lies outside, in place of zeros.
+    """
     if kernel.shape[0] % 2 == 0:
         raise ValueError(f"convolve: the kernel has size {kernel.shape[0]}; pass an odd one, which has a middle.")
     # Read here: a primitive is lowered when the caller's context may have been left.
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    return _convolve_p.bind(x, kernel, precision=precision)
+    return _convolve_p.bind(x, kernel, periodic=periodic, precision=precision)
 
 
-def _convolve(x, kernel, *, precision):
-    if kernel.shape[0] == 1:
-        return jnp.matmul(x, kernel[0, 0], precision=precision)
+def _convolve(x, kernel, *, periodic, precision):
+    rank = x.ndim - 2
+    if math.prod(kernel.shape[:rank]) == 1:
+        return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]), precision=precision)
+    plain = functools.partial(_by_xla, periodic=periodic, precision=precision)
+    if rank < 3:
+        return plain(x, kernel)
+    slices = functools.partial(_by_slices, periodic=periodic, precision=precision)
+    return jax.lax.platform_dependent(x, kernel, cpu=slices, default=plain)
+
+
+def _by_xla(x, kernel, *, periodic, precision):
+    rank, pad = x.ndim - 2, kernel.shape[0] // 2
+    space = _SPACE[rank]
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+        _padded(x, pad, range(1, 1 + rank), periodic) if periodic else x,
+        kernel,
+        (1,) * rank,
+        "VALID" if periodic else "SAME",
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        precision=precision,
     )
 
 
-def _image_gradient(dy, x, kernel, *, precision):
-    return _convolve_p.bind(dy, kernel[::-1, ::-1].swapaxes(2, 3), precision=precision)
+def _by_slices(x, kernel, *, periodic, precision):
+    n, depth, *slice_shape = x.shape
+    padded = _padded(x, kernel.shape[0] // 2, (1,), periodic)
+
+    def of_offset(start, kernel):
+        slices = padded[:, start : start + depth].reshape(n * depth, *slice_shape)
+        return _by_xla(slices, kernel, periodic=periodic, precision=precision)
+
+    total = sum(of_offset(start, of_slices) for start, of_slices in enumerate(kernel))
+    return jnp.asarray(total).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def _kernel_gradient(dy, x, kernel, *, precision):
+def _padded(x, pad, axes, periodic):
+    widths = [(pad, pad) if axis in axes else (0, 0) for axis in range(x.ndim)]
+    return jnp.pad(x, widths, mode="wrap" if periodic else "constant")
+
+
+def _gradient_of_x(dy, x, kernel, **how):
+    rank = kernel.ndim - 2
+    return _convolve_p.bind(dy, jnp.flip(kernel, range(rank)).swapaxes(-2, -1), **how)
+
+
+def _gradient_of_kernel(dy, x, kernel, *, periodic, precision):
     def by_convolution(dy, x):
-        transpose = jax.linear_transpose(lambda kernel: _convolve(x, kernel, precision=precision), kernel.aval)
-        return transpose(dy)[0]
+        def of_kernel(kernel):
+            return _by_xla(x, kernel, periodic=periodic, precision=precision)
+
+        return jax.linear_transpose(of_kernel, kernel.aval)(dy)[0]
 
     def by_products(dy, x):
-        return _sum_of_products(dy, x, kernel.aval.shape[0], precision).astype(kernel.aval.dtype)
+        return _sum_of_products(dy, x, kernel.aval.shape[0], periodic, precision).astype(kernel.aval.dtype)
 
     return jax.lax.platform_dependent(dy, x, cpu=by_products, default=by_convolution)
 
 
-def _sum_of_products(dy, x, size, precision):
-    n, height, width, inputs = x.shape
-    count = _chunk_size(n, height * width * inputs * 4)
-    pad = size // 2
+def _sum_of_products(dy, x, size, periodic, precision):
+    n, *space, inputs = x.shape
+    rank, pad = len(space), size // 2
+    count = _chunk_size(n, math.prod(space) * inputs * 4)
+
+    def shifted(part, axis, offset):
+        return jax.lax.slice_in_dim(part, 2 * pad - offset, 2 * pad - offset + space[axis], axis=1 + axis)
 
     def of_chunk(chunk, total):
         # Every (n / count)-th example, so that a batch that is spread over devices stays where it is.
@@ -84,16 +140,21 @@ def _sum_of_products(dy, x, size, precision):
             jnp.asarray(part).reshape(count, n // count, *part.shape[1:])[:, chunk] for part in (x, dy)
         )
         flat = jnp.moveaxis(x_chunk, -1, 0).reshape(inputs, -1)
-        padded = jnp.pad(dy_chunk, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        shifted = jnp.stack([padded[:, :, 2 * pad - j :][:, :, :width] for j in range(size)], axis=3)
-        rows = [shifted[:, 2 * pad - i :][:, :height].reshape(flat.shape[1], -1) for i in range(size)]
-        products = [jnp.matmul(flat, row, precision=precision, preferred_element_type=total.dtype) for row in rows]
+        padded = _padded(dy_chunk, pad, range(1, 1 + rank), periodic)
+        last = jnp.stack([shifted(padded, rank - 1, offset) for offset in range(size)], axis=-2)
+        products = []
+        for offsets in itertools.product(range(size), repeat=rank - 1):
+            row = last
+            for axis, offset in enumerate(offsets):
+                row = shifted(row, axis, offset)
+            row = row.reshape(flat.shape[1], -1)
+            products.append(jnp.matmul(flat, row, precision=precision, preferred_element_type=total.dtype))
         return total + jnp.stack(products)
 
     accumulator = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
-    total = jnp.zeros((size, inputs, size * dy.shape[-1]), accumulator)
+    total = jnp.zeros((size ** (rank - 1), inputs, size * dy.shape[-1]), accumulator)
     total = jax.lax.fori_loop(0, n // count, of_chunk, total)
-    return total.reshape(size, inputs, size, -1).swapaxes(1, 2)
+    return jnp.moveaxis(total.reshape(*[size] * (rank - 1), inputs, size, -1), -2, rank - 1)
 
 
 def _chunk_size(n, example_bytes):
@@ -102,19 +163,19 @@ def _chunk_size(n, example_bytes):
     return max((size for size in shared if size * example_bytes <= _CHUNK_BYTES), default=shared[0])
 
 
-def _batched(operands, axes, *, precision):
+def _batched(operands, axes, **how):
     x, kernel = operands
     x_axis, kernel_axis = axes
     if kernel_axis is not None:
-        return jax.vmap(functools.partial(_convolve, precision=precision), axes)(x, kernel), 0
+        return jax.vmap(functools.partial(_convolve, **how), axes)(x, kernel), 0
     x = jnp.moveaxis(x, x_axis, 0)
-    y = _convolve_p.bind(x.reshape(-1, *x.shape[2:]), kernel, precision=precision)
+    y = _convolve_p.bind(x.reshape(-1, *x.shape[2:]), kernel, **how)
     return y.reshape(*x.shape[:-1], -1), 0
 
 
 _convolve_p = Primitive("convolve")
-_convolve_p.def_impl(jax.jit(_convolve, static_argnames="precision"))
-_convolve_p.def_abstract_eval(lambda x, kernel, *, precision: x.update(shape=(*x.shape[:-1], kernel.shape[-1])))
+_convolve_p.def_impl(jax.jit(_convolve, static_argnames=("periodic", "precision")))
+_convolve_p.def_abstract_eval(lambda x, kernel, **how: x.update(shape=(*x.shape[:-1], kernel.shape[-1])))
 mlir.register_lowering(_convolve_p, mlir.lower_fun(_convolve, multiple_results=False))
 batching.primitive_batchers[_convolve_p] = _batched
-ad.defbilinear(_convolve_p, _image_gradient, _kernel_gradient)
+ad.defbilinear(_convolve_p, _gradient_of_x, _gradient_of_kernel)

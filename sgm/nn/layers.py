@@ -1,4 +1,5 @@
-"""Layers that networks share. Each acts on one example; images are channels-last, (height, width, channels).
+"""Layers that networks share. Each acts on one example. Arrays of space are channels-last: signals (length, channels),
+images (height, width, channels), volumes (depth, height, width, channels).
 
 A layer computes in the precision of its input, to which it casts its parameters; norms take their statistics in float32
 or better. So a network chooses its precision by casting what it puts in.
@@ -12,16 +13,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from sgm.checks import check_concrete
 
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
 Image = Float[Array, "height width channels"]
-Outputs = Float[Array, "height width outputs"]
+Space = Float[Array, "*space channels"]
+Outputs = Float[Array, "*space outputs"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -56,11 +59,12 @@ class GroupNorm(eqx.Module):
         self.groups = largest_divisor(channels, min(32, channels // 4))
         self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Space) -> Space:
         wide = _at_least_float32(x)
+        space = tuple(range(x.ndim - 1))
         # From the first pixel, which loses no digits where a group's mean is large beside its spread.
-        wide = wide - jax.lax.stop_gradient(self._of_groups(wide[0, 0]))
-        first, second = (self._of_groups(jnp.mean(power, (0, 1))) for power in (wide, wide**2))
+        wide = wide - jax.lax.stop_gradient(self._of_groups(wide[(0,) * len(space)]))
+        first, second = (self._of_groups(jnp.mean(power, space)) for power in (wide, wide**2))
         scale = self.scale * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + 1e-6)
         return (wide * scale + (self.shift - first * scale)).astype(x.dtype)
 
@@ -73,7 +77,8 @@ class SelfAttention(eqx.Module):
     """Softmax attention among positions, in `heads` heads; queries and keys are normalised to a learned length.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762); Henry et al. 2020 (arXiv:2010.04245); the RMS norm of each head's
-    queries and keys as in Esser et al. 2024 (arXiv:2403.03206, section 5.3.2).
+    queries and keys as in Esser et al. 2024 (arXiv:2403.03206, section 5.3.2); rotations as in Su et al. 2021
+    (arXiv:2104.09864).
     """
 
     inlet: Linear
@@ -89,13 +94,81 @@ class SelfAttention(eqx.Module):
         self.query_scale = self.key_scale = jnp.ones(width // heads)
         self.heads = heads
 
-    def __call__(self, x: Float[Array, "positions width"]) -> Float[Array, "positions width"]:
+    def __call__(
+        self,
+        x: Float[Array, "positions width"],
+        rotations: Real[np.ndarray, "positions pairs"] | None = None,
+        seen: Bool[Array, " positions"] | None = None,
+    ) -> Float[Array, "positions width"]:
+        """What each position takes in.
+
+        Arguments:
+            x: Features of each position.
+            rotations: Angles by which the pairs of features of each position's queries and keys are rotated, so that
+                attention knows how far apart they are. Pairs beyond them stay as they are.
+            seen: Which positions are attended to, one or more; by default all.
+        """
         parts = jnp.split(self.inlet(x), 3, axis=-1)
         query, key, value = (rearrange(part, "p (h c) -> p h c", h=self.heads) for part in parts)
         query, key = rms_norm(query, self.query_scale), rms_norm(key, self.key_scale)
+        if rotations is not None:
+            query, key = rotated(query, rotations), rotated(key, rotations)
+        mask = None if seen is None else jnp.broadcast_to(seen, (1, len(x), len(x)))
         with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
-            mixed = jax.nn.dot_product_attention(query, key, value)
+            mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
         return self.outlet(rearrange(mixed, "p h c -> p (h c)"))
+
+
+def rotated(
+    x: Float[Array, "positions heads features"], angles: Real[np.ndarray, "positions pairs"]
+) -> Float[Array, "positions heads features"]:
+    """Features rotated by the angles, pair by pair: the first of each half together, and so on."""
+    pairs = angles.shape[-1]
+    cos, sin = (jnp.asarray(wave(angles), x.dtype)[:, None] for wave in (np.cos, np.sin))
+    half = x.shape[-1] // 2
+    first, second = x[..., :pairs], x[..., half : half + pairs]
+    return jnp.concatenate(
+        [
+            first * cos - second * sin,
+            x[..., pairs:half],
+            first * sin + second * cos,
+            x[..., half + pairs :],
+        ],
+        axis=-1,
+    )
+
+
+def rotations_of(grid: tuple[int, ...], features: int, periodic: bool) -> Real[np.ndarray, "positions pairs"]:
+    """Angles of each place of a grid, for `SelfAttention`.
+
+    Arguments:
+        grid: Number of places along each axis.
+        features: Number of features of a head, which the axes share.
+        periodic: Whether places are as far apart as on a torus.
+
+    Raises:
+        ValueError: for fewer than two features for each axis.
+    """
+    count = features // 2 // len(grid)
+    if count < 1:
+        raise ValueError(
+            f"rotary: a head has {features} features for {len(grid)} axes, but needs two or more for each; pass a "
+            "larger width or fewer heads."
+        )
+    return np.concatenate(angles_of(grid, count, periodic), axis=-1)
+
+
+def angles_of(grid: tuple[int, ...], count: int, periodic: bool) -> list[Real[np.ndarray, "positions count"]]:
+    """The places of a grid along each axis, in row-major order, times `count` frequencies.
+
+    They are from 1 towards 1e-4 radians a place, or if `periodic`, 1, 2, ... turns around the axis.
+    """
+
+    def along(axis, place):
+        turns = 2 * np.pi / grid[axis] * np.arange(1, count + 1)
+        return place.reshape(-1, 1) * (turns if periodic else 1e-4 ** np.linspace(0, 1, count, endpoint=False))
+
+    return [along(axis, place) for axis, place in enumerate(np.indices(grid))]
 
 
 def layer_norm(x: Float[Array, "*space features"]) -> Float[Array, "*space features"]:
@@ -162,15 +235,37 @@ def check_shape(network: str, shape: Any) -> None:
         )
 
 
-def check_image_shape(network: str, shape: tuple[int, ...], divisor: int) -> None:
-    """Raise unless the shape is that of an image whose height and width the divisor divides."""
-    if not isinstance(shape, tuple | list) or len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"{network}: shape = {shape!r}; pass (height, width, channels), or build an MLP.")
-    if shape[0] % divisor or shape[1] % divisor:
-        raise ValueError(
-            f"{network}: height and width are {shape[:2]}, but the network is for multiples of {divisor}, its patch or "
-            "2^(levels - 1); resize the images, or build another network."
-        )
+AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""Names of the axes of space, by their number."""
+
+
+def check_space(network: str, shape: Any, ranks: tuple[int, ...] = (1, 2, 3)) -> None:
+    """Raise unless it is the shape of a signal, an image or a volume, of one of the numbers of axes in `ranks`."""
+    is_shape = isinstance(shape, tuple | list) and all(isinstance(n, int) and n >= 1 for n in shape)
+    if not is_shape or len(shape) - 1 not in ranks:
+        known = " or ".join(f"({', '.join(AXES[rank])}, channels)" for rank in ranks)
+        raise ValueError(f"{network}: shape = {shape!r}; pass {known}, or build an MLP.")
+
+
+def check_divisible(network: str, shape: tuple[int, ...], divisor: int, remedy: str) -> None:
+    """Raise unless the divisor divides each axis of space."""
+    for name, size in zip(AXES[len(shape) - 1], shape[:-1], strict=True):
+        if size % divisor:
+            sizes = " or ".join(str(n) for n in (size // divisor * divisor, -(-size // divisor) * divisor) if n)
+            raise ValueError(
+                f"{network}: the {name} of {tuple(shape)} is {size}, but the network is for multiples of {divisor}, "
+                f"such as {sizes}; {remedy}."
+            )
+
+
+def padded_to(x: Space, divisor: int) -> Float[Array, "*padded channels"]:
+    """x with zeros at the end of each axis of space, up to a multiple of the divisor."""
+    return jnp.pad(x, [(0, -size % divisor) for size in x.shape[:-1]] + [(0, 0)])
+
+
+def cropped_to(x: Space, space: tuple[int, ...]) -> Float[Array, "*cropped channels"]:
+    """The beginning of each axis of space, of these sizes."""
+    return x[tuple(slice(size) for size in space)]
 
 
 def _at_least_float32(x):

@@ -19,6 +19,11 @@ class AbstractNetwork(eqx.Module):
     conditioning: eqx.AbstractVar[Conditioning]
     """What the network is conditioned on."""
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether entries of u may be nan, which are missing: the others are computed without them."""
+        return False
+
     @abstractmethod
     def __call__(
         self,

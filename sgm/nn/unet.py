@@ -1,4 +1,4 @@
-"""A UNet for images."""
+"""A UNet for signals, images and volumes."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,21 @@ from sgm.nn.conditioning import Conditioning, Embedding, join_image
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import (
     GroupNorm,
-    Image,
     Linear,
     Outputs,
     Precision,
     SelfAttention,
-    check_image_shape,
+    Space,
+    check_divisible,
     check_options,
+    check_space,
+    cropped_to,
     dropout,
     key_stream,
     largest_divisor,
     modulate,
+    padded_to,
+    rotations_of,
     to_precision,
     zeros_like,
 )
@@ -32,22 +36,21 @@ from sgm.nn.network import AbstractNetwork
 _SKIP_SCALE = 0.5**0.5
 
 
-def halve(x: Image) -> Float[Array, "rows columns channels"]:
-    """The means of squares of four pixels."""
-    height, width, channels = x.shape
-    return jnp.mean(x.reshape(height // 2, 2, width // 2, 2, channels), axis=(1, 3))
+def halve(x: Space) -> Float[Array, "*halved channels"]:
+    """The means of pairs of entries along each axis of space: of 2, 4 or 8."""
+    split = [part for size in x.shape[:-1] for part in (size // 2, 2)]
+    return jnp.mean(x.reshape(*split, x.shape[-1]), axis=tuple(range(1, len(split), 2)))
 
 
-def double(x: Image) -> Float[Array, "rows columns channels"]:
-    """Each pixel four times, as a square."""
-    height, width, channels = x.shape
-    return jnp.broadcast_to(x[:, None, :, None], (height, 2, width, 2, channels)).reshape(
-        2 * height, 2 * width, channels
-    )
+def double(x: Space) -> Float[Array, "*doubled channels"]:
+    """Each entry twice along each axis of space."""
+    apart = x.reshape(*(part for size in x.shape[:-1] for part in (size, 1)), x.shape[-1])
+    filled = jnp.broadcast_to(apart, (*(part for size in x.shape[:-1] for part in (size, 2)), x.shape[-1]))
+    return filled.reshape(*(2 * size for size in x.shape[:-1]), x.shape[-1])
 
 
 class ResidualBlock(eqx.Module):
-    """Two convolutions beside a shortcut, and attention among the pixels if it `attends`.
+    """Two convolutions beside a shortcut, and attention among the positions if it `attends`.
 
     The second norm is scaled and shifted by the embedding. With `resample`, `halve` or `double`, both branches change
     their resolution before the first convolution.
@@ -61,6 +64,8 @@ class ResidualBlock(eqx.Module):
     shortcut: Convolution | None
     norm3: GroupNorm | None
     attention: SelfAttention | None
+    periodic: bool = eqx.field(static=True)
+    rotary: bool = eqx.field(static=True)
     resample: Callable | None = eqx.field(static=True)
     rate: float = eqx.field(static=True)
 
@@ -71,26 +76,29 @@ class ResidualBlock(eqx.Module):
         embedding: int,
         rate: float,
         *,
+        rank: int = 2,
+        periodic: bool = False,
+        rotary: bool = False,
         resample: Callable | None = None,
         attends: bool = False,
         key: PRNGKeyArray,
     ):
         key1, key2, key_modulation, key_shortcut, key_attention = jr.split(key, 5)
+        space = {"rank": rank, "periodic": periodic}
         self.norm1 = GroupNorm(inputs)
-        self.conv1 = Convolution(inputs, outputs, key=key1)
+        self.conv1 = Convolution(inputs, outputs, key=key1, **space)
         self.modulation = Linear(embedding, 2 * outputs, key=key_modulation)
         self.norm2 = GroupNorm(outputs)
-        self.conv2 = zeros_like(Convolution(outputs, outputs, key=key2))
-        self.shortcut = Convolution(inputs, outputs, size=1, key=key_shortcut) if inputs != outputs else None
+        self.conv2 = zeros_like(Convolution(outputs, outputs, key=key2, **space))
+        self.shortcut = Convolution(inputs, outputs, size=1, rank=rank, key=key_shortcut) if inputs != outputs else None
         self.norm3, self.attention = None, None
         if attends:
             attention = SelfAttention(outputs, largest_divisor(outputs, outputs // 64), key=key_attention)
             self.norm3 = GroupNorm(outputs)
             self.attention = eqx.tree_at(lambda layer: layer.outlet, attention, replace_fn=zeros_like)
-        self.resample = resample
-        self.rate = rate
+        self.periodic, self.rotary, self.resample, self.rate = periodic, rotary, resample, rate
 
-    def __call__(self, x: Image, embedded, key) -> Float[Array, "rows columns outputs"]:
+    def __call__(self, x: Space, embedded, key) -> Float[Array, "*resampled outputs"]:
         hidden = jax.nn.silu(self.norm1(x))
         if self.resample is not None:
             x, hidden = self.resample(x), self.resample(hidden)
@@ -101,32 +109,45 @@ class ResidualBlock(eqx.Module):
         x = _SKIP_SCALE * ((x if self.shortcut is None else self.shortcut(x)) + hidden)
         if self.norm3 is None or self.attention is None:
             return x
-        height, width, channels = x.shape
-        mixed = self.attention(self.norm3(x).reshape(height * width, channels))
+        *grid, channels = x.shape
+        features = channels // self.attention.heads
+        rotations = rotations_of(tuple(grid), features, self.periodic) if self.rotary else None
+        mixed = self.attention(self.norm3(x).reshape(-1, channels), rotations)
         return _SKIP_SCALE * (x + mixed.reshape(x.shape))
 
 
 class UNet(AbstractNetwork):
-    """A channels-last U-net for images, of the family of DDPM++ and ADM.
+    """A channels-last U-net for signals, images and volumes, of the family of DDPM++ and ADM.
 
-    Level i has images of height / 2^i and `width * multipliers[i]` channels. On the way down it has `blocks` residual
-    blocks; on the way up it has one more, and each also reads a counterpart. Blocks of their own halve and double the
-    image between levels. Height and width must be divisible by 2^(levels - 1). The output starts at zero.
+    Level i has arrays of 1 / 2^i of the height and `width * multipliers[i]` channels. On the way down it has `blocks`
+    residual blocks; on the way up it has one more, and each also reads a counterpart. Blocks of their own halve and
+    double the array between levels. Every axis of space must be divisible by 2^(levels - 1), or `pad` is to make it so.
+    The output starts at zero.
 
     Arguments:
-        shape: Shape of one example, (height, width, channels).
+        shape: Shape of one example: (length, channels), (height, width, channels) or (depth, height, width, channels).
         width: Number of channels at the finest level, before its multiplier.
         multipliers: Number of channels at each level, as a multiple of the width, the finest first.
         blocks: Number of residual blocks at each level on the way down.
-        attention: Heights of the levels whose blocks, but for those that change the level, attend among their pixels;
-            at the lowest level one always does.
+        attention: Sizes of the first axis at the levels whose blocks, but for those that change the level, attend among
+            their positions; at the lowest level one always does.
         outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
             `sgm.model.WithVariance`.
+        periodic: Whether space is a torus: convolutions and resizing go on at the other side, and a shift of the input
+            by a multiple of 2^(levels - 1) shifts the output.
+        rotary: Whether attention knows how far apart two positions are, by rotary positions.
+        pad: Whether an axis of another size is padded with zeros inside, and the output cropped.
         dropout: Probability with which a feature inside a block is dropped in training.
         conditioning: What the network is conditioned on; an image joins the input as channels.
         precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
         remat: Whether to compute each block's activations again for its gradient: less memory, more time.
         key: Key of the initial weights.
+
+    Raises:
+        ValueError: for sizes that the levels cannot halve, and for `pad` on a torus.
+
+    Example:
+        >>> network = UNet((100, 3), 32, (1, 2, 2), pad=True, key=jax.random.key(0))  # signals of three channels
 
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix H); Dhariwal and Nichol 2021 (arXiv:2105.05233). After the
     DDPM++ of Karras et al. 2022 (arXiv:2206.00364, table 7) for CIFAR-10 is `UNet((32, 32, 3), 128, (2, 2, 2), 4,
@@ -146,6 +167,9 @@ class UNet(AbstractNetwork):
     blocks: int = eqx.field(static=True)
     attention: tuple[int, ...] = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
+    periodic: bool = eqx.field(static=True)
+    rotary: bool = eqx.field(static=True)
+    pad: bool = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
@@ -159,6 +183,9 @@ class UNet(AbstractNetwork):
         *,
         attention: tuple[int, ...] = (),
         outputs: int = 1,
+        periodic: bool = False,
+        rotary: bool = False,
+        pad: bool = False,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
@@ -173,19 +200,24 @@ class UNet(AbstractNetwork):
             "min(multipliers)": min(multipliers, default=1),
         }
         check_options("UNet", dropout, precision, **sizes)
-        check_image_shape("UNet", shape, 2 ** (len(multipliers) - 1))
-        heights = _heights(shape, len(multipliers), attention)
+        check_space("UNet", shape)
+        if pad and periodic:
+            raise ValueError("UNet: pad and periodic are True, but a torus has no end to pad; leave one of them out.")
+        self.pad, self.multipliers = pad, tuple(multipliers)
+        heights = _heights(self._padded("UNet", shape), len(multipliers), attention)
+        conditioning.check_space("UNet", len(shape))
+        space = {"rank": len(shape) - 1, "periodic": periodic}
         keys = key_stream(key)
         channels = width
         skips = [channels]
 
         def block(inputs, level, resample=None, attends=False):
-            options = {"resample": resample, "attends": attends, "key": next(keys)}
+            options = {"rotary": rotary, "resample": resample, "attends": attends, "key": next(keys)} | space
             return ResidualBlock(inputs, width * multipliers[level], 4 * width, dropout, **options)
 
         self.embedding = Embedding(4 * width, conditioning, key=next(keys))
         image_channels = conditioning.image[-1] if conditioning.image else 0
-        self.inlet = Convolution(shape[-1] + image_channels, channels, key=next(keys))
+        self.inlet = Convolution(shape[-1] + image_channels, channels, key=next(keys), **space)
         self.down, self.up = [], []
         for level, height in enumerate(heights):
             for resample in ([halve] if level > 0 else []) + [None] * blocks:
@@ -200,9 +232,9 @@ class UNet(AbstractNetwork):
                 self.up.append(block(channels + read, level, resample, not resample and height in attention))
                 channels = width * multipliers[level]
         self.norm = GroupNorm(channels)
-        self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys)))
-        self.shape, self.width, self.multipliers, self.blocks = tuple(shape), width, tuple(multipliers), blocks
-        self.attention, self.outputs, self.dropout = tuple(attention), outputs, dropout
+        self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys), **space))
+        self.shape, self.width, self.blocks, self.attention = tuple(shape), width, blocks, tuple(attention)
+        self.outputs, self.periodic, self.rotary, self.dropout = outputs, periodic, rotary, dropout
         self.precision, self.remat = precision, remat
 
     @property
@@ -210,16 +242,18 @@ class UNet(AbstractNetwork):
         """What the network is conditioned on."""
         return self.embedding.conditioning
 
-    def __call__(self, level: Float[Array, ""], u: Image, cond=None, key: PRNGKeyArray | None = None) -> Outputs:
+    def __call__(self, level: Float[Array, ""], u: Space, cond=None, key: PRNGKeyArray | None = None) -> Outputs:
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        check_image_shape("UNet", u.shape, 2 ** sum(block.resample is halve for block in self.down))
+        check_space("UNet", u.shape, (len(self.shape) - 1,))
+        self._padded("UNet", u.shape)
         keys = key_stream(key)
         embedded = to_precision(self.embedding(level, cond), self.precision)
 
         def apply(block, hidden):
             return (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
 
-        hidden = self.inlet(to_precision(join_image(u, self.embedding.image(cond)), self.precision))
+        joined = join_image(u, self.embedding.image(cond), self.periodic)
+        hidden = self.inlet(to_precision(padded_to(joined, self._divisor) if self.pad else joined, self.precision))
         skips = [hidden]
         for block in self.down:
             hidden = apply(block, hidden)
@@ -228,7 +262,17 @@ class UNet(AbstractNetwork):
             hidden = apply(block, hidden)
         for block in self.up:
             hidden = apply(block, hidden if block.resample else jnp.concatenate([hidden, skips.pop()], axis=-1))
-        return self.outlet(jax.nn.silu(self.norm(hidden))).astype(u.dtype)
+        return cropped_to(self.outlet(jax.nn.silu(self.norm(hidden))), u.shape[:-1]).astype(u.dtype)
+
+    @property
+    def _divisor(self):
+        return 2 ** (len(self.multipliers) - 1)
+
+    def _padded(self, call, shape):
+        """The shape inside; raise where the levels cannot halve it."""
+        if not self.pad:
+            check_divisible(call, shape, self._divisor, "resize the data, use fewer levels, or pass pad=True")
+        return (*(size + -size % self._divisor for size in shape[:-1]), shape[-1])
 
 
 def _heights(shape, levels, attention):

@@ -51,30 +51,40 @@ class Units(eqx.Module):
         return cls((count - 1) / 2, count / 2)
 
     @classmethod
-    def fit(cls, x: Float[np.ndarray, "n *shape"] | Iterable[Float[np.ndarray, "_ *shape"]]) -> "Units":
+    def fit(
+        cls, x: Float[np.ndarray, "n *shape"] | Iterable[Float[np.ndarray, "_ *shape"]], missing: bool = False
+    ) -> "Units":
         """Mean and standard deviation of examples, for each channel or column, the last axis.
 
         Arguments:
             x: Examples along the first axis, or an iterator of such arrays, of which one is held at a time.
+            missing: Whether entries that are nan are missing, and left out.
 
         Raises:
-            ValueError: for entries that are not finite, and for a channel or column that is constant.
+            ValueError: for other entries that are not finite, and for a channel or column that is constant.
         """
-        count, zero = 0, np.zeros(())
-        mean, square, low, high = zero, zero, zero + np.inf, zero - np.inf
+        zero = np.zeros(())
+        count, mean, square, low, high = zero, zero, zero, zero + np.inf, zero - np.inf
         for chunk in [x] if isinstance(x, np.ndarray | jax.Array) else x:
             part = np.asarray(chunk, np.float64)
             part = part.reshape(-1, part.shape[-1])
-            if not np.all(np.isfinite(part)):
-                place = int(np.argwhere(~np.isfinite(part))[0][1])
+            there = ~np.isnan(part) if missing else np.ones(part.shape, bool)
+            if not np.all(np.isfinite(part[there])):
+                place = int(np.argwhere(there & ~np.isfinite(part))[0][1])
                 raise ValueError(f"Units.fit: column or channel {place} has entries that are not finite; mend them.")
             # Chan, Golub and LeVeque 1979: moments of a union, in which nothing cancels.
-            own, total = np.mean(part, axis=0), count + len(part)
-            square = square + np.sum((part - own) ** 2, axis=0) + (own - mean) ** 2 * (count * len(part) / total)
-            mean, count = mean + (own - mean) * (len(part) / total), total
-            low, high = np.minimum(low, np.min(part, axis=0)), np.maximum(high, np.max(part, axis=0))
-        if not count:
+            size = np.sum(there, axis=0)
+            total = np.maximum(count + size, 1)
+            own = np.sum(part, axis=0, where=there) / np.maximum(size, 1)
+            square = square + np.sum((part - own) ** 2, axis=0, where=there)
+            square = square + (own - mean) ** 2 * (count * size / total)
+            mean, count = mean + (own - mean) * (size / total), count + size
+            low = np.minimum(low, np.min(part, axis=0, initial=np.inf, where=there))
+            high = np.maximum(high, np.max(part, axis=0, initial=-np.inf, where=there))
+        if not np.any(count):
             raise ValueError("Units.fit: there are no examples; pass one or more.")
+        if not np.all(count):
+            raise ValueError(f"Units.fit: column or channel {np.argmin(count)} has no value at all; leave it out.")
         constant = np.flatnonzero(low == high)
         if len(constant):
             raise ValueError(

@@ -43,7 +43,7 @@ class AbstractChains(AbstractPosteriorMethod):
     def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         call, count = type(self).__name__, len(evidence.y)
         total = count * n
-        own_cond, cond = (repeated(cond, n), None) if has_one_each(cond, count) else (None, cond)
+        own_cond, cond = (repeated(cond, n), None) if has_one_each(model, cond, count) else (None, cond)
         each = jr.split(key, total), repeated(evidence.y, n), own_cond
         shared = trace_process(sde), *trace_floats((model, with_y(evidence, None), self)), cond
         mesh = mesh_for(call, (shared, each), mesh)

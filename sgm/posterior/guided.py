@@ -86,7 +86,7 @@ class AbstractGuidance(AbstractPosteriorMethod):
     def draw(self, sde, model, evidence, key, n, *, cond, batch_size, mesh):
         count = len(evidence.y)
         guided = self.guide(model, with_y(evidence, repeated(evidence.y, n)))
-        cond = repeated(cond, n) if has_one_each(cond, count) else cond
+        cond = repeated(cond, n) if has_one_each(model, cond, count) else cond
         x = sample(sde, guided, key, count * n, cond=cond, method=self.sampler, batch_size=batch_size, mesh=mesh)
         return Draws(x.reshape(count, n, *model.shape))
 

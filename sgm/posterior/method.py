@@ -66,9 +66,9 @@ class AbstractPosteriorMethod(eqx.Module):
         """
 
 
-def has_one_each(cond: Condition | None, count: int) -> bool:
+def has_one_each(model: AbstractModel, cond: Condition | None, count: int) -> bool:
     """Whether there is a condition for each of `count` observations, along a leading axis."""
-    return cond is not None and cond.batch_axes() == {(count,)}
+    return cond is not None and cond.batch_axes(model.conditioning) == {(count,)}
 
 
 def repeated(tree: Any, n: int) -> Any:

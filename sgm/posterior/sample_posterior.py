@@ -7,9 +7,9 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_count, check_finite, check_instance
+from sgm.checks import check_count, check_instance
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
-from sgm.nn.condition import Condition, flat_condition
+from sgm.nn.condition import Condition, check_values, flat_condition
 from sgm.posterior.evidence import AbstractEvidence, with_y
 from sgm.posterior.guided import check_evidence
 from sgm.posterior.method import AbstractPosteriorMethod, Draws
@@ -109,7 +109,7 @@ def sample_posterior(
         check_count(call, "batch_size", batch_size)
     axes = evidence.batch_axes(call, model.shape)
     cond, _ = flat_condition(call, model, cond, axes)
-    check_finite(call, cond, "cond")
+    check_values(call, cond)
     y = evidence.y.reshape(math.prod(axes), *evidence.y.shape[len(axes) :])
     found = method.draw(sde, model, with_y(evidence, y), key, draws, cond=cond, batch_size=batch_size, mesh=mesh)
     x = jax.vmap(lambda y, x: jax.vmap(with_y(evidence, y).complete)(x))(y, found.x)

@@ -49,5 +49,5 @@ class ToldTransitions(AbstractPosteriorMethod):
             return sample(sde, model, key, n, cond=cond, method=method)
 
         keys = jr.split(key, count)
-        cond_axis = 0 if has_one_each(cond, count) else None
+        cond_axis = 0 if has_one_each(model, cond, count) else None
         return Draws(jax.vmap(draws, in_axes=(0, cond_axis, 0))(evidence.y, cond, keys))

@@ -83,7 +83,7 @@ class TwistedSMC(AbstractPosteriorMethod):
         def row(tree, place):
             return jax.tree.map(lambda part: part[place], tree)
 
-        has_own = has_one_each(cond, count)
+        has_own = has_one_each(model, cond, count)
         draws = [
             _draw(shared, keys[place], with_y(evidence, evidence.y[place]), row(cond, place) if has_own else cond, n)
             for place in range(count)

@@ -7,6 +7,9 @@ from sgm.training.load import load_run as load_run
 from sgm.training.loop import train as train
 from sgm.training.loss import Loss as Loss
 from sgm.training.loss import score_matching_loss as score_matching_loss
+from sgm.training.masking import AbstractMasking as AbstractMasking
+from sgm.training.masking import FixedEntries as FixedEntries
+from sgm.training.masking import UniformSubsets as UniformSubsets
 from sgm.training.metrics import TrainingDiverged as TrainingDiverged
 from sgm.training.objective import Absolute as Absolute
 from sgm.training.objective import AbstractObjective as AbstractObjective

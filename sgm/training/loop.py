@@ -212,6 +212,11 @@ def _check_fit(model, data):
             f"train: the data are of shape {data.shape}, but the model is of examples of shape {model.shape}; pass "
             "ScoreModel(network, data=data), with a network for data.shape."
         )
+    if data.missing and not model.takes_missing:
+        raise ValueError(
+            f"train: the data have missing entries, which a {type(model).__name__} of this network cannot take; build "
+            "it with a Transformer, or mend the data."
+        )
     fits = Units(), *(() if data.levels is None else (Units.of_levels(data.levels),))
     if data.levels is not None and not any(eqx.tree_equal(model.units, units) for units in fits):
         raise ValueError(

@@ -28,6 +28,7 @@ from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
+from sgm.training.masking import AbstractMasking
 from sgm.training.objective import AbstractObjective, Bound, Hybrid, Squared, SquaredVelocity
 from sgm.training.times import AbstractTimeSampling, ChainSteps, UniformLogSNR, UniformTime
 from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting, UniformWeighting
@@ -57,6 +58,11 @@ class Loss(eqx.Module):
         objective: Error of an estimate.
         condition_dropout: Probability with which an example's condition is dropped. Above 0 the network learns a null
             in its place: it is to be built with one, and then draws without a condition as well.
+        masking: Which entries of each example are observed, and given to the network as `cond.observed`, so that it
+            learns the conditionals of the others; none by default. The network is built with
+            `Conditioning(observed=...)`.
+
+    Entries that are nan are missing to a network that takes missing entries, as a `Transformer`: their error is 0.
 
     Example:
         >>> value, gradients = eqx.filter_value_and_grad(lambda model: Loss()(sde, model, x, key))(model)
@@ -68,11 +74,13 @@ class Loss(eqx.Module):
     times: AbstractTimeSampling = UniformLogSNR()
     objective: AbstractObjective = Squared()
     condition_dropout: Number = 0.0
+    masking: AbstractMasking | None = None
 
     def __check_init__(self):
         check_instance("Loss", "weighting", self.weighting, AbstractWeighting, "sgm.training.KarrasWeighting()")
         check_instance("Loss", "times", self.times, AbstractTimeSampling, "sgm.training.UniformLogSNR()")
         check_instance("Loss", "objective", self.objective, AbstractObjective, "sgm.training.Squared()")
+        check_instance("Loss", "masking", self.masking, AbstractMasking | None, "sgm.training.UniformSubsets()")
         if not is_traced(self.condition_dropout) and not 0 <= self.condition_dropout < 1:
             raise ValueError(f"Loss: condition_dropout = {self.condition_dropout}; pass 0 <= condition_dropout < 1.")
 
@@ -155,10 +163,18 @@ class Loss(eqx.Module):
             dropped = jr.bernoulli(key_drop, dropout, (n,))
             cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
             flat_condition("Loss", model, cond, (n,))
+        x0 = x0.reshape(n, *model.shape)
+        if self.masking is not None:
+            key_masks = jr.split(jr.fold_in(key_drop, 1), n)
+            masks = jax.vmap(lambda key: self.masking.mask(key, model.shape))(key_masks)
+            # In the data's units, as all conditions are.
+            observed = model.units.restore(jnp.where(masks, x0, jnp.nan))
+            cond = dataclasses.replace(Condition() if cond is None else cond, observed=observed)
+            flat_condition("Loss", model, cond, (n,))
         return Perturbed(
             t=t,
             levels=levels_at(sde, self.weighting, self.times, t),
-            x0=x0.reshape(n, *model.shape),
+            x0=x0,
             noise=jr.normal(key_noise, (n, *model.shape), x0.dtype),
             cond=cond,
             key=jr.split(key_model, n),
@@ -169,7 +185,14 @@ class Loss(eqx.Module):
 
         def error(example):
             (level, weight), x0, noise = example.levels, example.x0, example.noise
-            estimate = estimate_of(model, level, cos_of(level) * x0 + sin_of(level) * noise, example.cond, example.key)
+            missing = jnp.isnan(x0) if model.takes_missing else None
+            if missing is not None:  # Such an entry is taken for 0 without noise.
+                x0, noise = jnp.where(missing, 0, x0), jnp.where(missing, 0, noise)
+            u = cos_of(level) * x0 + sin_of(level) * noise
+            u = u if missing is None else jnp.where(missing, jnp.nan, u)
+            estimate = estimate_of(model, level, u, example.cond, example.key)
+            if missing is not None:
+                estimate = estimate.known(level, u, jnp.where(missing, 0, jnp.nan).astype(u.dtype))
             return weight * self.objective.error(sde, level, x0, noise, estimate)
 
         return jax.vmap(error)(perturbed)
@@ -186,8 +209,9 @@ def score_matching_loss(
     times: AbstractTimeSampling = UniformTime(),
     objective: AbstractObjective = Squared(),
     condition_dropout: Number = 0.0,
+    masking: AbstractMasking | None = None,
 ) -> Float[Array, ""]:
-    """The loss of `Loss(weighting, times, objective, condition_dropout)`, by default that of DDPM.
+    """The loss of `Loss(weighting, times, objective, condition_dropout, masking)`, by default that of DDPM.
 
     Arguments:
         sde: Process.
@@ -199,6 +223,7 @@ def score_matching_loss(
         times: How times are drawn.
         objective: Error at each time.
         condition_dropout: Share of examples that are given the network's null in place of their condition.
+        masking: Which entries of each example are observed.
 
     Returns:
         The mean over the examples, a scalar.
@@ -206,7 +231,7 @@ def score_matching_loss(
     Example:
         >>> loss = sgm.score_matching_loss(sgm.VP(), model, x, jax.random.key(0))
     """
-    return Loss(weighting, times, objective, condition_dropout)(sde, model, x, key, cond)
+    return Loss(weighting, times, objective, condition_dropout, masking)(sde, model, x, key, cond)
 
 
 def levels_at(sde: AbstractSDE, weighting: AbstractWeighting, times: AbstractTimeSampling, t: Times) -> Levels:

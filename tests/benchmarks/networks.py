@@ -1,6 +1,6 @@
 """How fast the networks run, train and compile, as ratios.
 
-    python tests/benchmarks/networks.py [unet] [dit] [compile] [gpu]
+    python tests/benchmarks/networks.py [unet] [dit] [compile] [space] [gpu]
 
 By default `unet dit compile`. Whatever is compared is timed in turn, in rounds, and its medians are compared.
 
@@ -8,7 +8,8 @@ By default `unet dit compile`. Whatever is compared is timed in turn, in rounds,
   the body of a loop once, and on a GPU it need not see into libraries; so `dit` and `gpu` count the matrix products and
   convolutions of the traced function, each as often as it runs, and nothing else.
 - A training step, and a convolution with its gradients, are taken for three times the forward pass.
-- The bare convolutions are plain `conv_general_dilated`, whose gradients are XLA's and not those of `sgm.nn`.
+- The bare convolutions are plain `conv_general_dilated`, whose gradients are XLA's and not those of `sgm.nn`. `space`,
+  of signals, maps on a torus and volumes, times those of `sgm.nn` beside them.
 """
 
 import argparse
@@ -111,9 +112,10 @@ def products(function, args):
     for equation, times in equations(jax.make_jaxpr(function)(*args)):
         shapes = tuple(operand.aval.shape for operand in equation.invars)
         if equation.primitive.name == "convolve":
-            (n, *sides, inputs), (size, _, _, outputs) = shapes
-            # A tap i pixels off the centre misses the image at i of its places.
-            total += 2 * times * n * inputs * outputs * math.prod(side * size - (size**2 - 1) // 4 for side in sides)
+            (n, *sides, inputs), (size, *_, outputs) = shapes
+            # A tap i pixels off the centre misses the image at i of its places, but on a torus.
+            missed = 0 if equation.params["periodic"] else (size**2 - 1) // 4
+            total += 2 * times * n * inputs * outputs * math.prod(side * size - missed for side in sides)
             convolutions[shapes] += times
         elif equation.primitive.name == "dot_general":
             summed = math.prod(shapes[0][axis] for axis in equation.params["dimension_numbers"][0][0])
@@ -190,6 +192,47 @@ def unet():
     measure_unet("MNIST UNet", small, MNIST, 8, rounds=7)
     measure_unet("MNIST UNet", small, MNIST, 32, rounds=7)
     measure_unet("CIFAR-10 UNet", cifar_unet(), CIFAR, 8, rounds=3)
+
+
+def measure_space(name, network, batch, rounds):
+    shape, network = network.shape, randomise(network)
+    call, args = forward(network, shape, batch)
+    flops, convolutions = products(call, args)
+    timed = {"forward": compiled(call, args)[0], "train": trainer(network, shape, batch)}
+    loss = jax.value_and_grad(lambda x, kernel: 0.5 * jnp.sum(ours(x, kernel) ** 2), (0, 1))
+    ours = functools.partial(sgm.nn.convolution.convolve, periodic=network.periodic)
+    for shapes in convolutions:
+        operands = [jr.normal(jr.key(6), size) for size in shapes]
+        for label, function in {"ours": ours, "gradients": loss, "XLA": convolve_any}.items():
+            timed[label, shapes] = compiled(function, operands)[0]
+    seconds = walls(timed, rounds)
+    bare = {
+        label: sum(count * seconds[label, shapes] for shapes, count in convolutions.items())
+        for label in ("ours", "gradients", "XLA")
+    }
+    once, step = seconds["forward"], seconds["train"]
+    speeds = flops / once / 1e9, flops / bare["ours"] / 1e9, flops / bare["XLA"] / 1e9
+    return name, 1e3 * once, *speeds, bare["ours"] / once, bare["gradients"] / step
+
+
+def convolve_any(x, kernel):
+    space = "DHW"[-(x.ndim - 2) :]
+    numbers = f"N{space}C", f"{space}IO", f"N{space}C"
+    return jax.lax.conv_general_dilated(x, kernel, (1,) * len(space), "SAME", dimension_numbers=numbers)
+
+
+def space(rounds=7):
+    print("## UNets of one, two and three dimensions\n")
+    networks = {
+        "signals of 256, 8 channels, batch 32": (sgm.nn.UNet((256, 8), 64, (1, 2, 2), 1, key=jr.key(0)), 32),
+        "maps of 32x32 on a torus, batch 16": (
+            sgm.nn.UNet((32, 32, 1), 48, (1, 2), 1, periodic=True, key=jr.key(0)),
+            16,
+        ),
+        "volumes of 16x16x16, batch 4": (sgm.nn.UNet((16, 16, 16, 1), 32, (1, 2), 1, key=jr.key(0)), 4),
+    }
+    head = "network", "forward (ms)", "forward (GFLOP/s)", "its convolutions", "XLA's", "ratio, aim 0.6", "of training"
+    table(head, *(measure_space(name, *given, rounds) for name, given in networks.items()))
 
 
 def products_alone(preset, batch, depth):
@@ -292,7 +335,7 @@ def gpu(batches=(128, 256, 512)):
 
 
 def main():
-    parts = {"unet": unet, "dit": dits, "compile": compilation, "gpu": gpu}
+    parts = {"unet": unet, "dit": dits, "compile": compilation, "space": space, "gpu": gpu}
     parser = argparse.ArgumentParser(description="How fast the networks run, train and compile.")
     parser.add_argument("parts", nargs="*", choices=parts, help="by default unet, dit and compile")
     chosen = parser.parse_args().parts or ("unet", "dit", "compile")

@@ -136,9 +136,9 @@ def test_sizes_are_positive(options):
 
 
 @pytest.mark.usefixtures("types_unchecked")
-def test_an_image_has_three_axes():
-    with pytest.raises(ValueError, match=r"image = \(4, 4\); pass its shape \(height, width, channels\)"):
-        Conditioning(image=(4, 4))  # pyright: ignore[reportArgumentType]
+def test_an_image_has_a_channel_axis():
+    with pytest.raises(ValueError, match=r"image = \(4,\); pass its shape, such as \(height, width, channels\)"):
+        Conditioning(image=(4,))
 
 
 def test_parts_may_be_lists_and_numbers():

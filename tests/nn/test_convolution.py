@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -16,8 +18,42 @@ def plain(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+def by_definition(x, kernel, periodic):
+    """y[p] = sum over offsets d of x[p + d] kernel[d], offset by offset."""
+    axes, reach = tuple(range(1, x.ndim - 1)), kernel.shape[0] // 2
+    widths = [(0, 0), *[(reach, reach)] * len(axes), (0, 0)]
+    padded = x if periodic else jnp.pad(x, widths)
+    total = 0
+    for offsets in itertools.product(range(kernel.shape[0]), repeat=len(axes)):
+        moved = jnp.roll(padded, [reach - offset for offset in offsets], axes)
+        inner = moved if periodic else moved[tuple([slice(None), *[slice(reach, n + reach) for n in x.shape[1:-1]]])]
+        total = total + inner @ kernel[offsets]
+    return total
+
+
 def operands(size, n=6):
     return jr.normal(jr.key(0), (n, 5, 4, 3)), jr.normal(jr.key(1), (size, size, 3, 2))
+
+
+@each_size
+@pytest.mark.parametrize("periodic", [False, True], ids=["zeros", "torus"])
+@pytest.mark.parametrize("space", [(5,), (5, 4), (5, 4, 3)], ids=["signals", "images", "volumes"])
+def test_value_and_gradients_of_every_rank_are_those_of_the_definition(size, periodic, space, float64):
+    x = jr.normal(jr.key(0), (4, *space, 3))
+    kernel = jr.normal(jr.key(1), (*[size] * len(space), 3, 2))
+
+    def loss(x, kernel, function):
+        return jnp.sum(jnp.sin(function(x, kernel, periodic)))
+
+    both = [jax.value_and_grad(loss, (0, 1))(x, kernel, function) for function in (convolve, by_definition)]
+    jax.tree.map(lambda ours, true: np.testing.assert_allclose(ours, true, rtol=1e-9, atol=1e-11), *both)
+
+
+@pytest.mark.parametrize("periodic", [False, True], ids=["zeros", "torus"])
+def test_volumes_by_slices_are_the_convolution_of_other_devices(periodic, float64):
+    x, kernel = jr.normal(jr.key(0), (2, 5, 4, 3, 3)), jr.normal(jr.key(1), (3, 3, 3, 3, 2))
+    how = {"periodic": periodic, "precision": None}
+    np.testing.assert_allclose(convolution._by_slices(x, kernel, **how), convolution._by_xla(x, kernel, **how))
 
 
 def test_convolution_is_the_sum_it_says():

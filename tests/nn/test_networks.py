@@ -176,7 +176,7 @@ def test_a_dit_keeps_rows_and_columns_apart():
     network = randomised(NETWORKS["DiT"]())
     transposed = call(network, LEVEL, U.swapaxes(0, 1)).swapaxes(0, 1)
     assert largest_change(transposed, call(network, LEVEL, U)) > 1e-3
-    places = positions(3, 5, 16)
+    places = positions((3, 5), 16)
     assert places.shape == (15, 16)
     assert len(np.unique(places.round(6), axis=0)) == 15
     np.testing.assert_allclose(places[7, :4], np.sin(0.1 ** np.arange(4)))  # row 1
@@ -188,7 +188,7 @@ def test_patches_round_trip(patch):
     image = jr.normal(jr.key(5), (8, 4, 3))
     patches = to_patches(image, patch)
     assert patches.shape == (32 // patch**2, patch**2 * 3)
-    np.testing.assert_array_equal(from_patches(patches, 8, 4, patch), image)
+    np.testing.assert_array_equal(from_patches(patches, (8 // patch, 4 // patch), patch), image)
     second = image[:patch, patch : 2 * patch] if patch < 4 else image[4:, :]
     np.testing.assert_array_equal(patches[1], second.reshape(-1))
 
@@ -253,19 +253,22 @@ def test_attention_is_softmax_attention():
         (lambda: MLP((2,), depth=-1, key=jr.key(0)), "MLP: depth = -1; pass depth >= 1"),
         (lambda: UNet(SHAPE, dropout=1.0, key=jr.key(0)), "UNet: dropout = 1.0; pass 0 <= dropout < 1"),
         (lambda: UNet(SHAPE, multipliers=(), key=jr.key(0)), r"UNet: len\(multipliers\) = 0; pass"),
-        (lambda: DiT((8, 8, 0), key=jr.key(0)), r"DiT: shape = \(8, 8, 0\); pass \(height"),
-        (lambda: UNet((2,), key=jr.key(0)), r"UNet: shape = \(2,\); pass \(height, width, channels\), or build an MLP"),
+        (lambda: DiT((8, 8, 0), key=jr.key(0)), r"DiT: shape = \(8, 8, 0\); pass \(length, channels\) or \(height"),
+        (lambda: UNet((2,), key=jr.key(0)), r"UNet: shape = \(2,\); pass .*, or build an MLP"),
         (
             lambda: UNet((10, 8, 1), 8, (1, 1, 1), key=jr.key(0)),
-            r"UNet: height and width are \(10, 8\), but .* multiples of 4",
+            r"UNet: the height of \(10, 8, 1\) is 10, but .* multiples of 4, such as 8 or 12; .* pad=True",
         ),
         (
             lambda: UNet(SHAPE, attention=(7,), key=jr.key(0)),
             r"attention = \(7,\), but .* heights \[8, 4, 2\]; pass those",
         ),
-        (lambda: DiT((9, 8, 1), key=jr.key(0)), r"DiT: height and width are \(9, 8\), but .* multiples of 2"),
-        (lambda: NETWORKS["UNet"]()(LEVEL, jnp.ones((7, 8, 1))), r"UNet: height and width are \(7, 8\)"),
-        (lambda: NETWORKS["DiT"]()(LEVEL, jnp.ones((7, 8, 1))), r"DiT: height and width are \(7, 8\)"),
+        (
+            lambda: DiT((9, 8, 1), key=jr.key(0)),
+            r"DiT: the height of \(9, 8, 1\) is 9, but .* multiples of 2, such as 8 or 10; .* pad=True",
+        ),
+        (lambda: NETWORKS["UNet"]()(LEVEL, jnp.ones((7, 8, 1))), r"UNet: the height of \(7, 8, 1\) is 7"),
+        (lambda: NETWORKS["DiT"]()(LEVEL, jnp.ones((7, 8, 1))), r"DiT: the height of \(7, 8, 1\) is 7"),
         (lambda: DiT(SHAPE, 36, heads=8, key=jr.key(0)), "DiT: width = 36 must be divisible by heads = 8"),
     ],
 )

@@ -1,0 +1,265 @@
+"""A transformer of variables, of which any can be observed or missing."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from networks import LEVEL, call, largest_change, randomised
+from truth import gaussian, mixture
+
+import sgm
+from sgm.data import AbstractSimulated
+from sgm.model import Karras, Unobserved, WithVariance
+from sgm.nn import MLP, Conditioning, Transformer
+from sgm.training import Adam, FixedEntries, KarrasWeighting, NormalLogSNR, UniformSubsets
+
+NAN = jnp.nan
+U = jr.normal(jr.key(1), (5,))
+
+
+def build(**options):
+    conditioning = options.pop("conditioning", Conditioning(observed=5))
+    return Transformer((5,), 16, 2, 2, conditioning=conditioning, key=jr.key(0), **options)
+
+
+def model_of(**options):
+    units = sgm.Units(mean=jnp.arange(5.0), std=jnp.linspace(0.5, 2.5, 5))
+    return sgm.ScoreModel(randomised(build(**options)), Karras(), shape=(5,), units=units)
+
+
+OBSERVED = sgm.Condition(observed=jnp.asarray([NAN, 2.0, NAN, NAN, 0.5]))
+
+
+@pytest.mark.quick
+def test_a_new_network_returns_zero_and_then_depends_on_all():
+    np.testing.assert_array_equal(call(build(), LEVEL, U), 0)
+    network = randomised(build(outputs=2, frequencies=2))
+    assert call(network, LEVEL, U).shape == (10,)
+    jacobian = jax.jit(jax.jacrev(lambda u: network(LEVEL, u)))(U)
+    assert bool(jnp.all(jacobian != 0))
+    assert largest_change(call(network, LEVEL + 1, U), call(network, LEVEL, U)) > 1e-3
+    first, second = jnp.split(call(network, LEVEL, U), 2)
+    assert largest_change(first, second) > 1e-2
+    model = sgm.ScoreModel(network, WithVariance(Karras()), shape=(5,))
+    assert model.predict(LEVEL, U).log_variance.shape == (5,)
+
+
+def test_the_observed_are_read_in_the_place_of_u():
+    network = randomised(build())
+    output = call(network, LEVEL, U, OBSERVED)
+    other = U.at[jnp.asarray([1, 4])].set(7.0)  # where they are observed
+    np.testing.assert_array_equal(call(network, LEVEL, other, OBSERVED), output)
+    assert largest_change(call(network, LEVEL, U), output) > 1e-3
+    # An entry observed is not one that has this value under the noise.
+    values = jnp.where(jnp.isnan(OBSERVED.observed), U, OBSERVED.observed)
+    assert largest_change(call(network, LEVEL, values), output) > 1e-3
+    nothing = sgm.Condition(observed=jnp.full(5, NAN))
+    np.testing.assert_array_equal(call(network, LEVEL, U, nothing), call(network, LEVEL, U))
+
+
+def test_no_entry_attends_to_a_missing_one():
+    network, u = randomised(build()), U.at[2].set(NAN)
+    output = call(network, LEVEL, u)
+    assert bool(jnp.all(jnp.isfinite(output)))
+    assert largest_change(output, call(network, LEVEL, U.at[2].set(0.0))) > 1e-3
+    # As a network of the others alone.
+    kept = jnp.asarray([0, 1, 3, 4])
+    alone = Transformer((4,), 16, 2, 2, conditioning=Conditioning(observed=4), key=jr.key(0))
+
+    def parts(net):
+        return net.embedding.first, net.embedding.second, net.inlet, net.blocks, net.modulation, net.outlet, net.identities
+        net.embedding.first,
+        net.embedding.second,
+        net.inlet,
+        net.blocks,
+        net.modulation,
+        net.outlet,
+        net.identities,
+    )  # noqa: E731
+    alone = eqx.tree_at(parts, alone, (*parts(network)[:-1], network.identities[kept]))
+    np.testing.assert_allclose(output[kept], call(alone, LEVEL, U[kept]), rtol=1e-5, atol=1e-5)
+    assert bool(jnp.all(jnp.isfinite(call(network, LEVEL, jnp.full(5, NAN)))))
+
+
+def test_observed_entries_are_estimated_by_what_they_are():
+    model, level = model_of(), jnp.asarray(0.4)
+    estimate = model.predict(level, U, OBSERVED)
+    z = model.units.standardise(OBSERVED.observed)
+    cos, sin = jnp.cos(jnp.arctan(jnp.exp(level))), jnp.sin(jnp.arctan(jnp.exp(level)))
+    known = jnp.asarray([1, 4])
+    np.testing.assert_allclose(estimate.denoised[known], z[known], rtol=1e-6)
+    np.testing.assert_allclose((cos * estimate.denoised + sin * estimate.noise)[known], U[known], rtol=1e-5)
+    np.testing.assert_allclose(
+        (cos * estimate.noise - sin * estimate.denoised)[known], estimate.velocity[known], rtol=1e-5
+    )
+
+
+def test_samples_have_the_observed_values_in_their_own_units():
+    draw = sgm.sample(sgm.VP(), model_of(), jr.key(0), 6, cond=OBSERVED, method=sgm.DPMSolverPP(3))
+    np.testing.assert_allclose(draw[:, jnp.asarray([1, 4])], jnp.tile(jnp.asarray([2.0, 0.5]), (6, 1)), rtol=1e-5)
+    each = sgm.Condition(observed=jnp.stack([OBSERVED.observed, jnp.full(5, NAN)]))
+    draws = sgm.sample(sgm.VP(), model_of(), jr.key(0), 2, cond=each, method=sgm.DPMSolverPP(3))
+    assert float(draws[0, 1]) == pytest.approx(2.0, rel=1e-5)
+    assert float(draws[1, 1]) != pytest.approx(2.0, rel=1e-2)
+
+
+def test_the_unobserved_alone_are_a_model():
+    model, u = model_of(), U[jnp.asarray([0, 2, 3])]
+    rest = Unobserved(model, (4, 1), jnp.asarray([0.5, 2.0]))
+    assert rest.shape == (3,) and rest.unobserved == (0, 2, 3)
+    whole = model.predict(LEVEL, jnp.zeros(5).at[jnp.asarray([0, 2, 3])].set(u), OBSERVED)
+    ours = rest.predict(LEVEL, u)
+    for name in ("denoised", "noise", "velocity"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(whole, name)[jnp.asarray([0, 2, 3])], rtol=1e-6)
+    np.testing.assert_allclose(rest.units.mean.value, [0, 2, 3])
+    np.testing.assert_allclose(rest.units.std.value, [0.5, 1.5, 2.0])
+    each = Unobserved(model, (4, 1), sgm.model.PerExample(jnp.asarray([[0.5, 2.0], [1.0, 3.0]])))
+    both = sgm.sample(sgm.VP(), each, jr.key(0), 2, method=sgm.DPMSolverPP(3))
+    one = sgm.sample(sgm.VP(), rest, jr.key(0), 2, method=sgm.DPMSolverPP(3))
+    np.testing.assert_allclose(both[0], one[0], rtol=1e-4, atol=1e-5)
+    assert largest_change(both[1], one[1]) > 1e-4
+
+
+class TestMasking:
+    def test_every_subset_is_drawn_as_often_as_another_of_its_size(self):
+        masks = np.asarray(jax.vmap(lambda key: UniformSubsets().mask(key, (4,)))(jr.split(jr.key(0), 8000)))
+        sizes = masks.sum(1)
+        np.testing.assert_allclose(np.bincount(sizes, minlength=5) / 8000, [0.25] * 4 + [0], atol=0.02)
+        codes = np.bincount((masks[sizes == 2] @ [8, 4, 2, 1]), minlength=16)
+        np.testing.assert_allclose(codes[codes > 0] / codes.sum(), np.full(6, 1 / 6), atol=0.03)
+
+    def test_fixed_entries(self):
+        np.testing.assert_array_equal(FixedEntries((2, 0)).mask(jr.key(0), (4,)), [True, False, True, False])
+        with pytest.raises(ValueError, match=r"FixedEntries: observed = \(4,\), but the examples have shape \(4,\)"):
+            FixedEntries((4,)).mask(jr.key(0), (4,))
+        with pytest.raises(ValueError, match="one or more different positions"):
+            FixedEntries((1, 1))
+
+    def test_the_error_of_observed_and_of_missing_entries_is_none(self):
+        model, sde = model_of(), sgm.VP()
+        x = model.units.restore(jr.normal(jr.key(3), (64, 5)))
+
+        def gradient(loss, x):
+            return jax.jit(jax.grad(lambda x: loss(sde, model, x, jr.key(4))))(x)
+
+        def errors(loss, x):
+            drawn = loss.perturb(sde, model, model.units.standardise(x), jr.key(4))
+            return drawn, loss.errors(sde, model, drawn)
+
+        loss = sgm.Loss(masking=FixedEntries((0, 1, 2, 3)))
+        drawn, found = errors(loss, x)
+        np.testing.assert_allclose(drawn.cond.observed[:, :4], x[:, :4], rtol=1e-5, atol=1e-5)
+        estimate = jax.vmap(model.predict)(
+            drawn.levels[0],
+            jax.vmap(lambda level, x, noise: sgm.sde.cos_of(level) * x + sgm.sde.sin_of(level) * noise)(
+                drawn.levels[0], drawn.x0, drawn.noise
+            ),
+            drawn.cond,
+        )
+        by_hand = drawn.levels[1] * (estimate.noise - drawn.noise)[:, 4] ** 2 / 5
+        np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-6)
+        # Missing ones leave a finite loss, to which they add nothing.
+        missing = x.at[:, 2].set(NAN)
+        value = sgm.Loss()(sde, model, missing, jr.key(4))
+        assert bool(jnp.isfinite(value)) and float(value) > 0
+        assert bool(jnp.all(jnp.isfinite(gradient(sgm.Loss(), missing)[:, 0])))
+
+
+@pytest.mark.quick
+def test_what_has_no_meaning_is_refused():
+    model = model_of()
+    with pytest.raises(ValueError, match="an example with observed entries has no density; pass the model sgm"):
+        sgm.log_prob(sgm.VP(), model, U, cond=OBSERVED, trace=sgm.Exact())
+    with pytest.raises(ValueError, match=r"cond.observed has infinite entries"):
+        sgm.sample(sgm.VP(), model, jr.key(0), 2, cond=sgm.Condition(observed=jnp.asarray([jnp.inf] * 5)))
+    with pytest.raises(ValueError, match=r"cond.observed has shape \(4,\), but the network was built for \(5,\)"):
+        sgm.sample(sgm.VP(), model, jr.key(0), 2, cond=sgm.Condition(observed=jnp.zeros(4)))
+    with pytest.raises(ValueError, match="cond has `observed`, but the network has no entries that can be observed"):
+        plain = sgm.ScoreModel(MLP((5,), 8, 1, key=jr.key(0)), shape=(5,))
+        sgm.sample(sgm.VP(), plain, jr.key(0), 2, cond=OBSERVED)
+    with pytest.raises(ValueError, match="observed entries are for a Transformer alone"):
+        MLP((5,), 8, 1, conditioning=Conditioning(observed=5), key=jr.key(0))
+    with pytest.raises(ValueError, match=r"Transformer: shape = \(8, 8, 1\); pass \(variables,\)"):
+        Transformer((8, 8, 1), key=jr.key(0))
+    with pytest.raises(ValueError, match="observed = 3 for examples of 5 variables"):
+        build(conditioning=Conditioning(observed=3))
+    with pytest.raises(ValueError, match=r"observed = \(0, 5\), but the examples have 5 entries"):
+        Unobserved(model, (0, 5), jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"values have shape \(3,\), but 2 entries are observed"):
+        Unobserved(model, (0, 1), jnp.zeros(3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(AbstractSimulated):
+    """Draws of an exact model of five variables."""
+
+    kind: str = "gaussian"
+
+    @property
+    def exact(self):
+        return {"gaussian": gaussian, "mixture": mixture}[self.kind](5)
+
+    @property
+    def shape(self):
+        return (5,)
+
+    def simulate(self, key, n):
+        return self.exact.sample(key, n), {}
+
+
+def conditional_moments(exact, mask, x):
+    """Mean and standard deviation of each unobserved entry given the observed ones of x."""
+    o, r = np.flatnonzero(mask), np.flatnonzero(~mask)
+    if isinstance(exact, sgm.model.Gaussian):
+        mean, vectors = np.asarray(exact.mean, np.float64), np.asarray(exact.eigenvectors, np.float64)
+        cov = (vectors * np.asarray(exact.eigenvalues, np.float64)) @ vectors.T
+        gain = cov[np.ix_(r, o)] @ np.linalg.inv(cov[np.ix_(o, o)])
+        return mean[r] + gain @ (x[o] - mean[o]), np.sqrt(np.diag(cov[np.ix_(r, r)] - gain @ cov[np.ix_(o, r)]))
+    means, stds, weights = (np.asarray(part, np.float64) for part in (exact.means, exact.stds, exact.weights))
+    log_weights = np.log(weights) - 0.5 * np.sum((x[o] - means[:, o]) ** 2, 1) / stds**2 - len(o) * np.log(stds)
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    mean = weights @ means[:, r]
+    return mean, np.sqrt(weights @ (means[:, r] ** 2 + stds[:, None] ** 2) - mean**2)
+
+
+def test_conditional_moments_are_those_of_many_draws():
+    for kind in ("gaussian", "mixture"):
+        exact = Drawn(kind).exact
+        draws = np.asarray(exact.sample(jr.key(0), 400_000), np.float64)
+        mask, centre = np.asarray([True, False, False, False, False]), np.asarray(exact.sample(jr.key(1), 1))[0]
+        near = draws[np.abs(draws[:, 0] - centre[0]) < 0.05]
+        mean, std = conditional_moments(exact, mask, centre)
+        np.testing.assert_allclose(near[:, 1:].mean(0), mean, atol=0.1 * std.max())
+        np.testing.assert_allclose(near[:, 1:].std(0), std, rtol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_one_model_has_all_conditionals(kind):
+    data = Drawn(kind)
+    network = Transformer((5,), 64, 3, 4, conditioning=Conditioning(observed=5), key=jr.key(0))
+    sde, model, _ = sgm.train(
+        sgm.VP(),
+        sgm.ScoreModel(network, Karras(), data=data),
+        data,
+        jr.key(1),
+        steps=12_000,
+        batch_size=512,
+        loss=sgm.Loss(KarrasWeighting(), NormalLogSNR(), masking=UniformSubsets()),
+        optimiser=Adam(2e-3),
+        progress=False,
+    )
+    examples, rng = np.asarray(data.exact.sample(jr.key(5), 10)), np.random.default_rng(0)
+    for number, x in enumerate(examples):
+        mask = np.zeros(5, bool)
+        mask[rng.permutation(5)[: number % 5]] = True
+        cond = sgm.Condition(observed=jnp.where(mask, x, NAN))
+        draws = np.asarray(sgm.sample(sde, model, jr.key(7), 20_000, cond=cond, method=sgm.DPMSolverPP(20)))
+        mean, std = conditional_moments(data.exact, mask, x)
+        np.testing.assert_allclose((draws.mean(0)[~mask] - mean) / std, 0, atol=0.05)
+        np.testing.assert_allclose(draws.std(0)[~mask] / std, 1, atol=0.05)
