@@ -164,6 +164,8 @@ def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) 
     write_columns(run / "evaluation.parquet", {"index": np.arange(report.examples), **report.columns})
     if "log_prob" in report.columns:
         draw_likelihoods(run, data, chosen.split, report.columns)
+    for name, figure in report.figures().items():
+        plot.save(figure, run / f"evaluation_{name}.png")
     shutil.rmtree(folder)
 
 

@@ -1,15 +1,30 @@
 """Metrics of a model on a data set."""
 
+from sgm.evaluation.c2st import C2ST as C2ST
+from sgm.evaluation.c2st import c2st as c2st
+from sgm.evaluation.calibration import Calibration as Calibration
 from sgm.evaluation.chain_bound import ChainBound as ChainBound
 from sgm.evaluation.continuous_bound import ContinuousBound as ContinuousBound
 from sgm.evaluation.evaluate import Report as Report
 from sgm.evaluation.evaluate import evaluate as evaluate
 from sgm.evaluation.evaluate import read_columns as read_columns
 from sgm.evaluation.evaluate import write_columns as write_columns
+from sgm.evaluation.expected_coverage import ExpectedCoverage as ExpectedCoverage
+from sgm.evaluation.local_c2st import LocalC2ST as LocalC2ST
+from sgm.evaluation.local_c2st import LocalTest as LocalTest
+from sgm.evaluation.local_c2st import local_c2st as local_c2st
 from sgm.evaluation.log_likelihood import LogLikelihood as LogLikelihood
 from sgm.evaluation.metric import AbstractMetric as AbstractMetric
 from sgm.evaluation.metric import Context as Context
 from sgm.evaluation.metric import Row as Row
+from sgm.evaluation.posterior_predictive import PosteriorPredictive as PosteriorPredictive
+from sgm.evaluation.posterior_predictive import predictive_tails as predictive_tails
+from sgm.evaluation.posterior_predictive import simulate as simulate
 from sgm.evaluation.power_spectrum import PowerSpectrum as PowerSpectrum
+from sgm.evaluation.ranks import RankEnvelope as RankEnvelope
+from sgm.evaluation.ranks import rank_ecdf as rank_ecdf
+from sgm.evaluation.ranks import rank_envelope as rank_envelope
+from sgm.evaluation.ranks import rank_p_value as rank_p_value
+from sgm.evaluation.simulator import AbstractSimulator as AbstractSimulator
 from sgm.evaluation.sliced_wasserstein import SlicedWasserstein as SlicedWasserstein
 from sgm.evaluation.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein

@@ -15,6 +15,7 @@ from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.plot import Figure
 from sgm.sde.base import AbstractSDE
 from sgm.solve import AbstractMethod, EulerMaruyama
 
@@ -29,6 +30,8 @@ class Report:
         rows: Lines of all metrics.
         columns: Numbers of each example, by their names.
         seconds: Wall time of the batches, without those that were found on disk.
+        parts: Each metric with its own columns.
+        context: What was evaluated.
     """
 
     split: str
@@ -36,6 +39,17 @@ class Report:
     rows: tuple[Row, ...]
     columns: Columns
     seconds: float
+    parts: tuple[tuple[AbstractMetric, Columns], ...] = ()
+    context: Context | None = None
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the figures of all metrics, by their names; where two metrics share one, the second has `name_2`."""
+        figures: dict[str, Figure] = {}
+        for number, (metric, columns) in enumerate(self.parts):
+            assert self.context is not None
+            drawn = metric.figures(self.context, columns)
+            figures |= {name + f"_{number + 1}" * (name in figures): figure for name, figure in drawn.items()}
+        return figures
 
     def __getitem__(self, name: str) -> Row:
         """The row of this name."""
@@ -111,7 +125,7 @@ def evaluate(
     for metric in metrics:
         check_instance("evaluate", "metrics", metric, AbstractMetric, "[sgm.evaluation.LogLikelihood()]")
         metric.check(context)
-    rows, columns, seconds = {}, {}, 0.0
+    rows, columns, parts, seconds = {}, {}, [], 0.0
     for number, metric in enumerate(metrics):
         part = None if folder is None else Path(folder) / f"{number}_{type(metric).__name__}"
         found, took = _columns(metric, context, jr.fold_in(key, number), total, min(batch_size, total), part, progress)
@@ -121,8 +135,9 @@ def evaluate(
             dataclasses.replace(row, name=row.name + place * (row.name in rows)) for row in metric.rows(context, found)
         ]
         rows |= {row.name: row for row in own}
+        parts.append((metric, found))
         columns |= {name + place * (name in columns): values for name, values in found.items()}
-    return Report(split, total, tuple(rows.values()), columns, seconds)
+    return Report(split, total, tuple(rows.values()), columns, seconds, tuple(parts), context)
 
 
 def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple[Columns, float]:

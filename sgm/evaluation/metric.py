@@ -13,6 +13,7 @@ from sgm.data import AbstractDataset
 from sgm.likelihood import AbstractDequantisation
 from sgm.model.base import AbstractModel
 from sgm.nn.condition import condition_from
+from sgm.plot import Figure
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.solve import AbstractMethod
@@ -110,6 +111,10 @@ class AbstractMetric(eqx.Module):
     @abstractmethod
     def rows(self, context: Context, columns: Columns) -> list[Row]:
         """The lines of the report, from the numbers of all examples."""
+
+    def figures(self, context: Context, columns: Columns) -> dict[str, Figure]:
+        """Figures by their names, from the numbers of all examples; none by default."""
+        return {}
 
 
 def samples_like(context: Context, n: int, fields: dict[str, np.ndarray], key: PRNGKeyArray) -> np.ndarray:

@@ -1,0 +1,121 @@
+"""Posterior predictive checks: simulations of what the model infers, against what was observed."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm import plot
+from sgm.checks import check_count, check_instance
+from sgm.evaluation.draws import posterior_draws
+from sgm.evaluation.metric import AbstractMetric, Row
+from sgm.evaluation.simulator import AbstractSimulator
+
+_QUANTILES = plot.PREDICTIVE_QUANTILES
+_SMALL = 0.05
+
+
+class PosteriorPredictive(AbstractMetric):
+    """Posterior predictive checks: parameters are drawn given each observation, and simulated again.
+
+    Each output of each record has quantiles of its simulations, and the two-sided probability of one as far out as the
+    observed value. Small probabilities tell of what the model does not explain. Those of a right model are not uniform,
+    since the observed value is used twice, but a share 2 s at most is below s.
+
+    Arguments:
+        simulator: Simulator of observations, a class of your own.
+        draws: Number of draws for each record.
+
+    Reference: Gelman, Meng and Stern 1996 (Statistica Sinica 6); the share by Meng 1994 (doi:10.1214/aos/1176325622).
+    """
+
+    simulator: AbstractSimulator
+    draws: int = eqx.field(static=True, default=100)
+
+    def __check_init__(self):
+        check_instance("PosteriorPredictive", "simulator", self.simulator, AbstractSimulator, "MySimulator()")
+        check_count("PosteriorPredictive", "draws", self.draws)
+
+    def check(self, context):
+        parts = context.data.conditioning.parts
+        if list(parts) not in (["params"], ["image"]):
+            raise ValueError(
+                f"PosteriorPredictive: a condition of the data has the parts {list(parts)}; pass data whose condition "
+                "is what was observed, params or an image alone."
+            )
+
+    def columns(self, context, x, fields, key):
+        key_draws, key_simulate = jr.split(key)
+        (observed,) = fields.values()
+        theta = posterior_draws(context, len(x), fields, self.draws, key_draws)
+        theta = jnp.asarray(theta.reshape(-1, *context.data.shape))
+        simulated = np.asarray(simulate(self.simulator, theta, key_simulate))
+        if simulated.shape[1:] != observed.shape[1:]:
+            raise ValueError(
+                f"PosteriorPredictive: {type(self.simulator).__name__} gives observations of shape "
+                f"{simulated.shape[1:]}, but a condition of the data has {observed.shape[1:]}; return that shape."
+            )
+        simulated, observed = simulated.reshape(len(x), self.draws, -1), observed.reshape(len(x), -1)
+        quantiles = np.quantile(simulated, _QUANTILES, axis=1).astype(np.float32)
+        columns = {f"predictive_{share:g}": part for share, part in zip(_QUANTILES, quantiles, strict=True)}
+        tails = jax.vmap(predictive_tails)(jnp.asarray(simulated), jnp.asarray(observed))
+        return columns | {"predictive_tail": np.asarray(tails), "observed": observed.astype(np.float32)}
+
+    def rows(self, context, columns):
+        tails = columns["predictive_tail"].astype(np.float64)
+        small = np.where(np.isfinite(tails), tails < _SMALL, np.nan)
+        of_output = np.asarray([Row.mean("", column).value for column in small.T])
+        worst = int(np.argmax(np.nan_to_num(of_output, nan=-1)))
+        note = f"mean probability of a simulation as far out as the observed value, two-sided; {tails.shape[1]} outputs"
+        bound = f"of probabilities are below {_SMALL}; {2 * _SMALL} at most of a right model"
+        return [
+            Row.mean("predictive_tail", np.mean(tails, axis=1), note=note),
+            Row.mean("predictive_small", np.mean(small, axis=1), note=bound),
+            Row.mean("predictive_small_worst", small[:, worst], note=f"of output {worst}, which has the most of them"),
+        ]
+
+    def figures(self, context, columns):
+        quantiles = np.stack([columns[f"predictive_{share:g}"][0] for share in _QUANTILES])
+        return {"predictive": plot.predictive(quantiles, columns["observed"][0])}
+
+
+@eqx.filter_jit
+def simulate(
+    simulator: AbstractSimulator, theta: Float[Array, "n *shape"], key: PRNGKeyArray
+) -> Float[Array, "n *observation"]:
+    """Simulate an observation of each of `n` parameters.
+
+    Arguments:
+        simulator: Simulator.
+        theta: Parameters along the first axis.
+        key: Key of all draws.
+
+    Returns:
+        Observations along the first axis: of draws of a posterior, draws of its predictive distribution.
+
+    Example:
+        >>> theta = sgm.sample(sde, model, jr.key(0), 1000, cond=sgm.Condition(params=observed))
+        >>> tails = predictive_tails(simulate(simulator, theta, jr.key(1)), observed)
+    """
+    return jax.vmap(simulator.simulate)(theta, jr.split(key, len(theta)))
+
+
+def predictive_tails(
+    simulated: Float[Array | np.ndarray, "draws *outputs"], observed: Float[Array | np.ndarray, "*outputs"]
+) -> Float[Array, "*outputs"]:
+    """Find the two-sided probability of a simulation as far out as the observed value, of each output.
+
+    Arguments:
+        simulated: Draws of the predictive distribution.
+        observed: Observed values.
+
+    Returns:
+        2 min(P(x <= observed), P(x >= observed)), at most 1, where the observed value counts as one of the draws; nan
+        where one of the draws is not finite.
+    """
+    simulated, observed = jnp.asarray(simulated), jnp.asarray(observed)
+    below, above = (jnp.sum(side, axis=0) for side in (simulated <= observed, simulated >= observed))
+    smaller = (1 + jnp.minimum(below, above).astype(simulated.dtype)) / (1 + len(simulated))
+    return jnp.where(jnp.all(jnp.isfinite(simulated), axis=0), jnp.minimum(2 * smaller, 1), jnp.nan)

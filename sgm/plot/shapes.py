@@ -1,0 +1,69 @@
+"""How examples are drawn, by their shape."""
+
+from collections.abc import Mapping
+
+from sgm.plot.base import SHOWN, Batch, Figure
+from sgm.plot.images import image_grid, signal_grid
+from sgm.plot.plane import points
+from sgm.plot.tables import corner
+
+
+def is_of_the_plane(shape: tuple[int, ...]) -> bool:
+    """Whether examples of a shape are points of the plane.
+
+    Arguments:
+        shape: Shape of one example.
+
+    Returns:
+        True of the shape (2,).
+    """
+    return shape == (2,)
+
+
+def manner(shape: tuple[int, ...]) -> str | None:
+    """Say how `examples` draws examples of a shape, where that does not go without saying.
+
+    Points of the plane and images of 1 or 3 channels go without saying.
+
+    Arguments:
+        shape: Shape of one example.
+
+    Returns:
+        The manner in words, or None where it goes without saying.
+    """
+    many = shape[-1] if shape else 0
+    shown = f"the first {SHOWN} of {many}" if many > SHOWN else "the"
+    if is_of_the_plane(shape) or (len(shape) == 3 and many in (1, 3)):
+        return None
+    if len(shape) == 1:
+        return f"a corner plot of {shown} columns; paths are left out"
+    if len(shape) == 2:
+        return f"lines, a colour for each of {shown} channels"
+    if len(shape) == 3:
+        return "RGB and alpha, on white" if many == 4 else f"{shown} channels side by side, in grey"
+    return f"none, for examples of shape {shape}: tables, signals (length, channels) and images are drawn"
+
+
+def examples(panels: Mapping[str, Batch]) -> Figure:
+    """Draw batches of examples under their titles, in the manner of their shape.
+
+    Arguments:
+        panels: Batches of one shape by their titles: tables (n, columns), of any number of titles; signals (n, length,
+            channels) or images (n, height, width, channels) with entries in [-1, 1], of one title.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for other shapes.
+    """
+    (title, x), *others = panels.items()
+    if x.ndim == 2:
+        return points(panels) if x.shape[-1] == 2 else corner(panels)
+    if x.ndim not in (3, 4) or others:
+        shapes = ", ".join(str(batch.shape) for batch in panels.values())
+        raise ValueError(
+            f"examples: the panels have shapes {shapes}; pass tables (n, columns), or one batch of signals (n, length, "
+            "channels) or images (n, height, width, channels)."
+        )
+    return signal_grid(x, title) if x.ndim == 3 else image_grid(x, title)

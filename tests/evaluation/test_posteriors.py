@@ -1,0 +1,465 @@
+"""The diagnostics of posteriors, by a model whose posterior is known in closed form."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy import stats
+
+import sgm
+from sgm.data.simulated import AbstractSimulated
+from sgm.evaluation import (
+    C2ST,
+    AbstractSimulator,
+    Calibration,
+    ExpectedCoverage,
+    LocalC2ST,
+    PosteriorPredictive,
+    c2st,
+    local_c2st,
+    predictive_tails,
+    rank_ecdf,
+    rank_envelope,
+    rank_p_value,
+)
+from sgm.evaluation.ranks import rank_among
+from sgm.experiment import Experiment
+from sgm.flags import from_flags
+from sgm.model import AbstractModel, Gaussian
+from sgm.serial import from_json, to_json
+
+NOISE = 0.5
+BIAS = 0.45
+STD = (NOISE**2 / (1 + NOISE**2)) ** 0.5
+
+
+@dataclass(frozen=True)
+class Noisy(AbstractSimulated):
+    """theta ~ N(0, I), in the plane or on a line, and x = theta + noise is its condition."""
+
+    shape: tuple[int, ...] = (2,)
+
+    @property
+    def conditioning(self):
+        return sgm.nn.Conditioning(params=self.shape[0])
+
+    def simulate(self, key, n):
+        theta, noise = jr.normal(key, (2, n, *self.shape))
+        return theta, {"params": theta + NOISE * noise}
+
+
+class AddNoise(AbstractSimulator):
+    """The simulator of these data."""
+
+    noise: float = NOISE
+
+    def simulate(self, theta, key):
+        return theta + self.noise * jr.normal(key, theta.shape)
+
+
+class _First(AbstractSimulator):
+    """A simulator of another shape than the data's."""
+
+    def simulate(self, theta, key):
+        return theta[:1]
+
+
+class Posterior(AbstractModel):
+    """N(x / (1 + noise^2) + bias, (scale std)^2 I), which is exact for bias 0 and scale 1."""
+
+    scale: float = 1.0
+    bias: float = 0.0
+    shape: tuple[int, ...] = (2,)
+
+    def predict(self, level, u, cond=None, key=None):
+        mean = cond.params / (1 + NOISE**2) + self.bias
+        return Gaussian(mean, (self.scale * STD) ** 2 * jnp.eye(self.shape[0])).predict(level, u)
+
+
+MODELS = {
+    "exact": Posterior(),
+    "narrow": Posterior(scale=0.5),
+    "wide": Posterior(scale=2.0),
+    "biased": Posterior(bias=BIAS),
+}
+WRONG = ("narrow", "wide", "biased")
+DATA = Noisy()
+SAMPLER = sgm.DPMSolverPP(50)  # of 20 steps the standard deviation is 2% too large
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """The report of a metric on a model, each made once."""
+    made = {}
+
+    def report(name, metric, shape=(2,)):
+        key = name, repr(metric), shape
+        if key not in made:
+            how = {"n": 400, "batch_size": 200, "sampler": SAMPLER, "progress": False}
+            model = dataclasses.replace(MODELS[name], shape=shape)
+            made[key] = sgm.evaluate(sgm.VP(), model, Noisy(shape), [metric], jr.key(0), **how)
+        return made[key]
+
+    return report
+
+
+class TestRanks:
+    @pytest.mark.parametrize(("n", "draws"), [(50, 19), (300, 100), (200, 350)])
+    def test_the_envelope_holds_uniform_ranks_as_often_as_it_says(self, n, draws):
+        rng, sets = np.random.default_rng(7), 2000
+        band = rank_envelope(n, draws, 0.9)
+        held = [band.holds(rank_ecdf(rng.integers(0, draws + 1, n), draws)) for _ in range(sets)]
+        assert np.mean(held) == pytest.approx(0.9, abs=4 * (0.09 / sets) ** 0.5 + 4 * (0.09 / 10_000) ** 0.5)
+
+    def test_p_values_of_uniform_ranks_are_uniform(self):
+        rng = np.random.default_rng(3)
+        p_values = [rank_p_value(rng.integers(0, 51, 100), 50) for _ in range(500)]
+        assert stats.kstest(p_values, "uniform").pvalue > 1e-3
+
+    def test_the_band_is_that_of_one_binomial_where_there_is_one_point(self):
+        """Of one draw the rank is 0 or 1, and the number of zeros is Bin(n, 1/2)."""
+        band = rank_envelope(100, 1, 0.95)
+        np.testing.assert_array_equal(band.points, [0.5])
+        np.testing.assert_allclose([band.lower[0], band.upper[0]], stats.binom.ppf([0.025, 0.975], 100, 0.5) / 100)
+        assert rank_p_value(np.repeat([0, 1], [40, 60]), 1) == pytest.approx(2 * stats.binom.cdf(40, 100, 0.5), rel=0.1)
+
+    def test_wrong_ranks_leave_the_band(self):
+        rng = np.random.default_rng(0)
+        ranks = rng.binomial(100, rng.beta(2, 2, 300))
+        assert not rank_envelope(300, 100).holds(rank_ecdf(ranks, 100)) and rank_p_value(ranks, 100) < 1e-3
+
+    def test_ties_are_broken_evenly_and_what_is_not_known_is_nan(self):
+        rng = np.random.default_rng(0)
+        ranks = rank_among(np.zeros(4000), np.zeros((4000, 3)), rng)
+        np.testing.assert_allclose(np.bincount(ranks.astype(int)), 1000, atol=5 * 750**0.5)
+        draws = np.asarray([[0.0, 2.0], [0.0, np.nan]])
+        np.testing.assert_array_equal(rank_among(np.asarray([1.0, 1.0]), draws, rng), [1, np.nan])
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"), [((10, 5, 1.0), "level = 1.0"), ((0, 5), "n = 0"), ((10, 0), "draws = 0")]
+    )
+    def test_wrong_envelopes_are_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            rank_envelope(*arguments)
+
+
+class TestC2ST:
+    @pytest.mark.parametrize("distance", [0.0, 1.0, 3.0])
+    def test_the_accuracy_of_two_gaussians_is_that_of_the_best_classifier(self, distance):
+        """Phi(distance / 2), within the error of 2000 samples and of a classifier that is trained on 1600."""
+        x, y = np.random.default_rng(0).normal(size=(2, 1000, 2))
+        mean, std = c2st(x, y + distance / 2**0.5)
+        assert mean == pytest.approx(stats.norm.cdf(distance / 2), abs=4 * (0.25 / 2000) ** 0.5)
+        assert 0 < std < 0.06
+
+    def test_the_classifier_and_the_folds_are_those_of_the_benchmark(self):
+        """The same number as by the benchmark's recipe, written out."""
+        from sklearn.model_selection import KFold, cross_val_score
+        from sklearn.neural_network import MLPClassifier
+
+        x, y = np.random.default_rng(1).normal(size=(2, 150, 3))
+        y = 3 + 2 * y
+        z = (np.concatenate([x, y]) - x.mean(0)) / x.std(0, ddof=1)
+        classifier = MLPClassifier((30, 30), activation="relu", solver="adam", max_iter=10_000, random_state=2)
+        folds = KFold(4, shuffle=True, random_state=2)
+        scores = cross_val_score(classifier, z, np.repeat([0, 1], 150), cv=folds, scoring="accuracy")
+        assert c2st(x, y, seed=2, folds=4) == pytest.approx((scores.mean(), scores.std(ddof=1)))
+
+    def test_a_shared_condition_does_not_mislead_the_classifier(self):
+        """Of equal distributions: a pair is told apart, not, or the wrong way round, which has a deviation of 1 / 2."""
+        theta, draws = np.random.default_rng(0).normal(size=(2, 150, 1))
+        given = np.random.default_rng(1).normal(size=(150, 5))
+        joint = [np.concatenate([part, given], axis=1) for part in (theta, draws)]
+        assert c2st(*joint, paired=True)[0] == pytest.approx(0.5, abs=3 * 0.5 / 150**0.5)
+        assert c2st(*joint)[0] < 0.5 - 3 * 0.5 / 150**0.5
+
+    def test_constant_columns_are_no_obstacle(self):
+        x, y = np.random.default_rng(0).normal(size=(2, 100, 2))
+        x[:, 1] = y[:, 1] = 3.0
+        assert c2st(x, y)[0] == pytest.approx(0.5, abs=4 * (0.25 / 200) ** 0.5)
+        assert c2st(x, y + np.asarray([0.0, 2.0]))[0] == 1
+
+    @pytest.mark.parametrize(
+        ("shapes", "options", "message"),
+        [
+            (((9, 2), (9, 3)), {}, r"samples have shape \(9, 2\) and reference \(9, 3\)"),
+            (((9, 2), (8, 2)), {"paired": True}, "of the same rows, since they are paired"),
+            (((9, 2), (4, 2)), {}, "the sets have 9 and 4 rows; pass as many as folds = 5"),
+            (((9, 2), (9, 2)), {"folds": 1}, "folds = 1"),
+        ],
+    )
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_wrong_sets_are_named(self, shapes, options, message):
+        with pytest.raises(ValueError, match=message):
+            c2st(*(np.zeros(shape) for shape in shapes), **options)
+
+    def test_entries_that_are_not_finite_are_named(self):
+        with pytest.raises(ValueError, match=r"c2st: 1 of the 18 entries of reference are not finite"):
+            c2st(np.zeros((9, 2)), np.where(np.arange(18).reshape(9, 2) == 3, np.nan, 0.0))
+
+    def test_a_library_that_is_missing_is_named_with_the_remedy(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)
+        with pytest.raises(ImportError, match=r"c2st: .* not installed; install it by pip install 'sgm\[sbi\]'"):
+            c2st(np.zeros((9, 2)), np.zeros((9, 2)))
+        for metric in (C2ST(), LocalC2ST()):
+            with pytest.raises(ImportError, match=type(metric).__name__):
+                sgm.evaluate(sgm.VP(), Posterior(), DATA, [metric], jr.key(0), n=9, progress=False)
+
+    def test_an_exact_posterior_cannot_be_told_from_the_records(self, reports):
+        assert reports("exact", C2ST(), (1,))["c2st"].value == pytest.approx(0.5, abs=3 * 0.5 / 400**0.5)
+
+    @pytest.mark.parametrize("name", WRONG)
+    def test_a_wrong_posterior_is_told_from_the_records(self, reports, name):
+        """Scales 1 and 2 have equal densities at |z| = (8 log(2) / 3)^1/2 of the smaller one."""
+        equal, error = (8 * np.log(2) / 3) ** 0.5, 0.5 / 400**0.5
+        best = (1 + 2 * stats.norm.cdf(equal) - 2 * stats.norm.cdf(equal / 2)) / 2
+        best = stats.norm.cdf(BIAS / STD / 2) if name == "biased" else best
+        assert 0.5 + 3 * error < reports(name, C2ST(), (1,))["c2st"].value < best + 3 * error
+
+
+class TestCalibration:
+    def test_an_exact_posterior_is_calibrated(self, reports):
+        report = reports("exact", Calibration(63))
+        assert report["calibration_outside"].value == 0
+        assert min(report["calibration_p_0"].value, report["calibration_p_1"].value) > 0.05
+        assert "inside" in report["calibration_p_0"].note
+        assert stats.chisquare(np.bincount(report.columns["calibration_rank"][:, 0].astype(int) // 8)).pvalue > 1e-3
+
+    @pytest.mark.parametrize("name", WRONG)
+    def test_a_wrong_posterior_is_not(self, reports, name):
+        report = reports(name, Calibration(63))
+        assert report["calibration_outside"].value == 2
+        assert report["calibration_p_0"].value < 1e-3 and "outside" in report["calibration_p_1"].note
+
+    def test_ranks_of_a_wrong_scale_have_their_closed_form(self, reports):
+        """A record z ~ N(0, 1) has the rank Bin(63, Phi(z / scale)), so that its CDF is a mean over z."""
+        z = stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
+        for name, scale in (("narrow", 0.5), ("wide", 2.0)):
+            ranks = reports(name, Calibration(63)).columns["calibration_rank"]
+            truth = stats.binom.cdf(np.arange(63), 63, stats.norm.cdf(z / scale)[:, None]).mean(0)
+            for column in ranks.T:
+                assert np.abs(rank_ecdf(column, 63) - truth).max() < 1.63 / 400**0.5  # the quantile 0.99 of Kolmogorov
+
+    def test_examples_that_are_no_vectors_are_refused(self):
+        images = sgm.data.Digits()
+        with pytest.raises(ValueError, match=r"examples have the shape \(8, 8, 1\); pass data whose examples are vec"):
+            sgm.evaluate(sgm.VP(), Posterior(), images, [Calibration()], jr.key(0), progress=False)
+
+
+class TestExpectedCoverage:
+    def test_an_exact_posterior_covers_as_much_as_it_says(self, reports):
+        report = reports("exact", ExpectedCoverage(63))
+        assert report["coverage_p"].value > 0.05 and "inside" in report["coverage_p"].note
+        for level in (0.25, 0.5, 0.75, 0.9):
+            error = (level * (1 - level) / 400) ** 0.5
+            assert report[f"coverage_{level:g}"].value == pytest.approx(level, abs=3 * error)
+
+    def test_the_coverage_has_no_bias_from_few_draws(self):
+        """Of uniform ranks among 4 draws the mean is the credibility itself, on no step of the ranks."""
+        metric = ExpectedCoverage(4, credibilities=(0.3,))
+        rows = metric.rows(None, {"closer_draws": np.tile(np.arange(5, dtype=np.float32), 10)})
+        assert rows[0].value == pytest.approx(0.3)
+
+    @pytest.mark.parametrize("name", WRONG)
+    def test_a_wrong_posterior_does_not(self, reports, name):
+        report = reports(name, ExpectedCoverage(63))
+        assert report["coverage_p"].value < 0.05 and "outside" in report["coverage_p"].note
+
+    def test_a_narrow_posterior_covers_too_little_of_the_middle(self, reports):
+        """Its regions miss records on both sides: fewer in those of 0.9, and more in those of 0.25."""
+        narrow, wide = (reports(name, ExpectedCoverage(63)) for name in ("narrow", "wide"))
+        error_25, error_90 = ((level * (1 - level) / 400) ** 0.5 for level in (0.25, 0.9))
+        assert wide["coverage_0.25"].value < 0.25 - 2 * error_25 < 0.25 + 2 * error_25 < narrow["coverage_0.25"].value
+        assert narrow["coverage_0.9"].value < 0.9 - 3 * error_90 < 0.9 + 3 * error_90 < wide["coverage_0.9"].value
+
+    def test_wrong_credibilities_are_named(self):
+        with pytest.raises(ValueError, match=r"credibilities have 1\.0; pass numbers between 0 and 1"):
+            ExpectedCoverage(credibilities=(0.5, 1.0))
+
+
+class TestLocalC2ST:
+    METRIC = LocalC2ST(observation=(0.4,), nulls=19)
+
+    def test_an_exact_posterior_passes(self, reports):
+        report = reports("exact", self.METRIC, (1,))
+        assert report["local_c2st_p"].value > 0.05
+
+    @pytest.mark.parametrize("name", WRONG)
+    def test_a_wrong_posterior_fails(self, reports, name):
+        """With 19 nulls the p-value is 1 / 20 at least."""
+        report = reports(name, self.METRIC, (1,))
+        assert report["local_c2st_p"].value == pytest.approx(0.05)
+        assert report["local_c2st"].value > 5 * reports("exact", self.METRIC, (1,))["local_c2st"].value
+
+    def test_draws_are_those_at_the_observation(self, reports):
+        drawn = reports("narrow", self.METRIC, (1,)).columns["local_observed_draws"]
+        assert drawn.mean() == pytest.approx(0.4 / (1 + NOISE**2), abs=4 * 0.5 * STD / 20)
+        assert drawn.std() == pytest.approx(0.5 * STD, rel=4 / 800**0.5)
+
+    def test_a_record_is_an_observation(self, reports):
+        drawn = reports("exact", LocalC2ST(7, nulls=1), (1,)).columns["local_observed_draws"]
+        x = Noisy((1,)).rows("test", 7, 8)[1]["params"][0, 0]
+        assert drawn.mean() == pytest.approx(x / (1 + NOISE**2), abs=4 * STD / 20)
+
+    def test_only_the_place_where_the_posterior_is_wrong_fails(self):
+        """theta ~ N(0, 1) whatever x, but the model is shifted where x > 0."""
+        rng = np.random.default_rng(0)
+        theta, draws, seen = rng.normal(size=(3, 600, 1))
+        x = rng.uniform(-1, 1, (600, 1))
+        test = partial(local_c2st, theta, draws + 1.5 * (x > 0), x, nulls=19)
+        assert test(seen + 1.5, np.asarray([0.6])).p_value == pytest.approx(0.05)
+        assert test(seen, np.asarray([-0.6])).p_value > 0.05
+
+    def test_probabilities_are_those_of_two_gaussians(self):
+        """A record at theta has the probability 1 / (1 + exp(d theta - d^2 / 2)) for draws shifted by d."""
+        theta, draws, x = np.random.default_rng(0).normal(size=(3, 3000, 1))
+        asked = np.linspace(-1, 2.5, 50)[:, None]
+        found = local_c2st(theta, draws + 1.5, x, asked, np.zeros(1), nulls=0)
+        truth = 1 / (1 + np.exp(1.5 * asked[:, 0] - 1.125))
+        np.testing.assert_allclose(found.probabilities, truth, atol=0.1)
+        assert np.isnan(found.p_value)
+        assert found.statistic == pytest.approx(np.mean((found.probabilities - 0.5) ** 2))
+
+    @pytest.mark.parametrize(
+        ("metric", "message"),
+        [
+            (LocalC2ST(20_000), "observation = 20000, but the split 'test' has 10000 records"),
+            (LocalC2ST((0.1,)), r"observation has 1 numbers, but a condition of the data is \{'params': 2\}"),
+        ],
+    )
+    def test_wrong_observations_are_named(self, metric, message):
+        with pytest.raises(ValueError, match=message):
+            sgm.evaluate(sgm.VP(), Posterior(), DATA, [metric], jr.key(0), progress=False)
+        with pytest.raises(ValueError, match="LocalC2ST: observation = -1"):
+            LocalC2ST(-1)
+
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_wrong_arrays_are_named(self):
+        good = [np.zeros((30, 2)), np.zeros((30, 2)), np.zeros((30, 1)), np.zeros((5, 2)), np.zeros(1)]
+        with pytest.raises(ValueError, match="with 29 conditions; pass a draw and a condition for each record"):
+            local_c2st(*good[:2], good[2][:29], *good[3:])
+        with pytest.raises(ValueError, match="there are 9 records; pass 20 or more"):
+            local_c2st(*(part[:9] for part in good[:3]), *good[3:])
+
+
+class TestPosteriorPredictive:
+    METRIC = PosteriorPredictive(AddNoise(), draws=200)
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_tails_have_their_closed_form(self, reports, name):
+        """A simulation is N(x / (1 + noise^2) + bias, (scale std)^2 + noise^2)."""
+        report, model = reports(name, self.METRIC), MODELS[name]
+        x = DATA.rows("test", 0, 400)[1]["params"]
+        spread = ((model.scale * STD) ** 2 + NOISE**2) ** 0.5
+        z = (x - x / (1 + NOISE**2) - model.bias) / spread
+        truth = 2 * stats.norm.sf(np.abs(z))
+        np.testing.assert_allclose(report.columns["predictive_tail"], truth, atol=5 * 2 * (0.25 / 200) ** 0.5 + 0.01)
+        assert report["predictive_tail"].value == pytest.approx(truth.mean(), abs=0.02)
+        np.testing.assert_array_equal(report.columns["observed"], x)
+        median = report.columns["predictive_0.5"]
+        np.testing.assert_allclose(median, x / (1 + NOISE**2) + model.bias, atol=5 * 1.2533 * spread / 200**0.5 + 0.02)
+        width = report.columns["predictive_0.95"] - report.columns["predictive_0.05"]
+        assert width.mean() == pytest.approx(2 * 1.645 * spread, rel=0.03)
+
+    def test_a_right_model_has_few_small_tails_and_a_biased_one_many(self):
+        """With a bias of 1.5 it is P(|z + 1.5 / spread| > 1.96) for the z of the closed form, more than 0.5."""
+        how = {"n": 200, "batch_size": 200, "sampler": SAMPLER, "progress": False}
+        right, biased = (
+            sgm.evaluate(sgm.VP(), Posterior(bias=bias), DATA, [self.METRIC], jr.key(0), **how) for bias in (0.0, 1.5)
+        )
+        assert right["predictive_small"].value < 0.05 and biased["predictive_small"].value > 0.5
+        assert biased["predictive_small_worst"].value >= biased["predictive_small"].value
+
+    def test_a_wrong_simulator_is_seen(self, reports):
+        report = reports("exact", PosteriorPredictive(AddNoise(0.05), draws=200))
+        assert reports("exact", self.METRIC)["predictive_small"].value < 0.05
+        assert report["predictive_tail"].value < 0.95 * reports("exact", self.METRIC)["predictive_tail"].value
+
+    def test_tails_are_counted_with_the_observed_value(self):
+        simulated = np.arange(9.0, dtype=np.float32)[:, None] + np.asarray([0.0, -100.0, np.nan], np.float32)
+        found = predictive_tails(simulated, np.asarray([1.5, 0.0, 0.0], np.float32))
+        np.testing.assert_allclose(found, [2 * 3 / 10, 2 * 1 / 10, np.nan])
+
+    def test_what_cannot_be_compared_is_named(self):
+        with pytest.raises(
+            ValueError, match=r"gives observations of shape \(1,\), but a condition of the data has \(2,"
+        ):
+            sgm.evaluate(sgm.VP(), Posterior(), DATA, [PosteriorPredictive(_First())], jr.key(0), n=4, progress=False)
+        with pytest.raises(ValueError, match=r"has the parts \[\]; pass data whose condition is what was observed"):
+            sgm.evaluate(sgm.VP(), Posterior(), sgm.data.Moons(), [self.METRIC], jr.key(0), n=4, progress=False)
+
+
+ALL = [C2ST(), Calibration(9), ExpectedCoverage(9), LocalC2ST(3, nulls=1), PosteriorPredictive(AddNoise(), 9)]
+
+
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: type(metric).__name__)
+def test_an_evaluation_that_goes_on_has_the_same_report_and_figures(metric, tmp_path):
+    how = {"n": 50, "batch_size": 20, "sampler": sgm.DPMSolverPP(4), "progress": False}
+    run = partial(sgm.evaluate, sgm.VP(), Posterior(), DATA, [metric], jr.key(0), **how)
+    whole = run(folder=tmp_path)
+    sorted(tmp_path.glob("*/*.parquet"))[1].unlink()
+    again = run(folder=tmp_path)
+    assert again.rows == whole.rows
+    for name, values in whole.columns.items():
+        assert len(values) == 50
+        np.testing.assert_array_equal(again.columns[name], values)
+    assert (
+        list(again.figures())
+        == {
+            "C2ST": [],
+            "Calibration": ["calibration"],
+            "ExpectedCoverage": ["coverage"],
+            "LocalC2ST": ["local"],
+            "PosteriorPredictive": ["predictive"],
+        }[type(metric).__name__]
+    )
+
+
+@pytest.mark.parametrize("metric", ALL[:4], ids=lambda metric: type(metric).__name__)
+def test_draws_that_are_not_finite_are_left_out_and_said(metric):
+    columns = sgm.evaluate(
+        sgm.VP(), Posterior(), DATA, [metric], jr.key(0), n=60, sampler=sgm.DPMSolverPP(4), progress=False
+    )
+    name = {"C2ST": "c2st_draws", "Calibration": "calibration_rank", "ExpectedCoverage": "closer_draws"}.get(
+        type(metric).__name__, "local_observed_draws"
+    )
+    context, ((_, found),) = columns.context, columns.parts
+    found = found | {name: np.where(np.arange(60).reshape(-1, *[1] * (found[name].ndim - 1)) < 7, np.nan, found[name])}
+    rows = metric.rows(context, found)
+    assert any("not finite, and" in row.note and "7" in row.note for row in rows)
+    assert all(np.isfinite(row.value) for row in rows)
+    nothing = metric.rows(context, found | {name: np.full_like(found[name], np.nan)})
+    assert any(np.isnan(row.value) for row in nothing)
+
+
+def test_figures_of_two_metrics_have_names_of_their_own():
+    metrics = [Calibration(3), Calibration(5)]
+    report = sgm.evaluate(sgm.VP(), Posterior(), DATA, metrics, jr.key(0), n=8, progress=False)
+    assert set(report.figures()) == {"calibration", "calibration_2"}
+
+
+def test_metrics_are_named_by_flags_and_files():
+    experiment = Experiment(DATA, partial(sgm.nn.MLP))
+    names = ("C2ST", "Calibration", "ExpectedCoverage", "LocalC2ST", "PosteriorPredictive")
+    flags = ["--metrics", *names, "--metrics.Calibration.draws", "7", "--metrics.LocalC2ST.observation", "0.5", "1.0"]
+    flags += [
+        "--metrics.ExpectedCoverage.credibilities",
+        "0.3",
+        "--metrics.PosteriorPredictive.simulator.noise",
+        "0.25",
+    ]
+    chosen = from_flags(Experiment, flags, experiment)
+    assert chosen.metrics == (
+        C2ST(),
+        Calibration(7),
+        ExpectedCoverage(credibilities=(0.3,)),
+        LocalC2ST((0.5, 1.0)),
+        PosteriorPredictive(AddNoise(0.25)),
+    )
+    assert from_json(to_json(chosen), Experiment).metrics == chosen.metrics
+    assert from_json(to_json(LocalC2ST(4)), LocalC2ST) == LocalC2ST(4)
