@@ -9,6 +9,7 @@ from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldM
 from sgm.data.files import Files
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.simulations import Simulations
 from sgm.data.stored import AbstractStored
 from sgm.data.table import Table
 from sgm.data.toys import (
@@ -44,6 +45,7 @@ __all__ = [
     "Images",
     "Moons",
     "Record",
+    "Simulations",
     "Spiral",
     "StandardSwissRoll",
     "SwissRoll",
