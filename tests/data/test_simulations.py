@@ -104,7 +104,7 @@ def test_numbers_are_vectors_of_one_entry():
 def test_a_simulation_that_is_not_finite_is_an_error_that_names_its_parameters():
     prior = Uniform(jnp.asarray([-1.0, 2.0]), jnp.asarray([1.0, 3.0]))
     data = Simulations(lambda key, theta: jnp.log(theta), prior)
-    message = r"simulator gives x that is not finite in \d+ of 64 draws, the first with theta = \[-0\.\d+ +2\.\d+\]"
+    message = r"simulator gives x that is not finite in \d+ of 64 draws, the first with theta = \[-0\.\d+ +2\.\d+ *\]"
     with pytest.raises(ValueError, match=message + r" and x = \[ *nan"):
         data.batch(0, 64, seed=0)
     for call in (lambda: data.rows("train", 0, 100), data.statistics, lambda: data.units, lambda: data.fixed(jr.key(0), 90)):
