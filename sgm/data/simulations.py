@@ -122,7 +122,9 @@ class Simulations(AbstractSimulated):
                 "Simulations: the simulator looks at the values of theta, and so is no function of JAX; write it with "
                 "jax.numpy, or pass simulations that are done as sgm.data.Arrays(theta, params=x)."
             ) from error
-        check_instance("Simulations", "what the simulator gives", found, jax.ShapeDtypeStruct, "one array, jnp.stack(x)")
+        check_instance(
+            "Simulations", "what the simulator gives", found, jax.ShapeDtypeStruct, "one array, jnp.stack(x)"
+        )
         return found
 
     @functools.cached_property

@@ -1,12 +1,13 @@
 """A model as a distribution of NumPyro: a prior or a likelihood of its models.
 
-    pip install 'sgm[numpyro]'
+pip install 'sgm[numpyro]'
 """
 
 import math
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -25,6 +26,8 @@ try:
     from numpyro.distributions import Distribution, constraints
 except ImportError as error:
     raise ImportError("sgm.interop.numpyro: NumPyro is not installed; pip install 'sgm[numpyro]'.") from error
+
+_FIELDS = ("sde", "model", "cond", "trace", "solver", "controller", "adjoint", "method", "key")
 
 
 class Density(Distribution):
@@ -56,8 +59,6 @@ class Density(Distribution):
         ...     numpyro.sample("y", numpyro.distributions.Normal(theta, 0.3).to_event(1), obs=y)
     """
 
-    pytree_data_fields = ("sde", "model", "cond", "trace", "solver", "controller", "adjoint", "method", "key")
-
     def __init__(
         self,
         sde: AbstractSDE,
@@ -70,7 +71,6 @@ class Density(Distribution):
         adjoint: diffrax.AbstractAdjoint | None = None,
         method: AbstractMethod = ProbabilityFlow(),
         key: PRNGKeyArray | None = None,
-        validate_args: bool | None = None,
     ):
         check_process_and_model("Density", sde, model)
         check_instance("Density", "trace", trace, AbstractTrace, "sgm.Exact()")
@@ -83,7 +83,7 @@ class Density(Distribution):
             raise ValueError(f"Density: the parts of cond have batch axes {sorted(axes)}; give every part the same.")
         self.sde, self.model, self.cond, self.trace, self.solver = sde, model, cond, trace, solver
         self.controller, self.adjoint, self.method, self.key = controller, adjoint, method, key
-        super().__init__(next(iter(axes), ()), model.shape, validate_args=validate_args)
+        super().__init__(next(iter(axes), ()), model.shape)
 
     @property
     def support(self) -> Any:  # type: ignore[reportIncompatibleVariableOverride]
@@ -98,6 +98,7 @@ class Density(Distribution):
 
     def log_prob(self, value: Float[Array, "..."], intermediates: Any = None) -> Float[Array, "..."]:
         """log p(value) in nats, of the shape of value without that of an event."""
+        value = jnp.asarray(value)
         given = value.shape[: value.ndim - self.event_dim]
         batch = jnp.broadcast_shapes(given, self.batch_shape)
         return log_prob(
@@ -111,6 +112,22 @@ class Density(Distribution):
             controller=self.controller,
             adjoint=self.adjoint,
         )
+
+    def tree_flatten(self) -> Any:
+        """The arrays, and all else, which may be functions and other things that `jax.jit` takes for constants."""
+        arrays, rest = eqx.partition({name: getattr(self, name) for name in _FIELDS}, eqx.is_array)
+        leaves, structure = jax.tree.flatten(rest)
+        return (arrays,), (tuple(leaves), structure, self.batch_shape, self.event_shape)
+
+    @classmethod
+    def tree_unflatten(cls, aux_data: Any, params: Any) -> "Density":
+        """The density of what `tree_flatten` gives."""
+        leaves, structure, batch_shape, event_shape = aux_data
+        density = cls.__new__(cls)
+        for name, value in eqx.combine(params[0], jax.tree.unflatten(structure, leaves)).items():
+            setattr(density, name, value)
+        Distribution.__init__(density, batch_shape, event_shape)
+        return density
 
     def _cond(self, batch, flat=False):
         """The condition of each example of a batch, whose axes are one if it is to be flat."""

@@ -21,8 +21,8 @@ from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import Condition
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
-from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import AbstractMethod
+from sgm.solve.probability_flow import ProbabilityFlow
 
 
 @runtime_checkable
@@ -63,7 +63,7 @@ def sample_within(
     support: Support | Callable[[Array], Any],
     *,
     cond: Condition | None = None,
-    method: AbstractMethod = EulerMaruyama(),
+    method: AbstractMethod = ProbabilityFlow(),
     round_size: int = 1000,
     least_rate: float = 0.01,
     batch_size: int | None = None,
@@ -81,7 +81,7 @@ def sample_within(
         support: Support: an object whose `contains(x)` says whether one example lies in it, such as
             `sgm.model.Uniform`, or such a function of JAX itself.
         cond: One condition for all examples.
-        method: Method of sampling.
+        method: Method of sampling: by default the probability flow, of whose draws `log_prob_within` is the density.
         round_size: Number of examples that are drawn at a time, until n are within.
         least_rate: Share of draws within the support below which it is given up, with an error.
         batch_size, mesh: As those of `sgm.sample`.
@@ -103,15 +103,14 @@ def sample_within(
     n, size = check_count(call, "n", n), check_count(call, "round_size", round_size)
     check_one_condition(call, cond)
     if is_traced((sde, model, key, cond)):
-        raise ValueError(f"{call}: it is inside jax.jit or jax.vmap, but the number of rounds depends on the draws; "
-                         "call it outside.")
+        raise ValueError(
+            f"{call}: it is inside jax.jit or jax.vmap, but the number of rounds depends on the draws; call it outside."
+        )
     if not 0 < least_rate <= 1:
         raise ValueError(f"{call}: least_rate = {least_rate}; pass a share above 0, at most 1.")
     kept, accepted, drawn = [], 0, 0
     while accepted < n:
-        x = sample(
-            sde, model, jr.fold_in(key, drawn), size, cond=cond, method=method, batch_size=batch_size, mesh=mesh
-        )
+        x = sample(sde, model, jr.fold_in(key, drawn), size, cond=cond, method=method, batch_size=batch_size, mesh=mesh)
         kept.append(x[np.asarray(within(call, support, x, model.shape))])
         accepted, drawn = accepted + len(kept[-1]), drawn + size
         # Three standard deviations, and as many draws as none may be where five are expected.

@@ -107,7 +107,12 @@ def test_a_simulation_that_is_not_finite_is_an_error_that_names_its_parameters()
     message = r"simulator gives x that is not finite in \d+ of 64 draws, the first with theta = \[-0\.\d+ +2\.\d+ *\]"
     with pytest.raises(ValueError, match=message + r" and x = \[ *nan"):
         data.batch(0, 64, seed=0)
-    for call in (lambda: data.rows("train", 0, 100), data.statistics, lambda: data.units, lambda: data.fixed(jr.key(0), 90)):
+    for call in (
+        lambda: data.rows("train", 0, 100),
+        data.statistics,
+        lambda: data.units,
+        lambda: data.fixed(jr.key(0), 90),
+    ):
         with pytest.raises(ValueError, match="simulator gives x that is not finite"):
             call()
 
@@ -122,8 +127,18 @@ def test_an_observation_that_tells_nothing_is_refused():
 @pytest.mark.parametrize(
     ("simulator", "prior", "error", "message"),
     [
-        (lambda key, theta: jnp.outer(theta, theta), Gaussian(MEAN, COV), ValueError, r"x of shape \(2, 2\); let it give"),
-        (lambda key, theta: np.sort(theta), Gaussian(MEAN, COV), TypeError, "no function of JAX; write it with jax.numpy"),
+        (
+            lambda key, theta: jnp.outer(theta, theta),
+            Gaussian(MEAN, COV),
+            ValueError,
+            r"x of shape \(2, 2\); let it give",
+        ),
+        (
+            lambda key, theta: np.sort(theta),
+            Gaussian(MEAN, COV),
+            TypeError,
+            "no function of JAX; write it with jax.numpy",
+        ),
         (lambda key, theta: (theta, theta), Gaussian(MEAN, COV), TypeError, "what the simulator gives is a tuple"),
         (simulate, Uniform, TypeError, "prior is the class Uniform"),
         (simulate, 3.0, TypeError, "prior = 3.0; pass an instance such as sgm.model.Uniform"),

@@ -107,9 +107,7 @@ def test_a_noised_uniform_is_a_model_whose_marginals_are_those_of_the_uniform():
     scale, std = sde.transition(jnp.asarray(0.1), jnp.asarray(t))
     on = NoisedUniform(scale * first.low, scale * first.high, jnp.sqrt(scale**2 * first.std**2 + std**2))
     x = TWO.marginal(sde, t).sample(jr.key(3), 20)
-    np.testing.assert_allclose(
-        jax.vmap(on.log_prob)(x), jax.vmap(TWO.marginal(sde, t).log_prob)(x), atol=1e-4
-    )
+    np.testing.assert_allclose(jax.vmap(on.log_prob)(x), jax.vmap(TWO.marginal(sde, t).log_prob)(x), atol=1e-4)
     score = jax.vmap(first.score, in_axes=(None, None, 0))(sde, t, x)
     again = first.marginal(sde, t)
     np.testing.assert_allclose(score, jax.vmap(jax.grad(again.log_prob))(x), rtol=1e-3, atol=1e-3)
