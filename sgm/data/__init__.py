@@ -10,6 +10,7 @@ from sgm.data.files import Files
 from sgm.data.gaussian_process import GaussianProcess
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.simulations import Simulations
 from sgm.data.spectra import power_spectrum
 from sgm.data.stored import AbstractStored
 from sgm.data.table import Table
@@ -49,6 +50,7 @@ __all__ = [
     "Images",
     "Moons",
     "Record",
+    "Simulations",
     "Spiral",
     "StandardSwissRoll",
     "SwissRoll",

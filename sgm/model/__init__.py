@@ -32,6 +32,8 @@ from sgm.model.prediction import Velocity as Velocity
 from sgm.model.prediction import WithVariance as WithVariance
 from sgm.model.score_model import ScoreModel as ScoreModel
 from sgm.model.thresholded import Thresholded as Thresholded
+from sgm.model.uniform import NoisedUniform as NoisedUniform
+from sgm.model.uniform import Uniform as Uniform
 from sgm.model.unobserved import Unobserved as Unobserved
 from sgm.model.with_units import WithUnits as WithUnits
 from sgm.nn.condition import Condition as Condition

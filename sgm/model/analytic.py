@@ -24,7 +24,7 @@ class AbstractAnalyticModel(AbstractModel):
     """A distribution that stays in closed form under noise."""
 
     @abstractmethod
-    def marginal(self, sde: AbstractSDE, t: Float[Array, ""] | float) -> "Gaussian | GaussianMixture":
+    def marginal(self, sde: AbstractSDE, t: Float[Array, ""] | float) -> "AbstractAnalyticModel":
         """The distribution of x_t = alpha(t) x0 + sigma(t) noise."""
 
     @abstractmethod

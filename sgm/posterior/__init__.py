@@ -12,6 +12,8 @@ from sgm.posterior.exactly import Exactly as Exactly
 from sgm.posterior.guided import AbstractGuidance as AbstractGuidance
 from sgm.posterior.guided import Guided as Guided
 from sgm.posterior.linear import Linear as Linear
+from sgm.posterior.maximum import Maximum as Maximum
+from sgm.posterior.maximum import maximum_a_posteriori as maximum_a_posteriori
 from sgm.posterior.method import AbstractPosteriorMethod as AbstractPosteriorMethod
 from sgm.posterior.method import Draws as Draws
 from sgm.posterior.mmps import MMPS as MMPS
@@ -30,6 +32,9 @@ from sgm.posterior.pigdm import PiGDM as PiGDM
 from sgm.posterior.poisson import Poisson as Poisson
 from sgm.posterior.sample_posterior import sample_posterior as sample_posterior
 from sgm.posterior.split_gibbs import SplitGibbs as SplitGibbs
+from sgm.posterior.support import Acceptance as Acceptance
+from sgm.posterior.support import log_prob_within as log_prob_within
+from sgm.posterior.support import sample_within as sample_within
 from sgm.posterior.tmpd import TMPD as TMPD
 from sgm.posterior.told_transitions import ToldTransitions as ToldTransitions
 from sgm.posterior.twisted_smc import TwistedSMC as TwistedSMC

@@ -71,15 +71,9 @@ def test_no_entry_attends_to_a_missing_one():
     alone = Transformer((4,), 16, 2, 2, conditioning=Conditioning(observed=4), key=jr.key(0))
 
     def parts(net):
-        return net.embedding.first, net.embedding.second, net.inlet, net.blocks, net.modulation, net.outlet, net.identities
-        net.embedding.first,
-        net.embedding.second,
-        net.inlet,
-        net.blocks,
-        net.modulation,
-        net.outlet,
-        net.identities,
-    )  # noqa: E731
+        of_level = net.embedding.first, net.embedding.second
+        return *of_level, net.inlet, net.blocks, net.modulation, net.outlet, net.identities
+
     alone = eqx.tree_at(parts, alone, (*parts(network)[:-1], network.identities[kept]))
     np.testing.assert_allclose(output[kept], call(alone, LEVEL, U[kept]), rtol=1e-5, atol=1e-5)
     assert bool(jnp.all(jnp.isfinite(call(network, LEVEL, jnp.full(5, NAN)))))

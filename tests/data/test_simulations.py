@@ -1,0 +1,160 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import sgm
+from sgm.data import Arrays, Simulations
+from sgm.model import Gaussian, Uniform
+
+pytestmark = pytest.mark.quick
+
+MEAN, COV = jnp.asarray([3.0, -20.0]), jnp.asarray([[0.5, 1.0], [1.0, 4.0]])
+MATRIX = jnp.asarray([[1.0, 0.0], [0.5, 0.1], [0.0, 2.0]])
+
+
+def simulate(key, theta):
+    return MATRIX @ theta + 0.3 * jr.normal(key, (3,))
+
+
+LINEAR = Simulations(simulate, Gaussian(MEAN, COV))
+
+
+def test_pairs_have_the_moments_of_the_joint_distribution():
+    theta, fields = LINEAR.batch(0, 20_000, seed=1)
+    joint = np.concatenate([theta, fields["params"]], axis=1)
+    linear = np.concatenate([np.eye(2), MATRIX])
+    cov = linear @ np.asarray(COV) @ linear.T + np.diag([0, 0, 0.09, 0.09, 0.09])
+    std = np.sqrt(np.diag(cov))
+    np.testing.assert_array_less(np.abs(joint.mean(0) - linear @ np.asarray(MEAN)), 5 * std / np.sqrt(len(joint)))
+    np.testing.assert_array_less(np.abs(np.cov(joint.T) - cov), 5 * np.sqrt(2 / len(joint)) * np.outer(std, std))
+
+
+def test_records_are_what_the_data_set_says():
+    theta, fields = LINEAR.batch(3, 7, seed=0)
+    assert theta.shape == (7, *LINEAR.shape) == (7, 2) and set(fields) == {"params"}
+    assert fields["params"].shape == (7, LINEAR.conditioning.params) == (7, 3)
+    assert theta.dtype == fields["params"].dtype == np.float32 and LINEAR.levels is None
+    assert LINEAR.size("train") == LINEAR.size("test") == 10_000
+
+
+def test_batches_are_functions_of_step_and_seed():
+    first, again, *others = (LINEAR.batch(step, 16, seed) for step, seed in ((5, 2), (5, 2), (6, 2), (5, 3), (0, 0)))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1]["params"], again[1]["params"])
+    for theta, fields in others:
+        assert not np.any(theta == first[0]) and not np.any(fields["params"] == first[1]["params"])
+
+
+def test_splits_are_fixed_and_apart():
+    train, test, again = (LINEAR.rows(split, 0, 50)[0] for split in ("train", "test", "test"))
+    np.testing.assert_array_equal(test, again)
+    assert not np.any(train == test)
+
+
+def test_units_and_statistics_are_those_of_the_distribution():
+    std = np.sqrt(np.diag(COV))
+    np.testing.assert_array_less(np.abs(LINEAR.units.mean.value - MEAN), 5 * std / 100)
+    np.testing.assert_allclose(LINEAR.units.std.value, std, rtol=0.05)
+    mean, std = LINEAR.statistics()
+    expected = np.sqrt(np.diag(MATRIX @ COV @ MATRIX.T) + 0.09)
+    np.testing.assert_array_less(np.abs(mean - MATRIX @ MEAN), 5 * expected / 100)
+    np.testing.assert_allclose(std, expected, rtol=0.05)
+    assert mean.dtype == std.dtype == np.float32
+
+
+def test_a_model_is_built_for_it():
+    network = sgm.nn.MLP(LINEAR.shape, 8, 1, conditioning=LINEAR.conditioning, key=jr.key(0))
+    model = sgm.ScoreModel(network, data=LINEAR)
+    cond = sgm.Condition(params=jnp.ones(3))
+    assert sgm.sample(sgm.VP(), model, jr.key(1), 2, cond=cond, method=sgm.DDIM(2)).shape == (2, 2)
+
+
+def test_fixed_simulations_are_arrays_of_one_s_own():
+    data = LINEAR.fixed(jr.key(4), 200)
+    assert isinstance(data, Arrays) and (data.size("train"), data.size("test")) == (180, 20)
+    assert data.shape == (2,) and data.conditioning == LINEAR.conditioning
+    theta, fields = data.rows("train", 0, 180)
+    residual = fields["params"] - theta @ np.asarray(MATRIX).T
+    assert abs(residual.std() - 0.3) < 5 * 0.3 / np.sqrt(2 * residual.size)
+    np.testing.assert_array_equal(theta, LINEAR.fixed(jr.key(4), 200).rows("train", 0, 180)[0])
+    assert LINEAR.fixed(jr.key(4), 200, held_out=0.5).size("test") == 100
+    own = Arrays(theta, params=fields["params"])
+    assert own.conditioning == data.conditioning and own.shape == data.shape
+
+
+def test_more_simulations_than_are_done_at_once_are_as_many():
+    theta, fields = LINEAR.batch(0, 1500, seed=0)
+    residual = fields["params"] - theta @ np.asarray(MATRIX).T
+    assert len(np.unique(residual[:, 0])) > 1490 and abs(residual.std() - 0.3) < 0.02
+
+
+def test_numbers_are_vectors_of_one_entry():
+    class Unit:
+        def sample(self, key, n):
+            return jr.uniform(key, (n,))
+
+    data = Simulations(lambda key, theta: theta + jr.normal(key), Unit())
+    theta, fields = data.batch(0, 5, seed=0)
+    assert theta.shape == (5, 1) and data.shape == (1,)
+    assert fields["params"].shape == (5, 1) and data.conditioning.params == 1
+
+
+def test_a_simulation_that_is_not_finite_is_an_error_that_names_its_parameters():
+    prior = Uniform(jnp.asarray([-1.0, 2.0]), jnp.asarray([1.0, 3.0]))
+    data = Simulations(lambda key, theta: jnp.log(theta), prior)
+    message = r"simulator gives x that is not finite in \d+ of 64 draws, the first with theta = \[-0\.\d+ +2\.\d+ *\]"
+    with pytest.raises(ValueError, match=message + r" and x = \[ *nan"):
+        data.batch(0, 64, seed=0)
+    for call in (
+        lambda: data.rows("train", 0, 100),
+        data.statistics,
+        lambda: data.units,
+        lambda: data.fixed(jr.key(0), 90),
+    ):
+        with pytest.raises(ValueError, match="simulator gives x that is not finite"):
+            call()
+
+
+def test_an_observation_that_tells_nothing_is_refused():
+    data = Simulations(lambda key, theta: jnp.stack([theta[0], jnp.asarray(2.0)]), Gaussian(MEAN, COV))
+    with pytest.raises(ValueError, match=r"entry 1 of x is constant \(= 2\)"):
+        data.statistics()
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize(
+    ("simulator", "prior", "error", "message"),
+    [
+        (
+            lambda key, theta: jnp.outer(theta, theta),
+            Gaussian(MEAN, COV),
+            ValueError,
+            r"x of shape \(2, 2\); let it give",
+        ),
+        (
+            lambda key, theta: np.sort(theta),
+            Gaussian(MEAN, COV),
+            TypeError,
+            "no function of JAX; write it with jax.numpy",
+        ),
+        (lambda key, theta: (theta, theta), Gaussian(MEAN, COV), TypeError, "what the simulator gives is a tuple"),
+        (simulate, Uniform, TypeError, "prior is the class Uniform"),
+        (simulate, 3.0, TypeError, "prior = 3.0; pass an instance such as sgm.model.Uniform"),
+        (None, Gaussian(MEAN, COV), TypeError, "simulator = None"),
+    ],
+)
+def test_wrong_arguments_are_named(simulator, prior, error, message):
+    with pytest.raises(error, match=message):
+        Simulations(simulator, prior)
+
+
+def test_a_simulator_may_have_loops():
+    """A simulator may be any function of JAX, such as a solve."""
+
+    def walk(key, theta):
+        return jax.lax.scan(lambda x, key: (x + theta[0] + 0.01 * jr.normal(key), x), 0.0, jr.split(key, 10))[1]
+
+    theta, fields = Simulations(walk, Uniform(jnp.zeros(1), jnp.ones(1))).batch(0, 4, seed=0)
+    np.testing.assert_allclose(fields["params"][:, -1], 9 * theta[:, 0], atol=0.2)
