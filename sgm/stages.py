@@ -170,13 +170,13 @@ def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) 
 
 
 def draw_likelihoods(run: Path, data: AbstractDataset, split: str, columns: dict[str, np.ndarray]) -> None:
-    """Draw a histogram of log-likelihoods, and the images and signals that are least and most likely."""
+    """Draw a histogram of log-likelihoods, and the signals, images and volumes that are least and most likely."""
     log_prob = columns["log_prob"]
     shown, quantity = log_prob, "log p(x), nats"
     if "bits_per_dim" in columns:
         shown, quantity = columns["bits_per_dim"], "bits/dim"
     plot.save(plot.histogram(shown, quantity), run / "evaluation_histogram.png")
-    if len(data.shape) in (2, 3):
+    if len(data.shape) in (2, 3, 4):
         order = np.argsort(np.where(np.isfinite(log_prob), log_prob, np.inf))[: int(np.sum(np.isfinite(log_prob)))]
         rows = [int(row) for row in (*order[:8], *order[8:][-8:])]
         x = np.concatenate([data.rows(split, row, row + 1)[0] for row in rows])
@@ -212,21 +212,23 @@ def draw(
 
 
 def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: ProbabilityFlow) -> Any:
-    """Draw some paths, of points in the plane by the flow, of signals and images by the sampler; None of others.
+    """Draw some paths, of points in the plane by the flow, of signals, images and volumes by the sampler; None of others.
 
     They are followed in u = x / rho, the same for every process, at equal steps of theta.
     """
     data, drawing = experiment.data, experiment.drawing
     ts, units = ThetaGrid().times(sde, max(1, drawing.frames - 1)), model.units
     saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: units.restore(units.standardise(x) / sde.rho(t)))
-    if not plot.is_of_the_plane(model.shape) and len(model.shape) not in (2, 3):
+    if not plot.is_of_the_plane(model.shape) and len(model.shape) not in (2, 3, 4):
         return None
     print("paths: compiling", flush=True)
     if plot.is_of_the_plane(model.shape):
         return plot.trajectories(draw(sde, model, experiment, flow, n=200, saveat=saveat))
     frames = draw(sde, model, experiment, experiment.sampler, n=min(6, drawing.n), saveat=saveat)
-    strip = plot.film_strip if len(model.shape) == 3 else plot.signal_strip
-    return strip(as_shown(data, frames), "from noise to data")
+    if len(model.shape) == 2:
+        return plot.signal_strip(frames, "from noise to data")
+    shown = as_shown(data, frames)
+    return plot.film_strip(plot.middle_slices(shown) if len(model.shape) == 4 else shown, "from noise to data")
 
 
 def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
@@ -253,8 +255,8 @@ def real(data: AbstractDataset, x: np.ndarray) -> Any:
 
 
 def as_shown(data: AbstractDataset, x: Any) -> Any:
-    """Images scaled to [-1, 1], that of grey levels, or else of most training data; all else in its units."""
-    if len(data.shape) != 3:
+    """Images and volumes scaled to [-1, 1], that of grey levels, or else of most training data; others as they are."""
+    if len(data.shape) not in (3, 4):
         return x
     z = data.units.standardise(jnp.asarray(x))
     if data.levels is not None:
@@ -264,5 +266,5 @@ def as_shown(data: AbstractDataset, x: Any) -> Any:
 
 def picture(path: Path, x: Any, title: str, data: AbstractDataset) -> None:
     """Save a picture of examples, if there is one of their shape (see `plot.manner`)."""
-    if len(data.shape) in (1, 2, 3):
+    if len(data.shape) in (1, 2, 3, 4):
         plot.save(plot.examples({title: as_shown(data, x)}), path)

@@ -87,17 +87,26 @@ def test_tables_are_corner_plots(columns):
         ((8, 8, 2), "the channels side by side, in grey"),
         ((8, 8, 9), "the first 8 of 9 channels side by side, in grey"),
         ((8, 8, 4), "RGB and alpha, on white"),
+        ((4, 4, 4, 1), "the slice in the middle of each volume"),
         (
-            (4, 4, 4, 1),
-            "none, for examples of shape (4, 4, 4, 1): tables, signals (length, channels) and images are drawn",
+            (2, 4, 4, 4, 1),
+            "none, for examples of shape (2, 4, 4, 4, 1): tables, signals (length, channels), images and volumes are "
+            "drawn",
         ),
     ],
 )
 def test_the_manner_is_said_where_it_does_not_go_without_saying(shape, words):
     assert plot.manner(shape) == words
     x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
-    if len(shape) < 4:
+    if len(shape) < 5:
         assert plot.examples({"data": x}).axes
+
+
+def test_volumes_are_drawn_by_their_middle_slices():
+    x = np.random.default_rng(0).uniform(-1, 1, size=(3, 5, 4, 6, 1)).astype(np.float32)
+    np.testing.assert_array_equal(plot.middle_slices(x), x[:, 2])
+    ours, plain = (plot.examples({"": batch}).axes[0].images[0].get_array() for batch in (x, x[:, 2]))
+    np.testing.assert_array_equal(ours, plain)
     else:
         with pytest.raises(ValueError, match=r"examples: the panels have shapes \(4, 4, 4, 4, 1\); pass tables"):
             plot.examples({"data": x})

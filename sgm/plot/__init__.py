@@ -20,6 +20,7 @@ from sgm.plot.posteriors import ranks as ranks
 from sgm.plot.shapes import examples as examples
 from sgm.plot.shapes import is_of_the_plane as is_of_the_plane
 from sgm.plot.shapes import manner as manner
+from sgm.plot.shapes import middle_slices as middle_slices
 from sgm.plot.tables import corner as corner
 from sgm.plot.tables import histogram as histogram
 from sgm.plot.training import arrays as arrays

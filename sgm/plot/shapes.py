@@ -41,7 +41,21 @@ def manner(shape: tuple[int, ...]) -> str | None:
         return f"lines, a colour for each of {shown} channels"
     if len(shape) == 3:
         return "RGB and alpha, on white" if many == 4 else f"{shown} channels side by side, in grey"
-    return f"none, for examples of shape {shape}: tables, signals (length, channels) and images are drawn"
+    if len(shape) == 4:
+        return "the slice in the middle of each volume"
+    return f"none, for examples of shape {shape}: tables, signals (length, channels), images and volumes are drawn"
+
+
+def middle_slices(x: Batch) -> Batch:
+    """The slice in the middle of each volume, across its first axis, as an image.
+
+    Arguments:
+        x: Volumes, (*batch, depth, height, width, channels).
+
+    Returns:
+        Images, (*batch, height, width, channels).
+    """
+    return x[..., x.shape[-4] // 2, :, :, :]
 
 
 def examples(panels: Mapping[str, Batch]) -> Figure:
@@ -49,7 +63,8 @@ def examples(panels: Mapping[str, Batch]) -> Figure:
 
     Arguments:
         panels: Batches of one shape by their titles: tables (n, columns), of any number of titles; signals (n, length,
-            channels) or images (n, height, width, channels) with entries in [-1, 1], of one title.
+            channels), or images (n, height, width, channels) or volumes (n, depth, height, width, channels) with
+            entries in [-1, 1], of one title. Of volumes the slices in the middle are drawn.
 
     Returns:
         The figure.
@@ -60,10 +75,12 @@ def examples(panels: Mapping[str, Batch]) -> Figure:
     (title, x), *others = panels.items()
     if x.ndim == 2:
         return points(panels) if x.shape[-1] == 2 else corner(panels)
-    if x.ndim not in (3, 4) or others:
+    if x.ndim not in (3, 4, 5) or others:
         shapes = ", ".join(str(batch.shape) for batch in panels.values())
         raise ValueError(
             f"examples: the panels have shapes {shapes}; pass tables (n, columns), or one batch of signals (n, length, "
-            "channels) or images (n, height, width, channels)."
+            "channels), images (n, height, width, channels) or volumes (n, depth, height, width, channels)."
         )
-    return signal_grid(x, title) if x.ndim == 3 else image_grid(x, title)
+    if x.ndim == 3:
+        return signal_grid(x, title)
+    return image_grid(middle_slices(x) if x.ndim == 5 else x, title)
