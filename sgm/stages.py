@@ -212,7 +212,7 @@ def draw(
 
 
 def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: ProbabilityFlow) -> Any:
-    """Draw some paths, of points in the plane by the flow, of signals, images and volumes by the sampler; None of others.
+    """Draw some paths, of points in the plane by the flow, of signals, images, volumes by the sampler; None of others.
 
     They are followed in u = x / rho, the same for every process, at equal steps of theta.
     """
