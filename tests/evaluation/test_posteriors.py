@@ -53,8 +53,8 @@ class Noisy(AbstractSimulated):
         return theta, {"params": theta + NOISE * noise}
 
 
-class AddNoise(AbstractSimulator):
-    """The simulator of these data."""
+class _AddNoise(AbstractSimulator):
+    """The simulator of these data. Its name is private, so that no other test's flags name it."""
 
     noise: float = NOISE
 
@@ -350,7 +350,7 @@ class TestLocalC2ST:
 
 
 class TestPosteriorPredictive:
-    METRIC = PosteriorPredictive(AddNoise(), draws=200)
+    METRIC = PosteriorPredictive(_AddNoise(), draws=200)
 
     @pytest.mark.parametrize("name", MODELS)
     def test_tails_have_their_closed_form(self, reports, name):
@@ -378,7 +378,7 @@ class TestPosteriorPredictive:
         assert biased["predictive_small_worst"].value >= biased["predictive_small"].value
 
     def test_a_wrong_simulator_is_seen(self, reports):
-        report = reports("exact", PosteriorPredictive(AddNoise(0.05), draws=200))
+        report = reports("exact", PosteriorPredictive(_AddNoise(0.05), draws=200))
         assert reports("exact", self.METRIC)["predictive_small"].value < 0.05
         assert report["predictive_tail"].value < 0.95 * reports("exact", self.METRIC)["predictive_tail"].value
 
@@ -396,7 +396,7 @@ class TestPosteriorPredictive:
             sgm.evaluate(sgm.VP(), Posterior(), sgm.data.Moons(), [self.METRIC], jr.key(0), n=4, progress=False)
 
 
-ALL = [C2ST(folds=2), Calibration(9), ExpectedCoverage(9), LocalC2ST(3, nulls=1), PosteriorPredictive(AddNoise(), 9)]
+ALL = [C2ST(folds=2), Calibration(9), ExpectedCoverage(9), LocalC2ST(3, nulls=1), PosteriorPredictive(_AddNoise(), 9)]
 
 
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: type(metric).__name__)
@@ -447,21 +447,30 @@ def test_figures_of_two_metrics_have_names_of_their_own():
 
 def test_metrics_are_named_by_flags_and_files():
     experiment = Experiment(DATA, partial(sgm.nn.MLP))
-    names = ("C2ST", "Calibration", "ExpectedCoverage", "LocalC2ST", "PosteriorPredictive")
+    names = ("C2ST", "Calibration", "ExpectedCoverage", "LocalC2ST")
     flags = ["--metrics", *names, "--metrics.Calibration.draws", "7", "--metrics.LocalC2ST.observation", "0.5", "1.0"]
-    flags += [
-        "--metrics.ExpectedCoverage.credibilities",
-        "0.3",
-        "--metrics.PosteriorPredictive.simulator.noise",
-        "0.25",
-    ]
+    flags += ["--metrics.ExpectedCoverage.credibilities", "0.3"]
     chosen = from_flags(Experiment, flags, experiment)
-    assert chosen.metrics == (
-        C2ST(),
-        Calibration(7),
-        ExpectedCoverage(credibilities=(0.3,)),
-        LocalC2ST((0.5, 1.0)),
-        PosteriorPredictive(AddNoise(0.25)),
-    )
+    observed = LocalC2ST((0.5, 1.0))
+    assert chosen.metrics == (C2ST(), Calibration(7), ExpectedCoverage(credibilities=(0.3,)), observed)
     assert from_json(to_json(chosen), Experiment).metrics == chosen.metrics
-    assert from_json(to_json(LocalC2ST(4)), LocalC2ST) == LocalC2ST(4)
+    flags = ["--metrics", "LocalC2ST", "--metrics.LocalC2ST.observation", "4"]
+    assert from_flags(Experiment, flags, experiment).metrics == (LocalC2ST(4),)
+
+
+def test_a_simulator_of_ones_own_is_named_by_flags_and_files():
+    class Doubling(AbstractSimulator):
+        factor: float = 2.0
+
+        def simulate(self, theta, key):
+            return self.factor * theta
+
+    try:
+        experiment = Experiment(DATA, partial(sgm.nn.MLP))
+        flags = ["--metrics", "PosteriorPredictive", "--metrics.PosteriorPredictive.simulator.factor", "3"]
+        chosen = from_flags(Experiment, flags, experiment)
+        assert chosen.metrics == (PosteriorPredictive(Doubling(3.0)),)
+        assert from_json(to_json(chosen), Experiment).metrics == chosen.metrics
+    finally:
+        for cls in (Doubling, *Doubling.__subclasses__()):  # Equinox makes one of the same name to build it.
+            cls.__name__ = f"_{cls.__name__}"
