@@ -128,3 +128,56 @@ def test_one_example_alone_is_refused_with_the_remedy(call, shape, message):
     x = np.zeros(shape, np.float32)
     with pytest.raises(ValueError, match=re.escape(f" has shape {shape}; pass a batch {message}")):
         getattr(plot, call)({"data": x} if call in ("points", "corner") else x)
+
+
+POINTS = np.arange(1, 10) / 10
+BAND = POINTS - 0.05, POINTS + 0.05
+
+
+def band_of(axis):
+    """The corners of the shaded band."""
+    return axis.collections[0].get_paths()[0].vertices
+
+
+def test_ranks_are_drawn_as_differences_from_the_uniform():
+    ecdfs = np.stack([POINTS + 0.02, POINTS**2])
+    axis = plot.ranks(POINTS, ecdfs, *BAND).axes[0]
+    drawn = [line.get_ydata() for line in axis.lines if len(line.get_xdata()) == 9]
+    np.testing.assert_allclose(drawn, ecdfs - POINTS)
+    assert band_of(axis)[:, 1].min() == pytest.approx(-0.05) and band_of(axis)[:, 1].max() == pytest.approx(0.05)
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["95% band", "parameter 0", "parameter 1"]
+    assert len(plot.ranks(POINTS, np.tile(POINTS, (11, 1)), *BAND).axes[0].lines) == 1 + 8
+
+
+def test_coverage_is_drawn_against_credibility():
+    axis = plot.coverage(POINTS, POINTS**2, *BAND).axes[0]
+    diagonal, model = axis.lines
+    np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(model.get_data(), [POINTS, POINTS**2])
+    assert band_of(axis)[:, 1].min() == pytest.approx(0.05) and band_of(axis)[:, 1].max() == pytest.approx(0.95)
+
+
+def test_predictions_are_scaled_to_their_own_intervals():
+    """Quantiles of output 0 are 10 + (-4, -2, 0, 2, 4); output 1 is constant."""
+    quantiles = np.stack([10 + np.asarray([-4.0, -2, 0, 2, 4]), np.full(5, 3.0)], axis=1)
+    axis = plot.predictive(quantiles, np.asarray([16.0, 4.0])).axes[0]
+    wide, inner, observed = axis.collections
+    np.testing.assert_allclose(wide.get_segments(), [[[0, -1], [0, 1]], [[1, 0], [1, 0]]])
+    np.testing.assert_allclose(inner.get_segments(), [[[0, -0.5], [0, 0.5]], [[1, 0], [1, 0]]])
+    np.testing.assert_allclose(observed.get_offsets(), [[0, 1.5], [1, 1]])
+    many = plot.predictive(np.zeros((5, 500)), np.zeros(500)).axes[0].collections[2].get_offsets()
+    assert len(many) == 60 and many[-1, 0] == 499
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_probabilities_are_drawn_where_they_are(columns):
+    theta, probabilities = np.random.default_rng(0).normal(size=(20, columns)), np.linspace(0.05, 0.95, 20)
+    histogram, cloud, _ = plot.local(theta, probabilities).axes
+    heights = [bar.get_height() for bar in histogram.patches]
+    np.testing.assert_array_equal(heights, np.histogram(probabilities, 40, (0, 1))[0])
+    points = cloud.collections[0]
+    np.testing.assert_array_equal(points.get_offsets()[:, 0], theta[:, 0])
+    np.testing.assert_array_equal(points.get_offsets()[:, 1], theta[:, 1] if columns > 1 else probabilities)
+    np.testing.assert_array_equal(points.get_array(), probabilities)
+    assert points.get_clim() == (0, 1)  # 1/2 is the middle of the colours
