@@ -33,7 +33,6 @@ class C2ST(AbstractMetric):
         check_count("C2ST", "folds", self.folds, 2)
 
     def check(self, context):
-        mlp_classifier("C2ST", 1, self.seed)  # It may be missing, better before the draws than after.
 
     def columns(self, context, x, fields, key):
         key_draws, key_levels = jr.split(key)
@@ -83,7 +82,6 @@ def c2st(
 
     Raises:
         ValueError: for sets that do not belong together, of fewer rows than folds, or with entries that are not finite.
-        ImportError: where scikit-learn is not installed.
 
     Example:
         >>> accuracy, _ = c2st(draws, reference_draws)
@@ -103,7 +101,7 @@ def c2st(
         )
     check_finite("c2st", samples, "samples")
     check_finite("c2st", reference, "reference")
-    classifier = mlp_classifier("c2st", samples.shape[1], seed, max_iter=_MOST_EPOCHS)
+    classifier = mlp_classifier(samples.shape[1], seed, max_iter=_MOST_EPOCHS)
     from sklearn.model_selection import KFold, cross_val_score
 
     x = np.concatenate([z_scored(samples, of=samples), z_scored(reference, of=samples)])

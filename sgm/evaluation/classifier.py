@@ -6,27 +6,19 @@ import numpy as np
 from jaxtyping import Float
 
 
-def mlp_classifier(call: str, inputs: int, seed: int, **options: Any) -> Any:
+def mlp_classifier(inputs: int, seed: int, **options: Any) -> Any:
     """Build scikit-learn's perceptron with two hidden layers, each ten times as wide as its input.
 
     Arguments:
-        call: Name of the call, for an error.
         inputs: Number of inputs.
         seed: Seed of its weights and of the order of its batches.
         options: Other arguments of `MLPClassifier`.
 
     Returns:
         The classifier, not trained.
-
-    Raises:
-        ImportError: where scikit-learn is not installed.
     """
-    try:
-        from sklearn.neural_network import MLPClassifier  # here, because it takes a second to import
-    except ImportError as error:
-        raise ImportError(
-            f"{call}: its classifier is scikit-learn's, which is not installed; install it by pip install 'sgm[sbi]'."
-        ) from error
+    from sklearn.neural_network import MLPClassifier  # here, because it takes a second to import
+
     hidden = (10 * inputs, 10 * inputs)
     return MLPClassifier(hidden, activation="relu", solver="adam", random_state=seed, **options)
 

@@ -44,7 +44,6 @@ class LocalC2ST(AbstractMetric):
             check_count("LocalC2ST", "observation", self.observation, 0)
 
     def check(self, context):
-        mlp_classifier("LocalC2ST", 1, self.seed)  # It may be missing, better before the draws than after.
         data, size = context.data, context.data.size(context.split)
         if not data.conditioning.parts:
             raise ValueError("LocalC2ST: the data have no condition; pass data with one, or the metric C2ST().")
@@ -159,7 +158,6 @@ def local_c2st(
 
     Raises:
         ValueError: for arrays that do not belong together, fewer than 20 records, or entries that are not finite.
-        ImportError: where scikit-learn is not installed.
 
     Example:
         >>> local_c2st(theta, draws, x, draws_at_x_o, x_o).p_value
@@ -185,7 +183,7 @@ def local_c2st(
     n, rng = len(records), np.random.default_rng(seed)
 
     def probabilities(swapped):
-        classifier = mlp_classifier("local_c2st", x.shape[1], seed, alpha=_WEIGHT_DECAY, max_iter=1000)
+        classifier = mlp_classifier(x.shape[1], seed, alpha=_WEIGHT_DECAY, max_iter=1000)
         classifier.fit(x, np.concatenate([swapped, ~swapped]))
         return classifier.predict_proba(asked)[:, 1]
 

@@ -1,7 +1,6 @@
 """The diagnostics of posteriors, by a model whose posterior is known in closed form."""
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -202,14 +201,6 @@ class TestC2ST:
     def test_entries_that_are_not_finite_are_named(self):
         with pytest.raises(ValueError, match=r"c2st: 1 of the 18 entries of reference are not finite"):
             c2st(np.zeros((9, 2)), np.where(np.arange(18).reshape(9, 2) == 3, np.nan, 0.0))
-
-    def test_a_library_that_is_missing_is_named_with_the_remedy(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)
-        with pytest.raises(ImportError, match=r"c2st: .* not installed; install it by pip install 'sgm\[sbi\]'"):
-            c2st(np.zeros((9, 2)), np.zeros((9, 2)))
-        for metric in (C2ST(), LocalC2ST()):
-            with pytest.raises(ImportError, match=type(metric).__name__):
-                sgm.evaluate(sgm.VP(), Posterior(), DATA, [metric], jr.key(0), n=9, progress=False)
 
     def test_an_exact_posterior_cannot_be_told_from_the_records(self, reports):
         assert reports("exact", C2ST(), (1,))["c2st"].value == pytest.approx(0.5, abs=3 * 0.5 / 400**0.5)
