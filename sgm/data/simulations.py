@@ -106,7 +106,7 @@ class Simulations(AbstractSimulated):
         n = check_count("Simulations.fixed", "n", n)
         drawn = jax.jit(self.simulate, static_argnums=1)(key, n)
         theta, fields = _checked(jax.tree.map(np.asarray, drawn))
-        return Arrays(theta, **fields, held_out=held_out)
+        return Arrays(theta, params=fields["params"], held_out=held_out)
 
     @functools.cached_property
     def _example(self) -> jax.ShapeDtypeStruct:

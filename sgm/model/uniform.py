@@ -8,8 +8,9 @@ interval. With U' the likeliest point of the box, r = U' - U, kappa = cos / tau 
     E[x0 | u] = U' - E[r | u] + cos std^2 / tau E[e | u]        E[noise | u] = sin / tau E[e | u]
 
 The terms of E[e | u] are of one sign, and e' is zero where U' lies within the box. So nothing cancels, however far from
-the box u is. (Where the noise is wider than the box and u within it, U' is the centre.) The moments of r are found by Gauss-Legendre quadrature where the integrand is above exp(-24) of its
-largest value. It has 1e-8 of relative error at most, and unlike differences of error functions derivatives as good.
+the box u is. (Where the noise is wider than the box and u within it, U' is the centre.) The moments of r are found by
+Gauss-Legendre quadrature where the integrand is above exp(-24) of its largest value. It has 1e-8 of relative error at
+most, and unlike differences of error functions derivatives as good.
 """
 
 import math
@@ -47,8 +48,12 @@ class Uniform(AbstractAnalyticModel):
     low: Float[Array, "*shape"]
     high: Float[Array, "*shape"]
 
-    def __check_init__(self):
-        _check_ends("Uniform", self.low, self.high)
+    def __init__(self, low: Float[Array, "*shape"], high: Float[Array, "*shape"]):
+        if low.shape != high.shape:
+            raise ValueError(f"Uniform: low has shape {low.shape}, but high {high.shape}; pass ends of one shape.")
+        if not is_traced((low, high)) and not np.all(np.asarray(low) < np.asarray(high)):
+            raise ValueError(f"Uniform: low = {low} is not below high = {high}; pass low < high for each entry.")
+        self.low, self.high = low, high
 
     @property
     def shape(self):
@@ -85,6 +90,9 @@ class NoisedUniform(AbstractAnalyticModel):
     low: Float[Array, "*shape"]
     high: Float[Array, "*shape"]
     std: Float[Array, "*shape"]
+
+    def __init__(self, low: Float[Array, "*shape"], high: Float[Array, "*shape"], std: Float[Array, "*shape"]):
+        self.low, self.high, self.std = low, high, std
 
     @property
     def shape(self):
@@ -133,10 +141,3 @@ class NoisedUniform(AbstractAnalyticModel):
         mass, width = jnp.sum(masses, axis=-1), self.high - self.low
         share = jnp.where(width > 0, (last - first) / jnp.where(width > 0, width, 1), 1)  # Pure noise leaves a point.
         return nearest, apart, share * mass, jnp.sum(masses * r, axis=-1) / mass
-
-
-def _check_ends(call, low, high):
-    if low.shape != high.shape:
-        raise ValueError(f"{call}: low has shape {low.shape}, but high {high.shape}; pass ends of one shape.")
-    if not is_traced((low, high)) and not np.all(np.asarray(low) < np.asarray(high)):
-        raise ValueError(f"{call}: low = {low} is not below high = {high}; pass low < high for each entry.")

@@ -23,7 +23,7 @@ from sgm.solve.method import AbstractMethod
 
 # In a box, no start is at an end, where the gradient of the sine is 0.
 _MARGIN = 1e-3
-# Share of the gain that the slope promises which a step must bring (Armijo's rule), but for the errors of log p in nats,
+# Share of the gain that the slope promises which a step must bring (Armijo's rule), but for errors of log p, in nats;
 # and the shortest part of a step.
 _GAIN = 1e-4
 _NOISE = 1e-4
@@ -64,8 +64,8 @@ def maximum_a_posteriori(
 ) -> Maximum:
     """Find the example of the largest log p(x), by L-BFGS from the likeliest of some draws of the model.
 
-    The density is that of `sgm.log_prob`, whose gradient goes through the solve. It is for few dimensions: the likeliest
-    image is nothing like an image.
+    The density is that of `sgm.log_prob`, and its gradient goes through the solve. It is for few dimensions: the
+    likeliest image is nothing like an image.
 
     Arguments:
         sde: Process.
@@ -138,7 +138,7 @@ def _climb(traced, cond, key, trace, support, draws, points, steps):
         higher = trial_value >= value + _GAIN * size * jnp.vdot(slope, move) - _NOISE
         # In the signs of a minimisation, as which L-BFGS knows it.
         back, trial_state = memory.update(-trial_slope, state, trial)
-        ahead = -back
+        ahead = -jnp.asarray(back)
         # Where log p is convex, the curvature that is remembered may lead downhill.
         ahead = jnp.where(jnp.vdot(ahead, trial_slope) > 0, ahead, trial_slope)
         taken = trial, trial_value, trial_slope, ahead, jnp.ones_like(size), trial_state

@@ -50,7 +50,7 @@ class Acceptance(eqx.Module):
 
     @property
     def log_stderr(self) -> float:
-        """The standard error of log(rate), in nats, of one more draw within and one more without, so that it is not 0."""
+        """The standard error of log(rate), in nats. One more draw within and one more without keep it from 0."""
         share = (self.accepted + 1) / (self.drawn + 2)
         return math.sqrt((1 - share) / (share * self.drawn))
 
@@ -96,7 +96,7 @@ def sample_within(
     Example:
         >>> theta, acceptance = sample_within(sde, model, key, 1000, prior, cond=sgm.Condition(params=observed))
 
-    Reference: Deistler et al. 2022 (arXiv:2210.04815, appendix).
+    Reference: Greenberg et al. 2019 (arXiv:1905.07488), who call it leakage.
     """
     call = "sample_within"
     check_process_and_model(call, sde, model)

@@ -68,6 +68,23 @@ def test_the_batch_axes_of_the_condition_are_the_batch_shape():
     )
 
 
+def test_a_likelihood_has_the_gradient_of_the_closed_form_by_its_condition():
+    observed = jnp.asarray([0.3, 0.1])
+
+    def model():
+        theta = numpyro.sample("theta", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+        numpyro.sample("x", Density(SDE, Shifted(0.5), sgm.Condition(params=theta)), obs=observed)
+
+    def joint(theta):
+        return numpyro.infer.util.log_density(model, (), {}, {"theta": theta})[0]
+
+    theta = jnp.asarray([1.0, -0.5])
+    value, slope = jax.value_and_grad(joint)(theta)
+    normal = jax.scipy.stats.norm.logpdf
+    assert float(value) == pytest.approx(float(normal(theta).sum() + normal(observed, theta, 0.5).sum()), abs=5e-3)
+    np.testing.assert_allclose(slope, -theta + (observed - theta) / 0.25, atol=5e-3)
+
+
 def test_it_goes_through_jit_as_an_argument():
     network = eqx.nn.MLP(2, 2, 8, 1, activation=jax.nn.tanh, key=jr.key(0))  # whose activation is no array
 

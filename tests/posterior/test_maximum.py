@@ -68,6 +68,21 @@ def test_the_maximum_within_a_box(inside):
     assert float(best.log_prob) == pytest.approx(float(Gaussian(mean, cov).log_prob(expected)), abs=5e-3)
 
 
+@pytest.mark.slow
+def test_a_log_prob_that_is_no_number_is_an_error():
+    class Kinked(AbstractModel):
+        """A Gaussian whose values are right, and whose derivatives are nan."""
+
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, level, u, cond=None, key=None):
+            zero = jnp.sqrt(jnp.abs(0 * u))
+            return jax.tree.map(lambda part: part + zero, gaussian(2).predict(level, u))
+
+    with pytest.raises(RuntimeError, match="maximum_a_posteriori: log p is not finite at any of 2 points"):
+        maximum_a_posteriori(SDE, Kinked(), jr.key(0), **FEW)
+
+
 @pytest.mark.quick
 @pytest.mark.usefixtures("types_unchecked")
 def test_wrong_arguments_are_named():

@@ -104,9 +104,9 @@ def test_what_cannot_be_done_is_said():
         sample_within(SDE, Shifted(1.0), jr.key(0), 10, BOX, cond=cond, **options)
     with pytest.raises(ValueError, match=r"support gives bool of shape \(2,\) for one example; let it give one"):
         sample_within(SDE, MODEL, jr.key(0), 10, lambda x: x > 0, **options)
-    with pytest.raises(TypeError, match="support = 3.0; pass an instance such as sgm.model.Uniform"):
+    with pytest.raises(TypeError, match=r"support = 3\.0; pass an instance such as sgm.model.Uniform"):
         sample_within(SDE, MODEL, jr.key(0), 10, 3.0, **options)
-    with pytest.raises(ValueError, match="sample_within: it is inside jax.jit or jax.vmap"):
+    with pytest.raises(ValueError, match=r"sample_within: it is inside jax\.jit or jax.vmap"):
         jax.jit(lambda key: sample_within(SDE, MODEL, key, 10, BOX, **options)[0])(jr.key(0))
-    with pytest.raises(ValueError, match="least_rate = 0.0; pass a share above 0"):
+    with pytest.raises(ValueError, match=r"least_rate = 0\.0; pass a share above 0"):
         sample_within(SDE, MODEL, jr.key(0), 10, BOX, least_rate=0.0, **options)
