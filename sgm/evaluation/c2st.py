@@ -32,8 +32,6 @@ class C2ST(AbstractMetric):
     def __check_init__(self):
         check_count("C2ST", "folds", self.folds, 2)
 
-    def check(self, context):
-
     def columns(self, context, x, fields, key):
         key_draws, key_levels = jr.split(key)
         return {
