@@ -230,7 +230,7 @@ def check(task, number, key, n=2_000_000):
     observation = task.observation(number)
     reference = observation.reference.astype(np.float64)
     mean, cov = reference.mean(axis=0), np.cov(reference.T)
-    if math.isfinite(task.bound):  # Proposals are uniform in a box that holds all reference draws, and within the prior.
+    if math.isfinite(task.bound):  # Uniform in a box around all reference draws, within the prior.
         low, high = reference.min(axis=0), reference.max(axis=0)
         margin = 0.05 * (high - low)
         low, high = np.maximum(low - margin, -task.bound), np.minimum(high + margin, task.bound)
