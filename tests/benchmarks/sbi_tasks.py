@@ -5,8 +5,8 @@ without importing it: `pip install --no-deps --target FOLDER sbibm==1.1.0`, and 
 
     python tests/benchmarks/sbi_tasks.py
 
-checks the tasks: for each observation, moments of the posterior by importance sampling with the densities written here
-against those of the reference draws.
+checks the tasks: for each observation, moments of simulated data against closed forms, and moments of the posterior, by
+importance sampling with the densities written here, against those of the reference draws.
 
 Reference: Lueckmann et al. 2021 (arXiv:2101.04653, appendix T); its code for what the paper leaves open.
 """
@@ -56,6 +56,10 @@ class AbstractTask(abc.ABC):
         """Data, of shape (data,), given parameters."""
 
     @abc.abstractmethod
+    def moments(self, theta):
+        """Mean and standard deviation of each entry of the data, for the checks."""
+
+    @abc.abstractmethod
     def log_likelihood(self, theta, x):
         """log p(x | theta) up to a constant, for the checks."""
 
@@ -100,6 +104,11 @@ class TwoMoons(AbstractTask):
         radius = 0.1 + 0.01 * jr.normal(key_radius)
         return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)]) + self._moved(theta)
 
+    def moments(self, theta):
+        # Of r cos(a) and r sin(a), for E r = 0.1 and E r^2 = 0.1^2 + 0.01^2.
+        square, mean = (0.1**2 + 0.01**2) / 2, np.asarray([0.2 / np.pi, 0.0])
+        return self._moved(theta) + mean, np.sqrt(square - mean**2)
+
     def log_likelihood(self, theta, x):
         u, v = jnp.moveaxis(x - self._moved(theta), -1, 0)
         radius = jnp.hypot(u, v)
@@ -112,12 +121,16 @@ class GaussianLinear(AbstractTask):
 
     name, parameters = "gaussian_linear", 10
     variance: ClassVar[float] = 0.1
+    precision: ClassVar[np.ndarray] = np.eye(10) / 0.1  # Of the prior.
 
     def prior(self, key):
         return math.sqrt(self.variance) * jr.normal(key, (self.parameters,))
 
     def simulate(self, key, theta):
         return theta + math.sqrt(self.variance) * jr.normal(key, theta.shape)
+
+    def moments(self, theta):
+        return theta, np.full(self.parameters, math.sqrt(self.variance))
 
     def log_likelihood(self, theta, x):
         return -0.5 * jnp.sum((x - theta) ** 2, axis=-1) / self.variance
@@ -131,6 +144,9 @@ class TheGaussianMixture(AbstractTask):
     def simulate(self, key, theta):
         key_which, key_noise = jr.split(key)
         return theta + jnp.where(jr.bernoulli(key_which), 1.0, 0.1) * jr.normal(key_noise, theta.shape)
+
+    def moments(self, theta):
+        return theta, np.full(self.parameters, math.sqrt((1 + 0.01) / 2))
 
     def log_likelihood(self, theta, x):
         square = jnp.sum((x - theta) ** 2, axis=-1)
@@ -154,6 +170,9 @@ class SLCP(AbstractTask):
         one, mixed, two = self._scales(theta)
         z = jr.normal(key, (4, 2))
         return (theta[:2] + jnp.stack([one * z[:, 0], mixed * z[:, 0] + two * z[:, 1]], axis=-1)).reshape(-1)
+
+    def moments(self, theta):
+        return np.tile(theta[:2], 4), np.tile(theta[2:4] ** 2, 4)
 
     def log_likelihood(self, theta, x):
         one, mixed, two = (scale[..., None] for scale in self._scales(theta))
@@ -187,6 +206,10 @@ class BernoulliGLM(AbstractTask):
     def simulate(self, key, theta):
         return self.design.T @ jr.bernoulli(key, jax.nn.sigmoid(self.design @ theta)).astype(float)
 
+    def moments(self, theta):
+        rate = 1 / (1 + np.exp(-self.design @ theta))
+        return self.design.T @ rate, np.sqrt((self.design**2).T @ (rate * (1 - rate)))
+
     def log_likelihood(self, theta, x):
         # The data are sufficient: theta . X^T spikes is all that the likelihood has of the spikes.
         return theta @ x - jnp.sum(jax.nn.softplus(theta @ self.design.T), axis=-1)
@@ -216,17 +239,20 @@ def c2st(x, reference, seed=1):
     return cross_val_score(classifier, both, np.repeat([0, 1], [len(reference), len(x)]), cv=folds).mean()
 
 
-def _weighted(task, x, proposals, log_proposal, log_prior):
-    """Mean, standard deviation and effective number of weighted proposals."""
-    logs = np.asarray(jax.jit(task.log_likelihood)(proposals, x), np.float64) + log_prior - log_proposal
-    weights = np.exp(logs - logs.max())
-    weights /= weights.sum()
-    mean = weights @ proposals
-    return mean, np.sqrt(weights @ (proposals - mean) ** 2), 1 / np.sum(weights**2)
+def check_simulator(task, number, key, n=200_000):
+    """Moments of the data given the true parameters: simulated, and those of the observation."""
+    observation = task.observation(number)
+    x = np.asarray(jax.jit(jax.vmap(task.simulate, (0, None)))(jr.split(key, n), observation.truth), np.float64)
+    mean, std = (np.asarray(moment, np.float64) for moment in task.moments(observation.truth))
+    print(
+        f"{task.name} {number}: simulated means are {np.abs((x.mean(axis=0) - mean) / std).max() * np.sqrt(n):.1f} "
+        f"standard errors off at most, standard deviations {np.abs(x.std(axis=0) / std - 1).max():.4f} of them; the "
+        f"observation is {np.abs((observation.x - mean) / std).max():.1f} standard deviations off at most"
+    )
 
 
-def check(task, number, key, n=2_000_000):
-    """Moments by importance sampling against those of the reference draws, in standard errors of the former."""
+def check_posterior(task, number, key, n=2_000_000):
+    """Moments of the posterior: by importance sampling, and of the reference draws."""
     observation = task.observation(number)
     reference = observation.reference.astype(np.float64)
     mean, cov = reference.mean(axis=0), np.cov(reference.T)
@@ -235,24 +261,28 @@ def check(task, number, key, n=2_000_000):
         margin = 0.05 * (high - low)
         low, high = np.maximum(low - margin, -task.bound), np.minimum(high + margin, task.bound)
         proposals = np.asarray(jr.uniform(key, (n, task.parameters), minval=low, maxval=high))
-        found = _weighted(task, observation.x, proposals, 0.0, 0.0)
+        log_ratio = np.zeros(n)
     else:  # Gaussian, wider than the posterior.
         z = np.asarray(jr.normal(key, (n // 10, task.parameters)), np.float64)
         proposals = mean + 1.2 * z @ np.linalg.cholesky(cov).T
-        precision = getattr(task, "precision", np.eye(task.parameters) / 0.1)
-        log_prior = -0.5 * np.einsum("ni,ij,nj->n", proposals, precision, proposals)
-        found = _weighted(task, observation.x, proposals, -0.5 * np.sum(z**2, axis=-1), log_prior)
-    own, std, size = found
+        log_prior = -0.5 * np.einsum("ni,ij,nj->n", proposals, task.precision, proposals)
+        log_ratio = log_prior + 0.5 * np.sum(z**2, axis=-1)
+    logs = np.asarray(jax.jit(task.log_likelihood)(proposals, observation.x), np.float64) + log_ratio
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    own = weights @ proposals
+    std, size = np.sqrt(weights @ (proposals - own) ** 2), 1 / np.sum(weights**2)
     error = std * np.sqrt(1 / size + 1 / len(reference))
     print(
-        f"{task.name} {number}: effective draws {size:.0f}; means differ by "
-        f"{np.abs((own - mean) / error).max():.1f} standard errors at most, standard deviations by "
-        f"{np.abs(std / reference.std(axis=0) - 1).max():.3f} of them; truth within "
-        f"{np.abs((observation.truth - mean) / reference.std(axis=0)).max():.1f} standard deviations of the mean"
+        f"{task.name} {number}: by {size:.0f} effective draws, the posterior's means are "
+        f"{np.abs((own - mean) / error).max():.1f} standard errors off at most, standard deviations "
+        f"{np.abs(std / reference.std(axis=0) - 1).max():.3f} of them; the truth is "
+        f"{np.abs((observation.truth - mean) / reference.std(axis=0)).max():.1f} standard deviations off at most"
     )
 
 
 if __name__ == "__main__":
     for task in TASKS.values():
         for number in range(1, 11):
-            check(task, number, jr.key(number))
+            check_simulator(task, number, jr.key(number))
+            check_posterior(task, number, jr.key(number))
