@@ -8,7 +8,9 @@ the same recipe. Seconds are those of the processor's cores, with compilation. B
 """
 
 import argparse
+import json
 import time
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -47,38 +49,55 @@ class Best:
             self.model = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, state.average)
 
 
-def trained(theta, x, key, most_steps=MOST_STEPS):
-    """A model of p(theta | x), trained on simulations, and the step that it is of."""
-    steps = min(len(theta) * EPOCHS // BATCH, most_steps)
-    key_network, key_train = jr.split(key)
-    data = sgm.data.Arrays(theta, params=x, held_out=0.05)
-    network = sgm.nn.MLP(data.shape, 128, 4, dropout=0.1, conditioning=data.conditioning, key=key_network)
-    model = sgm.ScoreModel(network, sgm.model.Karras(), data=data)
+def untrained(data, key):
+    """A model of p(theta | x)."""
+    network = sgm.nn.MLP(data.shape, 128, 4, dropout=0.1, conditioning=data.conditioning, key=key)
+    return sgm.ScoreModel(network, sgm.model.Karras(), data=data)
+
+
+def trained(data, key, most_steps):
+    """A model trained on simulations, with the cells that tell how."""
+    began, (key_network, key_train) = time.process_time(), jr.split(key)
+    steps = min(data.size("train") * EPOCHS // BATCH, most_steps)
     best = Best(data, every=steps // 20)
     optimiser = sgm.training.AdamW(3e-3, warmup=200, weight_decay=0.3)
     how = dict(batch_size=BATCH, loss=LOSS, optimiser=optimiser, callbacks=[best], log_every=best.every, progress=False)
-    sgm.train(SDE, model, data, key_train, steps=steps, **how)
-    return best.model, f"{best.step} of {steps}"
+    sgm.train(SDE, untrained(data, key_network), data, key_train, steps=steps, **how)
+    return best.model, {"training": f"{time.process_time() - began:.0f} s", "step": f"{best.step} of {steps}"}
+
+
+def kept(place, data, key, most_steps):
+    """`trained`, read from a file where it is there, else written to it."""
+    told = place.with_suffix(".json")
+    if place.exists():
+        return eqx.tree_deserialise_leaves(place, untrained(data, key)), json.loads(told.read_text())
+    model, cells = trained(data, key, most_steps)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    eqx.tree_serialise_leaves(place, model)
+    told.write_text(json.dumps(cells))
+    return model, cells
 
 
 def draws(model, x, key, method, bound):
     """As many draws of the posterior as C2ST takes. Draws outside of the prior are drawn again."""
-    cond, kept, count = sgm.Condition(params=x), [], 0
+    cond, within, count = sgm.Condition(params=x), [], 0
     while count < DRAWS:
         key, key_round = jr.split(key)
         theta = np.asarray(sgm.sample(SDE, model, key_round, ROUND, cond=cond, method=method))
-        kept.append(theta[np.all(np.abs(theta) <= bound, axis=-1)])
-        count += len(kept[-1])
-    return np.concatenate(kept)[:DRAWS]
+        within.append(theta[np.all(np.abs(theta) <= bound, axis=-1)])
+        count += len(within[-1])
+    return np.concatenate(within)[:DRAWS]
 
 
-def measured(task, simulations, observations, steps, seed):
+def measured(task, simulations, observations, most_steps, models):
     """The cells of a row."""
-    key_data, key_train, key_draw = jr.split(jr.key(seed), 3)
+    key_data, key_train, key_draw = jr.split(jr.key(0), 3)
     theta, x = task.simulations(key_data, simulations)
-    began = time.process_time()
-    model, step = trained(theta, x, key_train, steps)
-    cells = {"training": f"{time.process_time() - began:.0f} s", "step": step}
+    data = sgm.data.Arrays(theta, params=x, held_out=0.05)
+    if models is None:
+        model, cells = trained(data, key_train, most_steps)
+    else:
+        model, cells = kept(models / f"{task.name}_{simulations}_{most_steps}.eqx", data, key_train, most_steps)
     scores, seconds = {name: [] for name in METHODS}, dict.fromkeys(METHODS, 0.0)
     for number in range(1, observations + 1):
         observation = task.observation(number)
@@ -100,12 +119,12 @@ if __name__ == "__main__":
     parser.add_argument("--simulations", nargs="+", type=int, default=[1_000, 10_000, 30_000])
     parser.add_argument("--observations", type=int, default=10, help="The first so many of ten.")
     parser.add_argument("--steps", type=int, default=MOST_STEPS, help="Most steps of training.")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", type=Path, help="Folder of trained models. One that is there is not trained again.")
     arguments = parser.parse_args()
     lines = []
     for name in arguments.tasks:
         for simulations in arguments.simulations:
-            cells = measured(TASKS[name], simulations, arguments.observations, arguments.steps, arguments.seed)
+            cells = measured(TASKS[name], simulations, arguments.observations, arguments.steps, arguments.models)
             place = list(TASKS).index(name)
             cells |= {method: f"{numbers[place]:.2f}" for method, numbers in PUBLISHED.items() if simulations == 30_000}
             lines.append({"task": name, "simulations": str(simulations)} | cells)
