@@ -24,7 +24,7 @@ import sgm
 SDE = sgm.VP()
 LOSS = sgm.Loss(sgm.training.KarrasWeighting(), sgm.training.NormalLogSNR())
 METHODS = {
-    # 19 steps and E[x0 | x] at the end. They need not go below sigma = 0.0025, which is narrower than any posterior here.
+    # 19 steps and E[x0 | x] at the end. Below sigma = 0.0025 no posterior here has anything left to resolve.
     "20 evaluations": (sgm.VP(t0=6e-5), sgm.DPMSolverPP(19, order=3)),
     "accurate": (SDE, sgm.ProbabilityFlow()),
 }
