@@ -188,14 +188,23 @@ class Embedding(eqx.Module):
         image = _to_floating(cond.image)
         return _where_dropped(cond, null.astype(image.dtype), image)
 
+    def standardised(self, cond: Any) -> Features | None:
+        """The condition's standardised parameters, zero where it is dropped; None where the network has none."""
+        if self.params is None or self.standardisation is None:
+            return None
+        kernel = self.params.kernel
+        if _is_absent(cond):
+            return jnp.zeros(self.conditioning.params, kernel.dtype)
+        params = self.standardisation(cond.params).astype(kernel.dtype)
+        # Zero where dropped, so that a parameter that is missing, and nan, does no harm to gradients.
+        return _where_dropped(cond, jnp.zeros_like(params), params)
+
     def _condition(self, cond):
         if _is_absent(cond):
             return jnp.zeros(()) if self.null is None else self.null
-        condition = jnp.zeros(())
-        if self.params is not None and self.standardisation is not None:
-            params = self.standardisation(cond.params).astype(self.params.kernel.dtype)
-            # Zero where dropped, so that a parameter that is missing, and nan, does no harm to gradients.
-            condition = condition + self.params(_where_dropped(cond, jnp.zeros_like(params), params))
+        condition, params = jnp.zeros(()), self.standardised(cond)
+        if self.params is not None and params is not None:
+            condition = condition + self.params(params)
         if self.labels is not None:
             known = (cond.label >= 0) & (cond.label < len(self.labels))
             condition = condition + jnp.where(known, self.labels[cond.label], jnp.nan)

@@ -63,8 +63,8 @@ def waves(u: Features, level: Float[Array, ""], frequencies: int) -> Float[Array
 class MLP(AbstractNetwork):
     """A residual multilayer perceptron for examples of any `shape`, which it flattens.
 
-    Its residual blocks are scaled and shifted by the embedded noise level and condition; the condition's image joins
-    the input. The output starts at zero.
+    Its residual blocks are scaled and shifted by the embedded noise level and condition; the condition's parameters,
+    standardised, and its image join the input. The output starts at zero.
 
     Arguments:
         shape: Shape of one example.
@@ -114,7 +114,8 @@ class MLP(AbstractNetwork):
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
         features, image = math.prod(shape), math.prod(conditioning.image or (0,))
         self.embedding = Embedding(max(8, width // 4), conditioning, key=key_embedding)
-        self.inlet = Linear((1 + 2 * frequencies) * features + image, width, key=key_inlet)
+        joined = (conditioning.params or 0) + image
+        self.inlet = Linear((1 + 2 * frequencies) * features + joined, width, key=key_inlet)
         self.blocks = [MLPBlock(width, max(8, width // 4), dropout, key=block_key) for block_key in keys]
         self.outlet = zeros_like(Linear(width, outputs * features, key=key_outlet))
         self.shape, self.width, self.depth, self.outputs = tuple(shape), width, depth, outputs
@@ -130,9 +131,9 @@ class MLP(AbstractNetwork):
     ) -> Float[Array, "..."]:
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         embedded = to_precision(self.embedding(level, cond), self.precision)
-        image = self.embedding.image(cond)
+        joined = self.embedding.standardised(cond), self.embedding.image(cond)
         inputs = [u.reshape(-1), waves(u.reshape(-1), level, self.frequencies)]
-        inputs += [] if image is None else [image.reshape(-1)]
+        inputs += [part.reshape(-1).astype(u.dtype) for part in joined if part is not None]
         hidden = self.inlet(to_precision(jnp.concatenate(inputs), self.precision))
         for block, block_key in zip(self.blocks, key_stream(key), strict=False):
             hidden = (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, block_key)

@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from networks import randomised
 
-from sgm.nn import MLP, Conditioning
+from sgm.nn import MLP, Condition, Conditioning, with_statistics
 from sgm.nn.mlp import waves
 
 U = jnp.asarray([0.7, -1.2])
@@ -38,6 +39,23 @@ def test_waves_change_an_output_fast_only_where_noise_is_low():
 def test_waves_join_u_and_an_image():
     network = MLP((2,), 16, 1, frequencies=3, conditioning=Conditioning(image=(2, 2, 1)), key=jr.key(0))
     assert network.inlet.kernel.shape == (2 + 2 * 3 * 2 + 4, 16)
+
+
+def test_standardised_params_join_u_and_are_zero_where_they_are_dropped():
+    network = MLP((2,), 16, 1, conditioning=Conditioning(params=3, null=True), key=jr.key(0))
+    network = with_statistics(network, np.asarray([1.0, 2.0, 3.0]), np.asarray([2.0, 2.0, 4.0]))
+    assert network.inlet.kernel.shape == (2 + 3, 16)
+    joined = network.embedding.standardised
+    np.testing.assert_allclose(joined(Condition(params=[3.0, 2.0, -1.0])), [1.0, 0.0, -1.0])
+    for dropped in (Condition(params=[np.nan, 2.0, -1.0], dropped=True), None):
+        np.testing.assert_array_equal(joined(dropped), np.zeros(3))
+
+
+def test_params_reach_the_input_where_the_embedding_does_not_carry_them():
+    network = randomised(MLP((2,), 16, 1, conditioning=Conditioning(params=1), key=jr.key(0)))
+    network = eqx.tree_at(lambda network: network.embedding.params.kernel, network, jnp.zeros((1, 8)))
+    first, second = (network(level_of(0.5), U, Condition(params=[param])) for param in (0.0, 1.0))
+    assert jnp.abs(first - second).max() > 1e-3
 
 
 def test_the_frequencies_are_no_parameters():
