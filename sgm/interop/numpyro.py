@@ -78,7 +78,7 @@ class Density(Distribution):
         trace.check(key, model.shape)
         if model.conditioning is not None:
             model.conditioning.check("Density", cond)
-        axes = {()} if cond is None else cond.batch_axes()
+        axes = {()} if cond is None else cond.batch_axes(model.conditioning)
         if len(axes) > 1:
             raise ValueError(f"Density: the parts of cond have batch axes {sorted(axes)}; give every part the same.")
         self.sde, self.model, self.cond, self.trace, self.solver = sde, model, cond, trace, solver

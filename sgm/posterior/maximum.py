@@ -101,7 +101,7 @@ def maximum_a_posteriori(
     check_instance(call, "support", support, Uniform | None, "sgm.model.Uniform(low, high)")
     starts, keep = check_count(call, "starts", starts, 2), check_count(call, "keep", keep)
     steps = check_count(call, "steps", steps)
-    check_one_condition(call, cond)
+    check_one_condition(call, model, cond)
     key_draws, key_trace = jr.split(key)
     options = {"cond": cond, "method": method, "mesh": mesh}
     if support is None:

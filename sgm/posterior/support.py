@@ -101,7 +101,7 @@ def sample_within(
     call = "sample_within"
     check_process_and_model(call, sde, model)
     n, size = check_count(call, "n", n), check_count(call, "round_size", round_size)
-    check_one_condition(call, cond)
+    check_one_condition(call, model, cond)
     if is_traced((sde, model, key, cond)):
         raise ValueError(
             f"{call}: it is inside jax.jit or jax.vmap, but the number of rounds depends on the draws; call it outside."
@@ -201,7 +201,7 @@ def log_prob_within(
     """
     call = "log_prob_within"
     check_instance(call, "acceptance", acceptance, Acceptance, "that of sample_within(...)")
-    check_one_condition(call, cond)
+    check_one_condition(call, model, cond)
     if not acceptance.accepted:
         raise ValueError(
             f"{call}: none of {acceptance.drawn} draws lies within the support, whose mass is not known; draw more."
@@ -242,10 +242,11 @@ def _each(contains, x):
     return jax.vmap(contains)(x)
 
 
-def check_one_condition(call: str, cond: Condition | None) -> None:
+def check_one_condition(call: str, model: AbstractModel, cond: Condition | None) -> None:
     """Raise ValueError for a condition with batch axes."""
-    if cond is not None and not cond.batch_axes() <= {()}:
+    axes = set() if cond is None else cond.batch_axes(model.conditioning)
+    if not axes <= {()}:
         raise ValueError(
-            f"{call}: cond has the batch axes {sorted(cond.batch_axes())}, but each condition has a mass of its own "
-            "within the support; pass one condition, and call it once for each."
+            f"{call}: cond has the batch axes {sorted(axes)}, but each condition has a mass of its own within the "
+            "support; pass one condition, and call it once for each."
         )
