@@ -30,6 +30,7 @@ ABSTRACT = (
     training.AbstractWeighting,
     training.AbstractTimeSampling,
     training.AbstractObjective,
+    training.AbstractMasking,
     data.AbstractDataset,
 )
 
@@ -79,6 +80,14 @@ VALUES = {
 OF_CLASS = {
     "Images": {"levels": 65536},
     "GaussianFieldMap": {"amplitude": 0.7, "slope": 1.5},
+    "GaussianVolume": {"amplitude": 0.7, "slope": 1.5},
+    "Simulations": {
+        "simulator": lambda key, theta: theta + jr.normal(key, theta.shape),
+        "prior": sgm.model.Uniform(jnp.zeros(2), jnp.ones(2)),
+    },
+    "FixedEntries": {"observed": (1, 3)},
+    **{name: {"pad": False} for name in ("UNet", "DiT")},  # A torus has no end to pad.
+    "Transformer": {"shape": (5,)},
     "NormalLogSNR": {"mean": -0.5},
     "KarrasWeighting": {"mean": -0.5},
     "Arrays": {

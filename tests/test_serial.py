@@ -100,7 +100,10 @@ def edited(path, value):
         ),
         (edited("sde", {"type": "Karras"}), "sde: there is no Karras; there are"),
         (edited("sde", {"type": "AbstractVP"}), "sde: there is no AbstractVP; there are"),
-        (edited("network.type", "Linear"), "network: there is no Linear; there are ConvDense, DiT, MLP, UNet"),
+        (
+            edited("network.type", "Linear"),
+            "network: there is no Linear; there are ConvDense, DiT, MLP, Transformer",
+        ),
         (edited("sde", {"t0": 1.0}), "sde: it does not say its type"),
         (edited("sde.type", 3), "sde: it does not say its type"),
         (edited("sde", "VP"), "sde = 'VP'; pass one of DiscreteChain, Rectified, SubVP, VE, VP"),
@@ -118,11 +121,11 @@ def edited(path, value):
         (edited("evaluation.n", 0.5), "evaluation.n = 0.5; pass an integer or None"),
         (
             edited("metrics", {"type": "LogLikelihood"}),
-            "metrics = .*; pass a list, of one of ChainBound, Cont",
+            "metrics = .*; pass a list, of one of C2ST, Calibration, ChainBound, Cont",
         ),
         (
             edited("metrics", [{"type": "Exact"}]),
-            r"metrics\[0\]: there is no Exact; there are ChainBound, ContinuousBound, LogLikelihood",
+            r"metrics\[0\]: there is no Exact; there are C2ST, Calibration, ChainBound, Cont",
         ),
         ({"type": "Training"}, "there is no Training"),
         ([], "pass one of .*Experiment"),

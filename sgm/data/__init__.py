@@ -11,6 +11,7 @@ from sgm.data.gaussian_process import GaussianProcess
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
 from sgm.data.simulations import Simulations
+from sgm.data.simulator import AbstractSimulator
 from sgm.data.spectra import power_spectrum
 from sgm.data.stored import AbstractStored
 from sgm.data.table import Table
@@ -33,6 +34,7 @@ __all__ = [
     "AbstractGaussianField",
     "AbstractNoisyToy",
     "AbstractSimulated",
+    "AbstractSimulator",
     "AbstractStored",
     "AbstractToy",
     "Arrays",

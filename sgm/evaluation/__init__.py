@@ -25,6 +25,5 @@ from sgm.evaluation.ranks import RankEnvelope as RankEnvelope
 from sgm.evaluation.ranks import rank_ecdf as rank_ecdf
 from sgm.evaluation.ranks import rank_envelope as rank_envelope
 from sgm.evaluation.ranks import rank_p_value as rank_p_value
-from sgm.evaluation.simulator import AbstractSimulator as AbstractSimulator
 from sgm.evaluation.sliced_wasserstein import SlicedWasserstein as SlicedWasserstein
 from sgm.evaluation.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein

@@ -1,5 +1,7 @@
 """Posterior predictive checks: simulations of what the model infers, against what was observed."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm import plot
 from sgm.checks import check_count, check_instance
+from sgm.data.simulator import AbstractSimulator
 from sgm.evaluation.draws import posterior_draws
 from sgm.evaluation.metric import AbstractMetric, Row
-from sgm.evaluation.simulator import AbstractSimulator
 
 _QUANTILES = plot.PREDICTIVE_QUANTILES
 _SMALL = 0.05
@@ -25,17 +27,18 @@ class PosteriorPredictive(AbstractMetric):
     since the observed value is used twice, but a share 2 s at most is below s.
 
     Arguments:
-        simulator: Simulator of observations, a class of your own.
+        simulator: Function `simulator(key, theta)` of JAX, which draws an observation, as that of
+            `sgm.data.Simulations`; for the command line, a subclass of `sgm.data.AbstractSimulator`.
         draws: Number of draws for each record.
 
     Reference: Gelman, Meng and Stern 1996 (Statistica Sinica 6); the share by Meng 1994 (doi:10.1214/aos/1176325622).
     """
 
-    simulator: AbstractSimulator
+    simulator: AbstractSimulator | Callable[[PRNGKeyArray, Array], Array]
     draws: int = eqx.field(static=True, default=100)
 
     def __check_init__(self):
-        check_instance("PosteriorPredictive", "simulator", self.simulator, AbstractSimulator, "MySimulator()")
+        check_instance("PosteriorPredictive", "simulator", self.simulator, Callable, "a function simulate(key, theta)")
         check_count("PosteriorPredictive", "draws", self.draws)
 
     def check(self, context):
@@ -51,10 +54,10 @@ class PosteriorPredictive(AbstractMetric):
         (observed,) = fields.values()
         theta = posterior_draws(context, len(x), fields, self.draws, key_draws)
         theta = jnp.asarray(theta.reshape(-1, *context.data.shape))
-        simulated = np.asarray(simulate(self.simulator, theta, key_simulate))
+        simulated = np.asarray(simulate(self.simulator, key_simulate, theta))
         if simulated.shape[1:] != observed.shape[1:]:
             raise ValueError(
-                f"PosteriorPredictive: {type(self.simulator).__name__} gives observations of shape "
+                f"PosteriorPredictive: the simulator gives observations of shape "
                 f"{simulated.shape[1:]}, but a condition of the data has {observed.shape[1:]}; return that shape."
             )
         simulated, observed = simulated.reshape(len(x), self.draws, -1), observed.reshape(len(x), -1)
@@ -83,23 +86,23 @@ class PosteriorPredictive(AbstractMetric):
 
 @eqx.filter_jit
 def simulate(
-    simulator: AbstractSimulator, theta: Float[Array, "n *shape"], key: PRNGKeyArray
+    simulator: Callable[[PRNGKeyArray, Array], Array], key: PRNGKeyArray, theta: Float[Array, "n *shape"]
 ) -> Float[Array, "n *observation"]:
     """Simulate an observation of each of `n` parameters.
 
     Arguments:
-        simulator: Simulator.
-        theta: Parameters along the first axis.
+        simulator: Function `simulator(key, theta)` of JAX, which draws an observation.
         key: Key of all draws.
+        theta: Parameters along the first axis.
 
     Returns:
         Observations along the first axis: of draws of a posterior, draws of its predictive distribution.
 
     Example:
         >>> theta = sgm.sample(sde, model, jr.key(0), 1000, cond=sgm.Condition(params=observed))
-        >>> tails = predictive_tails(simulate(simulator, theta, jr.key(1)), observed)
+        >>> tails = predictive_tails(simulate(simulator, jr.key(1), theta), observed)
     """
-    return jax.vmap(simulator.simulate)(theta, jr.split(key, len(theta)))
+    return jax.vmap(simulator)(jr.split(key, len(theta)), theta)
 
 
 def predictive_tails(

@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 import sgm
+from sgm.data import AbstractSimulator
 from sgm.data.simulated import AbstractSimulated
 from sgm.evaluation import (
     C2ST,
-    AbstractSimulator,
     Calibration,
     ExpectedCoverage,
     LocalC2ST,
@@ -57,14 +57,14 @@ class _AddNoise(AbstractSimulator):
 
     noise: float = NOISE
 
-    def simulate(self, theta, key):
+    def __call__(self, key, theta):
         return theta + self.noise * jr.normal(key, theta.shape)
 
 
 class _First(AbstractSimulator):
     """A simulator of another shape than the data's."""
 
-    def simulate(self, theta, key):
+    def __call__(self, key, theta):
         return theta[:1]
 
 
@@ -453,7 +453,7 @@ def test_a_simulator_of_ones_own_is_named_by_flags_and_files():
     class Doubling(AbstractSimulator):
         factor: float = 2.0
 
-        def simulate(self, theta, key):
+        def __call__(self, key, theta):
             return self.factor * theta
 
     try:

@@ -7,15 +7,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class AbstractSimulator(eqx.Module):
-    """What draws an observation of parameters, written in JAX."""
+    """A simulator with a name, which flags and files can choose. Elsewhere a function of (key, theta) does as well."""
 
     @abstractmethod
-    def simulate(self, theta: Float[Array, "..."], key: PRNGKeyArray) -> Float[Array, "..."]:
+    def __call__(self, key: PRNGKeyArray, theta: Float[Array, "..."]) -> Float[Array, "..."]:
         """Draw x given theta.
 
         Arguments:
-            theta: Parameters, of the shape of one example, in the data's units.
             key: Key of the draw.
+            theta: Parameters, of the shape of one example, in the data's units.
 
         Returns:
             An observation, of the shape and in the units of the condition.
