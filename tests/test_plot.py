@@ -105,6 +105,14 @@ def test_the_manner_is_said_where_it_does_not_go_without_saying(shape, words):
             plot.examples({"data": x})
 
 
+@pytest.mark.parametrize("columns", [2, 3])
+def test_entries_that_are_missing_are_left_out(columns):
+    table = np.random.default_rng(0).normal(size=(50, columns)).astype(np.float32)
+    holes = np.where(np.arange(50)[:, None] == np.arange(columns), np.nan, table)
+    ends = [axis.get_xlim() for axis in plot.examples({"data": holes}).axes]
+    assert np.all(np.isfinite(ends))
+
+
 def test_volumes_are_drawn_by_their_middle_slices():
     x = np.random.default_rng(0).uniform(-1, 1, size=(3, 5, 4, 6, 1)).astype(np.float32)
     np.testing.assert_array_equal(plot.middle_slices(x), x[:, 2])

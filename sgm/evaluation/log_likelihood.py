@@ -1,5 +1,6 @@
 """The log-likelihood, and what to hold it against."""
 
+import dataclasses
 import math
 
 import diffrax
@@ -20,6 +21,8 @@ _MOST_DIMENSIONS = 4096  # Of the Gaussian that is fitted as a reference.
 
 class LogLikelihood(AbstractMetric):
     """log p of real data, or the bound on log P of grey levels, with its references.
+
+    Examples with missing entries have none, and are left out.
 
     Arguments:
         trace: Estimator of the divergence.
@@ -47,8 +50,12 @@ class LogLikelihood(AbstractMetric):
         how: dict = {"trace": self.trace, "accuracy": self.accuracy, "cond": condition_from(fields), "full": True}
         if self.accuracy is None:
             how["controller"] = diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance)
+        missing = np.any(np.isnan(x).reshape(len(x), -1), axis=1) & data.missing
         if data.levels is None:
+            # Any value will do for an example that has none of its own: its log p is nan.
+            x = np.where(np.isnan(x), np.asarray(model.units.mean.value, x.dtype), x) if data.missing else x
             result = log_prob(sde, model, x, key, **how)
+            result = dataclasses.replace(result, value=jnp.where(missing, jnp.nan, result.value))
             nfe = result.nfe
         else:
             how |= {"count": data.levels, "dequantisation": context.dequantisation, "samples": self.samples}
@@ -72,6 +79,7 @@ class LogLikelihood(AbstractMetric):
             rows.append(Row("inaccurate", missed, note="values not known to the accuracy asked for"))
         rows.append(Row("evaluations", float(np.mean(columns["nfe"])), note="of the model, an example"))
         first = context.real(data.rows("train", 0, 1024)[0], jr.key(0))
+        first = first[~np.any(np.isnan(first).reshape(len(first), -1), axis=1)] if data.missing else first
         mismatch = np.mean(prior_mismatch(context.sde, context.model.units.standardise(first)))
         rows.append(Row("prior_mismatch", float(mismatch), unit="nats", note="at most, from the prior at t1"))
         if "exact_log_prob" in columns:

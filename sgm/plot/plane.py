@@ -90,4 +90,4 @@ def _plane(axis, reach, title):
 
 
 def _reach(cloud):
-    return 1.15 * float(np.abs(np.asarray(cloud)).max())
+    return 1.15 * float(np.nanmax(np.abs(np.asarray(cloud))))

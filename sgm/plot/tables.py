@@ -14,7 +14,7 @@ def corner(panels: Mapping[str, Batch]) -> Figure:
 
     Arguments:
         panels: Tables (n, columns) by their titles, of which at most eight columns are shown. The axes have the range
-            of the first table.
+            of the first table. Entries that are nan, which are missing, are left out.
 
     Returns:
         The figure.
@@ -27,7 +27,7 @@ def corner(panels: Mapping[str, Batch]) -> Figure:
     tables = {title: np.asarray(table, np.float32)[:, :SHOWN] for title, table in panels.items()}
     first = next(iter(tables.values()))
     count = first.shape[1]
-    low, high = first.min(axis=0), first.max(axis=0)
+    low, high = np.nanmin(first, axis=0), np.nanmax(first, axis=0)
     margin = 0.08 * np.where(high > low, high - low, 1)
     low, high = low - margin, high + margin
     figure = empty_figure((1.6 * count + 1.5, 1.6 * count + 1.5))
@@ -40,7 +40,14 @@ def corner(panels: Mapping[str, Batch]) -> Figure:
         for place, table in enumerate(tables.values()):
             if row == column:
                 ends = (low[row], high[row])
-                axis.hist(table[:, row], bins=40, range=ends, density=True, histtype="step", color=f"C{place}")
+                axis.hist(
+                    table[:, row][~np.isnan(table[:, row])],
+                    bins=40,
+                    range=ends,
+                    density=True,
+                    histtype="step",
+                    color=f"C{place}",
+                )
             else:
                 size = min(max(1, 400 / len(table)), 12)
                 axis.scatter(table[:, column], table[:, row], s=size, linewidths=0, color=f"C{place}")

@@ -46,7 +46,7 @@ class FixedEntries(AbstractMasking):
         >>> loss = sgm.Loss(masking=sgm.training.FixedEntries((2, 3)))
     """
 
-    observed: tuple[int, ...] = eqx.field(static=True, converter=tuple)
+    observed: tuple[int, ...] = eqx.field(static=True)
 
     def __check_init__(self):
         if not self.observed or len(set(self.observed)) != len(self.observed):

@@ -61,6 +61,11 @@ def test_a_transformer_learns_from_rows_with_holes():
     assert history["loss"][-20:].mean() < history["loss"][:5].mean()
     x = sgm.sample(sgm.VP(), trained, jr.key(2), 4, method=sgm.DPMSolverPP(3))
     assert bool(jnp.all(jnp.isfinite(x)))
+    # Rows with holes have no density of all columns; the others do.
+    report = sgm.evaluate(sgm.VP(), trained, data, [sgm.evaluation.LogLikelihood()], jr.key(3), n=20, progress=False)
+    holes = np.any(np.isnan(data.rows("test", 0, 20)[0]), axis=1)
+    np.testing.assert_array_equal(np.isnan(report.columns["log_prob"]), holes)
+    assert f"{holes.sum()} of 20 are not finite, and left out" in report["log_prob"].note
 
 
 @pytest.mark.quick
