@@ -14,7 +14,7 @@ experiment = Experiment(
     data=GaussianProcess(length=64),
     network=partial(UNet, width=32, multipliers=(1, 2, 2), blocks=1),
     loss=Loss(KarrasWeighting(), NormalLogSNR()),
-    training=Training(steps=4000, batch_size=64, optimiser=Adam(2e-3, warmup=100), preview_every=2000),
+    training=Training(steps=2000, batch_size=64, optimiser=Adam(3e-3, warmup=100), preview_every=2000),
     sampler=DPMSolverPP(20),
     metrics=(LogLikelihood(Exact()), PowerSpectrum()),
     evaluation=Evaluation(n=512, batch_size=128),

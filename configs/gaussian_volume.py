@@ -14,7 +14,7 @@ experiment = Experiment(
     data=GaussianVolume(resolution=16),
     network=partial(UNet, width=16, multipliers=(1, 2), blocks=1, periodic=True),
     loss=Loss(KarrasWeighting(), NormalLogSNR()),
-    training=Training(steps=1500, batch_size=16, optimiser=Adam(3e-3, warmup=100), preview_every=1500),
+    training=Training(steps=1000, batch_size=16, optimiser=Adam(3e-3, warmup=100), preview_every=1000),
     sampler=DPMSolverPP(20),
     metrics=(PowerSpectrum(), LogLikelihood(Hutchinson())),
     evaluation=Evaluation(n=64, batch_size=32),
