@@ -121,3 +121,11 @@ def test_nearest_digits_have_their_labels():
     cloud = np.zeros((20, 3))
     cloud[[0, 10], 0] = [1, -1]
     assert example["spread"](cloud, np.arange(20) % 10) == pytest.approx(np.sqrt(0.1))
+
+
+def test_a_posterior_is_checked_in_five_ways(tmp_path):
+    main = runpy.run_path(str(EXAMPLES / "check_posterior.py"))["main"]
+    report = main(tmp_path, steps=3, records=30, draws=9)
+    figures = {path.name.removeprefix("check_posterior_") for path in tmp_path.iterdir()}
+    assert figures == {f"{name}.png" for name in ("c2st", "calibration", "coverage", "local", "predictive")}
+    assert report["c2st"].value > 0.6  # hardly trained

@@ -5,6 +5,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+from sgm import plot
 from sgm.checks import check_count, check_finite
 from sgm.evaluation.classifier import mlp_classifier, z_scored
 from sgm.evaluation.draws import conditions, parameters, posterior_draws
@@ -51,6 +52,9 @@ class C2ST(AbstractMetric):
             return [Row("c2st", float("nan"), note=note)]
         mean, std = c2st(*joint, seed=self.seed, folds=self.folds, paired=True)
         return [Row("c2st", mean, std / self.folds**0.5, note=note)]
+
+    def figures(self, context, columns):
+        return {"c2st": plot.corner({name: columns[f"c2st_{name}"] for name in ("records", "draws")})}
 
 
 def c2st(

@@ -404,7 +404,7 @@ def test_an_evaluation_that_goes_on_has_the_same_report_and_figures(metric, tmp_
     assert (
         list(again.figures())
         == {
-            "C2ST": [],
+            "C2ST": ["c2st"],
             "Calibration": ["calibration"],
             "ExpectedCoverage": ["coverage"],
             "LocalC2ST": ["local"],
