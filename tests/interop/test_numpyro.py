@@ -140,7 +140,7 @@ def nuts(sde, prior, key):
 
     kernel = NUTS(model, forward_mode_differentiation=True)
     chains = {"num_chains": 16, "chain_method": "vectorized", "progress_bar": False}
-    sampler = MCMC(kernel, num_warmup=200, num_samples=400, **chains)
+    sampler = MCMC(kernel, num_warmup=100, num_samples=400, **chains)
     sampler.run(key)
     return sampler.get_samples(group_by_chain=True)["theta"]
 
