@@ -101,8 +101,8 @@ class ScoreModel(AbstractModel):
 
     def predict(self, level, u, cond=None, key=None):
         seen = jnp.clip(level, -LARGEST_LEVEL, LARGEST_LEVEL)
-        observed = getattr(cond, "observed", None)
-        if observed is not None:
+        observed = None if cond is None else cond.observed
+        if cond is not None and observed is not None:
             observed = self.units.standardise(observed.astype(jnp.result_type(observed, u)))
             cond = dataclasses.replace(cond, observed=observed)
 

@@ -88,5 +88,4 @@ class Unobserved(AbstractWrapper):
         # The network reads the observed values in the place of these zeros.
         estimate = self.model.predict(level, jnp.zeros(self.model.shape, u.dtype).at[places].set(u), whole, key)
         log_variance = None if estimate.log_variance is None else estimate.log_variance[places]
-        means = (part[places] for part in (estimate.denoised, estimate.noise, estimate.velocity))
-        return Estimate(*means, log_variance)
+        return Estimate(estimate.denoised[places], estimate.noise[places], estimate.velocity[places], log_variance)

@@ -217,18 +217,20 @@ def join_image(
     """The channels of `u` and those of the image, resized to its grid (linear, antialiased; on a torus if periodic)."""
     if image is None:
         return u
-    image = image.astype(u.dtype)
-    old, new = image.shape[:-1], u.shape[:-1]
-    # So many entries of the other side are resized to whole ones of the grid, and reach as far as the weights do.
-    more = [before // math.gcd(before, after) if periodic else 0 for before, after in zip(old, new, strict=True)]
-    if old != new and periodic:
-        image = jnp.pad(image, [*((count, count) for count in more), (0, 0)], mode="wrap")
-    ends = [count * after // before for count, before, after in zip(more, old, new, strict=True)]
-    if old != new:
-        grid = [after + 2 * end for after, end in zip(new, ends, strict=True)]
-        image = jax.image.resize(image, (*grid, image.shape[-1]), "linear")
-        image = image[tuple(slice(end, end + after) for end, after in zip(ends, new, strict=True))]
-    return jnp.concatenate([u, image], axis=-1)
+    return jnp.concatenate([u, _resized(image.astype(u.dtype), u.shape[:-1], periodic)], axis=-1)
+
+
+def _resized(image, space, periodic):
+    old = image.shape[:-1]
+    if old == space:
+        return image
+    # So many entries of the other side become whole ones of the grid, and reach as far as the weights do.
+    more = [before // math.gcd(before, after) if periodic else 0 for before, after in zip(old, space, strict=True)]
+    padded = jnp.pad(image, [*((count, count) for count in more), (0, 0)], mode="wrap") if periodic else image
+    ends = [count * after // before for count, before, after in zip(more, old, space, strict=True)]
+    grid = [after + 2 * end for after, end in zip(space, ends, strict=True)]
+    whole = jnp.asarray(jax.image.resize(padded, (*grid, image.shape[-1]), "linear"))
+    return whole[tuple(slice(end, end + after) for end, after in zip(ends, space, strict=True))]
 
 
 def sinusoids(level: Float[Array, ""]) -> Features:

@@ -164,9 +164,9 @@ class Loss(eqx.Module):
             cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
             flat_condition("Loss", model, cond, (n,))
         x0 = x0.reshape(n, *model.shape)
-        if self.masking is not None:
-            key_masks = jr.split(jr.fold_in(key_drop, 1), n)
-            masks = jax.vmap(lambda key: self.masking.mask(key, model.shape))(key_masks)
+        masking = self.masking
+        if masking is not None:
+            masks = jax.vmap(lambda key: masking.mask(key, model.shape))(jr.split(jr.fold_in(key_drop, 1), n))
             # In the data's units, as all conditions are.
             observed = model.units.restore(jnp.where(masks, x0, jnp.nan))
             cond = dataclasses.replace(Condition() if cond is None else cond, observed=observed)
