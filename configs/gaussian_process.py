@@ -5,7 +5,7 @@ from functools import partial
 from sgm.data import GaussianProcess
 from sgm.evaluation import LogLikelihood, PowerSpectrum
 from sgm.experiment import Evaluation, Experiment
-from sgm.likelihood import Exact
+from sgm.likelihood import Hutchinson
 from sgm.nn import UNet
 from sgm.solve import DPMSolverPP
 from sgm.training import Adam, KarrasWeighting, Loss, NormalLogSNR, Training
@@ -16,6 +16,6 @@ experiment = Experiment(
     loss=Loss(KarrasWeighting(), NormalLogSNR()),
     training=Training(steps=2000, batch_size=64, optimiser=Adam(3e-3, warmup=100), preview_every=2000),
     sampler=DPMSolverPP(20),
-    metrics=(LogLikelihood(Exact()), PowerSpectrum()),
-    evaluation=Evaluation(n=512, batch_size=128),
+    metrics=(LogLikelihood(Hutchinson()), PowerSpectrum()),
+    evaluation=Evaluation(n=256, batch_size=64),
 )
