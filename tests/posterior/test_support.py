@@ -34,7 +34,6 @@ def test_draws_are_those_of_the_truncated_normal():
     assert acceptance.log_stderr == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.quick
 def test_the_density_within_is_that_of_the_truncated_normal():
     accepted = round(RATE * 10**6)
     acceptance = Acceptance(accepted, 10**6)
@@ -48,7 +47,6 @@ def test_the_density_within_is_that_of_the_truncated_normal():
     np.testing.assert_array_equal(log_prob_within(SDE, MODEL, x, BOX, acceptance), result.value)
 
 
-@pytest.mark.quick
 def test_the_density_within_integrates_to_one():
     axes = [np.linspace(-0.5, 1.7, 89), np.linspace(-1.6, 0.4, 81)]  # no point of the grid is an end of the box
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32) + np.float32(0.0123)
@@ -57,7 +55,6 @@ def test_the_density_within_integrates_to_one():
     assert np.exp(log_p).sum() * 0.025**2 == pytest.approx(1, abs=0.03)  # the ends are a cell wide
 
 
-@pytest.mark.quick
 def test_errors_of_the_trace_and_of_the_rate_are_joined():
     model, x = Gaussian(jnp.zeros(2), jnp.asarray([[1.0, 0.6], [0.6, 1.0]])), jnp.asarray([[0.3, -0.5], [9.0, 9.0]])
     acceptance, trace = Acceptance(30, 100), sgm.Hutchinson(4)
@@ -70,7 +67,6 @@ def test_errors_of_the_trace_and_of_the_rate_are_joined():
     assert float(both.value[1]) == -np.inf and float(both.stderr[1]) == 0
 
 
-@pytest.mark.quick
 def test_a_support_may_be_a_function_and_a_condition_one_for_all():
     cond = sgm.Condition(params=jnp.asarray([1.0, -1.0]))
     above = lambda x: jnp.all(x > 0)  # noqa: E731
@@ -89,7 +85,6 @@ def test_where_all_draws_are_within_the_error_is_not_zero():
     assert everywhere.rate == 1 and 0 < everywhere.log_stderr < 0.02
 
 
-@pytest.mark.quick
 @pytest.mark.usefixtures("types_unchecked")
 def test_what_cannot_be_done_is_said():
     far = Uniform(jnp.full(2, 50.0), jnp.full(2, 51.0))
