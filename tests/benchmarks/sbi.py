@@ -62,7 +62,7 @@ def trained(data, key, most_steps):
     """A model trained on simulations, with the cells that tell how."""
     began, (key_network, key_train) = time.process_time(), jr.split(key)
     steps = min(data.size("train") * EPOCHS // BATCH, most_steps)
-    best = Best(data, every=steps // 20)
+    best = Best(data, every=max(1, steps // 20))
     optimiser = sgm.training.Adam(3e-3, warmup=200)
     how = dict(batch_size=BATCH, loss=LOSS, optimiser=optimiser, callbacks=[best], log_every=best.every, progress=False)
     sgm.train(SDE, untrained(data, key_network), data, key_train, steps=steps, **how)
