@@ -19,8 +19,16 @@ import sgm
 import sgm.training.objective
 from sgm.likelihood import TruncatedNormalDequantisation, UniformDequantisation, discrete_log_prob
 from sgm.model import AutoGuidance, ClassifierFree, Clipped, Estimate, Karras, Thresholded
-from sgm.nn import MLP, Conditioning, ConvDense, DiT, UNet
-from sgm.posterior import Denoising, Linear, MatchedDenoising, PosteriorAncestral, SplitGibbs
+from sgm.nn import MLP, Conditioning, ConvDense, DiT, Transformer, UNet
+from sgm.posterior import (
+    Denoising,
+    Linear,
+    MatchedDenoising,
+    PosteriorAncestral,
+    SplitGibbs,
+    maximum_a_posteriori,
+    sample_within,
+)
 from sgm.sde import LearnedLogSNR, PiecewiseConstant, Prior
 from sgm.solve import KarrasGrid
 from sgm.training.objective import Hybrid
@@ -215,6 +223,9 @@ REFUSED = {
     "MLP.dropout": lambda v: MLP((2,), 8, 1, dropout=v, key=KEY),
     "ConvDense.dropout": lambda v: ConvDense((2,), dropout=v, key=KEY),
     "UNet.dropout": lambda v: UNet((8, 8, 1), dropout=v, key=KEY),
+    "Transformer.dropout": lambda v: Transformer((2,), 8, 1, 1, dropout=v, key=KEY),
+    "sample_within.least_rate": lambda v: sample_within(VP, MODEL, KEY, 2, jnp.all, least_rate=v),
+    "maximum_a_posteriori.tolerance": lambda v: maximum_a_posteriori(VP, MODEL, KEY, tolerance=v),
     "DiT.dropout": lambda v: DiT((8, 8, 1), dropout=v, key=KEY),
     "Adam.learning_rate": lambda v: sgm.training.Adam(learning_rate=v),
     "Adam.clip": lambda v: sgm.training.Adam(clip=v),

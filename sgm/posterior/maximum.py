@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from sgm.checks import check_count, check_instance, is_traced, trace_floats, trace_process
+from sgm.checks import check_concrete, check_count, check_instance, is_traced, trace_floats, trace_process
 from sgm.likelihood.log_prob import log_prob
 from sgm.likelihood.trace import AbstractTrace, Exact
 from sgm.model.base import AbstractModel, check_process_and_model
@@ -40,10 +40,10 @@ class Maximum(eqx.Module):
         converged: Whether `slope` is below the tolerance.
     """
 
-    x: Float[Array, "*shape"]
-    log_prob: Float[Array, ""]
-    slope: Float[Array, ""]
-    converged: Bool[Array, ""]
+    x: Float[Array, "*batch_and_shape"]
+    log_prob: Float[Array, "*batch"]
+    slope: Float[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
 
 
 def maximum_a_posteriori(
@@ -101,6 +101,7 @@ def maximum_a_posteriori(
     check_instance(call, "support", support, Uniform | None, "sgm.model.Uniform(low, high)")
     starts, keep = check_count(call, "starts", starts, 2), check_count(call, "keep", keep)
     steps = check_count(call, "steps", steps)
+    check_concrete(call, tolerance=tolerance)
     check_one_condition(call, model, cond)
     key_draws, key_trace = jr.split(key)
     options = {"cond": cond, "method": method, "mesh": mesh}

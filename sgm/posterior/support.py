@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from sgm.checks import check_count, check_instance, is_traced
+from sgm.checks import check_concrete, check_count, check_instance, is_traced
 from sgm.likelihood.log_prob import Density, LogProb, log_prob
 from sgm.likelihood.trace import AbstractTrace, Exact
 from sgm.model.base import AbstractModel, check_process_and_model
@@ -106,6 +106,7 @@ def sample_within(
         raise ValueError(
             f"{call}: it is inside jax.jit or jax.vmap, but the number of rounds depends on the draws; call it outside."
         )
+    check_concrete(call, least_rate=least_rate)
     if not 0 < least_rate <= 1:
         raise ValueError(f"{call}: least_rate = {least_rate}; pass a share above 0, at most 1.")
     kept, accepted, drawn = [], 0, 0
