@@ -54,7 +54,7 @@ class Best:
 
 def untrained(data, key):
     """A model of p(theta | x)."""
-    network = sgm.nn.MLP(data.shape, 128, 4, conditioning=data.conditioning, key=key)
+    network = sgm.nn.MLP(data.shape, 128, 4, dropout=0.1, conditioning=data.conditioning, key=key)
     return sgm.ScoreModel(network, sgm.model.Karras(), data=data)
 
 
@@ -63,7 +63,7 @@ def trained(data, key, most_steps):
     began, (key_network, key_train) = time.process_time(), jr.split(key)
     steps = min(data.size("train") * EPOCHS // BATCH, most_steps)
     best = Best(data, every=max(1, steps // 20))
-    optimiser = sgm.training.Adam(3e-3, warmup=200)
+    optimiser = sgm.training.AdamW(3e-3, warmup=200, weight_decay=0.3)
     how = dict(batch_size=BATCH, loss=LOSS, optimiser=optimiser, callbacks=[best], log_every=best.every, progress=False)
     sgm.train(SDE, untrained(data, key_network), data, key_train, steps=steps, **how)
     return best.model, {"training": f"{time.process_time() - began:.0f} s", "step": f"{best.step} of {steps}"}
