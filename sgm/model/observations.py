@@ -10,6 +10,9 @@ from sgm.model.base import AbstractModel, AbstractWrapper, check_alike, from_den
 from sgm.nn.condition import Condition
 from sgm.sde.level import LARGEST_LEVEL, cos_of
 
+# Standard deviation of a posterior, over the prior's, below which an estimate of it is taken for an error.
+_NARROWEST = 0.01
+
 
 class Observations(AbstractWrapper):
     """The posterior p(x0 | y_1 ... y_n) of n independent observations, from a model of p(x0 | y) and the prior p(x0).
@@ -67,8 +70,8 @@ class Observations(AbstractWrapper):
         bounded = jnp.minimum(level, LARGEST_LEVEL)
         size = math.prod(self.shape)
 
-        def moments(model, cond):
-            """The mean, and the precision in units of that of the noise, 1 / tan(theta)^2."""
+        def moments(model, cond, least):
+            """The mean, the precision in units of the noise's, 1 / tan(theta)^2, and the least eigenvalue of cos J."""
 
             def denoised(flat):
                 return model.predict(bounded, flat.reshape(self.shape), cond, key).denoised.reshape(size)
@@ -76,11 +79,13 @@ class Observations(AbstractWrapper):
             # tan(theta)^2 cos J is the covariance: cos J tends to I without noise.
             jacobian = cos_of(bounded) * jax.jacfwd(denoised)(u.reshape(size))
             values, vectors = jnp.linalg.eigh((jacobian + jacobian.T) / 2)
-            values = jnp.maximum(values, jnp.finfo(values.dtype).tiny ** 0.5)
-            return denoised(u.reshape(size)), (vectors / values) @ vectors.T
+            values = jnp.maximum(values, least)
+            return denoised(u.reshape(size)), (vectors / values) @ vectors.T, jnp.min(values)
 
-        means, precisions = jax.vmap(lambda cond: moments(self.model, cond))(self.cond)
-        mean, precision = moments(self.prior, None)
+        mean, precision, spread = moments(self.prior, None, jnp.finfo(u.dtype).tiny ** 0.5)
+        # The Jacobian of a network is one of noise where that of the truth is small, and may be negative.
+        least = _NARROWEST**2 * spread
+        means, precisions, _ = jax.vmap(lambda cond: moments(self.model, cond, least))(self.cond)
         surplus = len(means) - 1
         total = jnp.sum(precisions, axis=0) - surplus * precision
         moment = jnp.einsum("nij,nj->i", precisions, means) - surplus * precision @ mean

@@ -1,7 +1,5 @@
 """A transformer of variables, of which any can be observed or missing."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,13 +7,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 from networks import LEVEL, call, largest_change, randomised
-from truth import gaussian, mixture
 
 import sgm
-from sgm.data import AbstractSimulated
 from sgm.model import Karras, Unobserved, WithVariance
 from sgm.nn import MLP, Conditioning, Transformer
-from sgm.training import Adam, FixedEntries, KarrasWeighting, NormalLogSNR, UniformSubsets
+from sgm.training import FixedEntries, UniformSubsets
 
 NAN = jnp.nan
 U = jr.normal(jr.key(1), (5,))
@@ -185,75 +181,3 @@ def test_what_has_no_meaning_is_refused():
         Unobserved(model, (0, 5), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"values have shape \(3,\), but 2 entries are observed"):
         Unobserved(model, (0, 1), jnp.zeros(3))
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn(AbstractSimulated):
-    """Draws of an exact model of five variables."""
-
-    kind: str = "gaussian"
-
-    @property
-    def exact(self):
-        return {"gaussian": gaussian, "mixture": mixture}[self.kind](5)
-
-    @property
-    def shape(self):
-        return (5,)
-
-    def simulate(self, key, n):
-        return self.exact.sample(key, n), {}
-
-
-def conditional_moments(exact, mask, x):
-    """Mean and standard deviation of each unobserved entry given the observed ones of x."""
-    o, r = np.flatnonzero(mask), np.flatnonzero(~mask)
-    if isinstance(exact, sgm.model.Gaussian):
-        mean, vectors = np.asarray(exact.mean, np.float64), np.asarray(exact.eigenvectors, np.float64)
-        cov = (vectors * np.asarray(exact.eigenvalues, np.float64)) @ vectors.T
-        gain = cov[np.ix_(r, o)] @ np.linalg.inv(cov[np.ix_(o, o)])
-        return mean[r] + gain @ (x[o] - mean[o]), np.sqrt(np.diag(cov[np.ix_(r, r)] - gain @ cov[np.ix_(o, r)]))
-    means, stds, weights = (np.asarray(part, np.float64) for part in (exact.means, exact.stds, exact.weights))
-    log_weights = np.log(weights) - 0.5 * np.sum((x[o] - means[:, o]) ** 2, 1) / stds**2 - len(o) * np.log(stds)
-    weights = np.exp(log_weights - log_weights.max())
-    weights /= weights.sum()
-    mean = weights @ means[:, r]
-    return mean, np.sqrt(weights @ (means[:, r] ** 2 + stds[:, None] ** 2) - mean**2)
-
-
-def test_conditional_moments_are_those_of_many_draws():
-    for kind in ("gaussian", "mixture"):
-        exact = Drawn(kind).exact
-        draws = np.asarray(exact.sample(jr.key(0), 400_000), np.float64)
-        mask, centre = np.asarray([True, False, False, False, False]), np.asarray(exact.sample(jr.key(1), 1))[0]
-        near = draws[np.abs(draws[:, 0] - centre[0]) < 0.05]
-        mean, std = conditional_moments(exact, mask, centre)
-        np.testing.assert_allclose(near[:, 1:].mean(0), mean, atol=0.1 * std.max())
-        np.testing.assert_allclose(near[:, 1:].std(0), std, rtol=0.1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
-def test_one_model_has_all_conditionals(kind):
-    data = Drawn(kind)
-    network = Transformer((5,), 64, 3, 4, conditioning=Conditioning(observed=5), key=jr.key(0))
-    sde, model, _ = sgm.train(
-        sgm.VP(),
-        sgm.ScoreModel(network, Karras(), data=data),
-        data,
-        jr.key(1),
-        steps=12_000,
-        batch_size=512,
-        loss=sgm.Loss(KarrasWeighting(), NormalLogSNR(), masking=UniformSubsets()),
-        optimiser=Adam(2e-3),
-        progress=False,
-    )
-    examples, rng = np.asarray(data.exact.sample(jr.key(5), 10)), np.random.default_rng(0)
-    for number, x in enumerate(examples):
-        mask = np.zeros(5, bool)
-        mask[rng.permutation(5)[: number % 5]] = True
-        cond = sgm.Condition(observed=jnp.where(mask, x, NAN))
-        draws = np.asarray(sgm.sample(sde, model, jr.key(7), 20_000, cond=cond, method=sgm.DPMSolverPP(20)))
-        mean, std = conditional_moments(data.exact, mask, x)
-        np.testing.assert_allclose((draws.mean(0)[~mask] - mean) / std, 0, atol=0.05)
-        np.testing.assert_allclose(draws.std(0)[~mask] / std, 1, atol=0.05)
