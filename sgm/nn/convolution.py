@@ -7,7 +7,7 @@ image: slow for large images and batches, and slower still inside loops, where t
 is not made (https://github.com/jax-ml/jax/issues/12868). There it is found by products of matrices instead, a few
 examples at a time, so that they stay in the processor's cache.
 
-Its convolution of volumes runs at a third to a fifth of the speed of its convolution of images. There a convolution of
+Its convolution of volumes runs at less than half of the speed of its convolution of images. There a convolution of
 volumes is a sum of convolutions of their slices.
 """
 

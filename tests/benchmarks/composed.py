@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from sbi import kept, trained
-from sbi_tasks import TASKS, c2st
+from sbi_tasks import TASKS
 
 import sgm
+from sgm.evaluation import c2st
 from sgm.model import AbstractModel, Gaussian, Observations, WithUnits
 
 DRAWS, VARIANCE, SIZE = 1_000, 0.1, 10
@@ -65,7 +66,7 @@ if __name__ == "__main__":
             posterior, began = Observations(model, sgm.Condition(params=observed), prior), time.process_time()
             drawn = np.asarray(sgm.sample(sgm.VP(), posterior, key, DRAWS, method=sgm.DPMSolverPP(arguments.steps)))
             seconds = time.process_time() - began
-            cells.append(f"{c2st(drawn, exact):.3f}")
+            cells.append(f"{c2st(exact, drawn)[0]:.3f}")
         off, wide = (drawn.mean(0) - mean) / std, drawn.std(0) / std
         moments = f"{np.sqrt(np.mean(off**2)):.2f}", f"{wide.mean():.2f}"
         print(f"| {n} | {' | '.join(cells)} | {' | '.join(moments)} | {seconds:.0f} |", flush=True)

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from sbi_tasks import TASKS, c2st
+from sbi_tasks import TASKS
 
 import sgm
+from sgm.evaluation import c2st
 
 SDE = sgm.VP()
 LOSS = sgm.Loss(sgm.training.KarrasWeighting(), sgm.training.NormalLogSNR())
@@ -108,7 +109,7 @@ def measured(task, simulations, observations, most_steps, models):
             began = time.process_time()
             drawn = draws(sde, model, observation.x, jr.fold_in(key_draw, number), method, task.bound)
             seconds[name] += (time.process_time() - began) / observations
-            scores[name].append(c2st(drawn, observation.reference))
+            scores[name].append(c2st(observation.reference, drawn)[0])
         found = ", ".join(f"{name} {scores[name][-1]:.3f}" for name in METHODS)
         print(f"{task.name}, {simulations} simulations, observation {number}: {found}", flush=True)
     for name in METHODS:

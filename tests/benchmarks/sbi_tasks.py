@@ -218,27 +218,6 @@ class BernoulliGLM(AbstractTask):
 TASKS = {task.name: task for task in (TwoMoons(), GaussianLinear(), TheGaussianMixture(), SLCP(), BernoulliGLM())}
 
 
-def c2st(x, reference, seed=1):
-    """Accuracy of a classifier of draws and reference draws, of which 0.5 is the best: each has the other's law.
-
-    Arguments:
-        x: Draws, of shape (n, d).
-        reference: Reference draws, of the same shape.
-        seed: Seed of the classifier and of the five folds.
-
-    Reference: Lueckmann et al. 2021 (arXiv:2101.04653), by their code.
-    """
-    from sklearn.model_selection import KFold, cross_val_score
-    from sklearn.neural_network import MLPClassifier
-
-    mean, std = reference.mean(axis=0), reference.std(axis=0, ddof=1)
-    both = (np.concatenate([reference, x]).astype(np.float64) - mean) / std
-    width = 10 * both.shape[1]
-    classifier = MLPClassifier((width, width), activation="relu", solver="adam", max_iter=1000, random_state=seed)
-    folds = KFold(5, shuffle=True, random_state=seed)
-    return cross_val_score(classifier, both, np.repeat([0, 1], [len(reference), len(x)]), cv=folds).mean()
-
-
 def check_simulator(task, number, key, n=200_000):
     """Moments of the data given the true parameters: simulated, and those of the observation."""
     observation = task.observation(number)
