@@ -19,14 +19,10 @@ from sgm.evaluation import (
     ExpectedCoverage,
     LocalC2ST,
     PosteriorPredictive,
-    c2st,
     local_c2st,
     predictive_tails,
     rank_ecdf,
-    rank_envelope,
-    rank_p_value,
 )
-from sgm.evaluation.ranks import rank_among
 from sgm.experiment import Experiment
 from sgm.flags import from_flags
 from sgm.model import AbstractModel, Gaussian
@@ -107,101 +103,7 @@ def reports():
     return report
 
 
-class TestRanks:
-    @pytest.mark.parametrize(("n", "draws"), [(50, 19), (300, 100), (200, 350)])
-    def test_the_envelope_holds_uniform_ranks_as_often_as_it_says(self, n, draws):
-        rng, sets = np.random.default_rng(7), 2000
-        band = rank_envelope(n, draws, 0.9)
-        held = [band.holds(rank_ecdf(rng.integers(0, draws + 1, n), draws)) for _ in range(sets)]
-        assert np.mean(held) == pytest.approx(0.9, abs=4 * (0.09 / sets) ** 0.5 + 4 * (0.09 / 10_000) ** 0.5)
-
-    def test_p_values_of_uniform_ranks_are_uniform(self):
-        rng = np.random.default_rng(3)
-        p_values = [rank_p_value(rng.integers(0, 51, 100), 50) for _ in range(500)]
-        assert stats.kstest(p_values, "uniform").pvalue > 1e-3
-
-    def test_the_band_is_that_of_one_binomial_where_there_is_one_point(self):
-        """Of one draw the rank is 0 or 1, and the number of zeros is Bin(n, 1/2)."""
-        band = rank_envelope(100, 1, 0.95)
-        np.testing.assert_array_equal(band.points, [0.5])
-        np.testing.assert_allclose([band.lower[0], band.upper[0]], stats.binom.ppf([0.025, 0.975], 100, 0.5) / 100)
-        assert rank_p_value(np.repeat([0, 1], [40, 60]), 1) == pytest.approx(2 * stats.binom.cdf(40, 100, 0.5), rel=0.1)
-
-    def test_wrong_ranks_leave_the_band(self):
-        rng = np.random.default_rng(0)
-        ranks = rng.binomial(100, rng.beta(2, 2, 300))
-        assert not rank_envelope(300, 100).holds(rank_ecdf(ranks, 100)) and rank_p_value(ranks, 100) < 1e-3
-
-    def test_ties_are_broken_evenly_and_what_is_not_known_is_nan(self):
-        rng = np.random.default_rng(0)
-        ranks = rank_among(np.zeros(4000), np.zeros((4000, 3)), rng)
-        np.testing.assert_allclose(np.bincount(ranks.astype(int)), 1000, atol=5 * 750**0.5)
-        draws = np.asarray([[0.0, 2.0], [0.0, np.nan]])
-        np.testing.assert_array_equal(rank_among(np.asarray([1.0, 1.0]), draws, rng), [1, np.nan])
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"), [((10, 5, 1.0), "level = 1.0"), ((0, 5), "n = 0"), ((10, 0), "draws = 0")]
-    )
-    def test_wrong_envelopes_are_named(self, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            rank_envelope(*arguments)
-
-
 class TestC2ST:
-    @pytest.mark.parametrize("distance", [0.0, 1.0, 3.0])
-    def test_the_accuracy_of_two_gaussians_is_that_of_the_best_classifier(self, distance):
-        """Phi(distance / 2), within the error of 2000 samples and of a classifier that is trained on 1600."""
-        x, y = np.random.default_rng(0).normal(size=(2, 1000, 2))
-        mean, std = c2st(x, y + distance / 2**0.5)
-        assert mean == pytest.approx(stats.norm.cdf(distance / 2), abs=4 * (0.25 / 2000) ** 0.5)
-        assert 0 < std < 0.06
-
-    def test_the_classifier_and_the_folds_are_those_of_the_benchmark(self):
-        """The same number as by the benchmark's recipe, written out."""
-        from sklearn.model_selection import KFold, cross_val_score
-        from sklearn.neural_network import MLPClassifier
-
-        x, y = np.random.default_rng(1).normal(size=(2, 150, 3))
-        y = 3 + 2 * y
-        z = (np.concatenate([x, y]) - x.mean(0)) / x.std(0, ddof=1)
-        classifier = MLPClassifier((30, 30), activation="relu", solver="adam", max_iter=10_000, random_state=2)
-        folds = KFold(4, shuffle=True, random_state=2)
-        scores = cross_val_score(classifier, z, np.repeat([0, 1], 150), cv=folds, scoring="accuracy")
-        assert c2st(x, y, seed=2, folds=4) == pytest.approx((scores.mean(), scores.std(ddof=1)))
-
-    @pytest.mark.slow
-    def test_a_shared_condition_does_not_mislead_the_classifier(self):
-        """Of equal distributions: a pair is told apart, not, or the wrong way round, which has a deviation of 1 / 2."""
-        theta, draws = np.random.default_rng(0).normal(size=(2, 150, 1))
-        given = np.random.default_rng(1).normal(size=(150, 5))
-        joint = [np.concatenate([part, given], axis=1) for part in (theta, draws)]
-        assert c2st(*joint, paired=True)[0] == pytest.approx(0.5, abs=3 * 0.5 / 150**0.5)
-        assert c2st(*joint)[0] < 0.5 - 3 * (0.25 / 300) ** 0.5
-
-    def test_constant_columns_are_no_obstacle(self):
-        x, y = np.random.default_rng(0).normal(size=(2, 100, 2))
-        x[:, 1] = y[:, 1] = 3.0
-        assert c2st(x, y)[0] == pytest.approx(0.5, abs=4 * (0.25 / 200) ** 0.5)
-        assert c2st(x, y + np.asarray([0.0, 2.0]))[0] == 1
-
-    @pytest.mark.parametrize(
-        ("shapes", "options", "message"),
-        [
-            (((9, 2), (9, 3)), {}, r"samples have shape \(9, 2\) and reference \(9, 3\)"),
-            (((9, 2), (8, 2)), {"paired": True}, "of the same rows, since they are paired"),
-            (((9, 2), (4, 2)), {}, "the sets have 9 and 4 rows; pass as many as folds = 5"),
-            (((9, 2), (9, 2)), {"folds": 1}, "folds = 1"),
-        ],
-    )
-    @pytest.mark.usefixtures("types_unchecked")
-    def test_wrong_sets_are_named(self, shapes, options, message):
-        with pytest.raises(ValueError, match=message):
-            c2st(*(np.zeros(shape) for shape in shapes), **options)
-
-    def test_entries_that_are_not_finite_are_named(self):
-        with pytest.raises(ValueError, match=r"c2st: 1 of the 18 entries of reference are not finite"):
-            c2st(np.zeros((9, 2)), np.where(np.arange(18).reshape(9, 2) == 3, np.nan, 0.0))
-
     def test_an_exact_posterior_cannot_be_told_from_the_records(self, reports):
         assert reports("exact", C2ST(), (1,))["c2st"].value == pytest.approx(0.5, abs=3 * 0.5 / 400**0.5)
 
