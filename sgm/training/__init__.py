@@ -20,6 +20,7 @@ from sgm.training.objective import SquaredVelocity as SquaredVelocity
 from sgm.training.settings import AbstractOptimiser as AbstractOptimiser
 from sgm.training.settings import Adam as Adam
 from sgm.training.settings import AdamW as AdamW
+from sgm.training.settings import Muon as Muon
 from sgm.training.settings import Training as Training
 from sgm.training.step import gradient_rms as gradient_rms
 from sgm.training.times import AbstractTimeSampling as AbstractTimeSampling

@@ -186,7 +186,7 @@ def gradient_rms(state: Any) -> PyTree:
         state: State of training.
 
     Returns:
-        The root for each trained entry of the model.
+        The root for each entry of the model that Adam trains: not for the matrices of `Muon`.
     """
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 

@@ -1,11 +1,14 @@
 """Optimisers and the length of a training."""
 
+import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 import pytest
 
-from sgm.training import Adam, AdamW, Training
+from sgm.nn.convolution import Convolution
+from sgm.training import Adam, AdamW, Muon, Training
 from sgm.training.settings import warmup_cosine
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("standard_promotion")]
@@ -32,12 +35,28 @@ def test_gradients_are_clipped_together():
     np.testing.assert_allclose(optax.tree.get(state, "mu"), 0.1 * jnp.asarray([1.2, 1.6]), rtol=1e-5)
 
 
+def test_muon_makes_the_singular_values_of_a_step_alike():
+    convolution = Convolution(4, 8, 3, key=jr.key(0))
+    weights = {"linear": jnp.ones((16, 8)), "stack": jnp.ones((3, 8, 8)), "convolution": convolution}
+    gradients = jax.tree.map(lambda part: jr.normal(jr.key(part.size), part.shape), weights)
+    rule = Muon(0.1, warmup=0).build(1000)
+    update, _ = rule.update(gradients, rule.init(weights), weights)
+    kernel = update["convolution"].kernel
+    for matrix in (update["linear"], *update["stack"], kernel.reshape(-1, kernel.shape[-1])):
+        values = jnp.linalg.svd(matrix / (0.1 * 0.2 * max(matrix.shape) ** 0.5), compute_uv=False)
+        assert 0.6 < values.min() < values.max() < 1.3  # Of Gaussian gradients they are from 0.1 to 1.9 of their mean.
+    # Of Adam with Nesterov's momentum: the mean of the gradients after the next step, had it the same gradient.
+    first = 0.1 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
+    np.testing.assert_allclose(update["convolution"].bias, -first * jnp.sign(gradients["convolution"].bias), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: Adam(0.0), "Adam: learning_rate = 0.0; pass learning_rate > 0"),
         (lambda: AdamW(clip=-1.0), "AdamW: clip = -1.0; pass clip > 0"),
         (lambda: AdamW(weight_decay=-0.1), "AdamW: weight_decay = -0.1; pass weight_decay >= 0"),
+        (lambda: Muon(weight_decay=-0.1), "Muon: weight_decay = -0.1; pass weight_decay >= 0"),
         (lambda: Adam(warmup=-1), "Adam: warmup = -1; pass warmup >= 0"),
         (lambda: Training(steps=0), "Training: steps = 0; pass steps >= 1"),
         (lambda: Training(average_decay=1.0), "Training: average_decay = 1.0; pass 0 <= average_decay < 1"),
