@@ -14,6 +14,7 @@ from sgm.checks import check_count, check_instance
 from sgm.data.arrays import Arrays
 from sgm.data.base import Record
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.simulator import shape_of_draw
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.units import Units
 
@@ -36,14 +37,16 @@ class Simulations(AbstractSimulated):
 
     Arguments:
         simulator: Function `simulator(key, theta)` of JAX, which draws x given one theta of the shape of an example: a
-            vector, or a number.
+            vector, or a number. All randomness is that of its key.
         prior: Distribution of theta, whose `sample(key, n)` gives n independent draws: an exact model such as
             `sgm.model.Uniform`, or an object of one's own.
 
     Raises:
-        TypeError: for a simulator that is no function of JAX, and for a prior without `sample`.
-        ValueError: for an x that is no vector or number; when simulated, for theta or x that are not finite, and for an
-            entry of x that is constant.
+        TypeError: for a simulator or a `sample` that is no function of JAX or of other arguments, and for a prior
+            without `sample`.
+        ValueError: for a simulator or a prior that draws by np.random, which would be frozen at its first numbers, and
+            for an x that is no vector or number; when simulated, for theta or x that are not finite, and for an entry
+            of x that is constant.
 
     Example:
         >>> prior = sgm.model.Uniform(jnp.zeros(2), jnp.ones(2))
@@ -110,22 +113,21 @@ class Simulations(AbstractSimulated):
 
     @functools.cached_property
     def _example(self) -> jax.ShapeDtypeStruct:
-        drawn = jax.eval_shape(lambda: self.prior.sample(jax.random.key(0), 1))
+        given = (jax.random.key(0), 3)
+        drawn = shape_of_draw("Simulations", "prior.sample", "sample(key, n)", self.prior.sample, *given)
+        if drawn.shape[:1] != (3,):
+            raise ValueError(
+                f"Simulations: prior.sample(key, 3) gives theta of shape {drawn.shape}; let it give n draws along the "
+                "first axis."
+            )
         return jax.ShapeDtypeStruct(drawn.shape[1:], drawn.dtype)
 
     @functools.cached_property
     def _observation(self) -> jax.ShapeDtypeStruct:
-        try:
-            found = jax.eval_shape(lambda theta: self.simulator(jax.random.key(0), theta), self._example)
-        except jax.errors.JAXTypeError as error:
-            raise TypeError(
-                "Simulations: the simulator looks at the values of theta, and so is no function of JAX; write it with "
-                "jax.numpy, or pass simulations that are done as sgm.data.Arrays(theta, params=x)."
-            ) from error
-        check_instance(
-            "Simulations", "what the simulator gives", found, jax.ShapeDtypeStruct, "one array, jnp.stack(x)"
-        )
-        return found
+        given = (jax.random.key(0), self._example)
+        done = "or pass simulations that are done as sgm.data.Arrays(theta, params=x)"
+        form = "simulator(key, theta)"
+        return shape_of_draw("Simulations", "the simulator", form, self.simulator, *given, otherwise=done)
 
     @functools.cached_property
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:

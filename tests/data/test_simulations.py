@@ -123,6 +123,57 @@ def test_an_observation_that_tells_nothing_is_refused():
         data.statistics()
 
 
+class Plain:
+    """A prior by a function of key and number."""
+
+    def __init__(self, sample):
+        self.sample = sample
+
+
+def drawn_by_numpy(n=2):
+    return np.random.randn(n).astype(np.float32)
+
+
+@jax.jit
+def compiled(key, theta):
+    return theta + jr.normal(key, (2,)) + drawn_by_numpy()
+
+
+@pytest.mark.parametrize(
+    "simulator",
+    [
+        lambda key, theta: theta + drawn_by_numpy(),
+        lambda key, theta: theta + float(drawn_by_numpy(1)[0]),
+        lambda key, theta: theta ** np.random.randint(10**6),
+        lambda key, theta: jax.lax.fori_loop(0, 3, lambda _, x: x + drawn_by_numpy(), theta),
+        lambda key, theta: jax.lax.cond(theta[0] > 0, lambda x: x + drawn_by_numpy(), lambda x: x, theta),
+        compiled,
+    ],
+    ids=["array", "number", "power", "loop", "branch", "jit"],
+)
+def test_a_simulator_that_draws_by_numpy_is_refused(simulator):
+    for _ in range(2):  # also where jax.jit keeps the function as it was traced before
+        with pytest.raises(ValueError, match="the simulator draws other numbers when it is traced again, as np"):
+            Simulations(simulator, Gaussian(MEAN, COV))
+
+
+def test_a_prior_that_draws_by_numpy_is_refused():
+    prior = Plain(lambda key, n: jnp.asarray(drawn_by_numpy(2 * n).reshape(n, 2)))
+    with pytest.raises(ValueError, match=r"prior.sample draws other numbers when it is traced again, .* jax.random"):
+        Simulations(lambda key, theta: theta + jr.normal(key, (2,)), prior)
+
+
+def test_a_simulator_that_holds_numbers_keys_and_functions_is_not_refused():
+    table, own = np.asarray([[0.5, np.nan], [2.0, 1.0]], np.float32), jr.key(7)
+
+    def simulator(key, theta):
+        x = jax.nn.relu(jnp.asarray(table)[1] * theta) + jr.normal(jr.fold_in(key, 3), (2,))
+        called = jax.pure_callback(lambda theta: theta, jax.ShapeDtypeStruct((2,), jnp.float32), theta)
+        return x + called + jr.normal(own, (2,))
+
+    assert Simulations(simulator, Gaussian(MEAN, COV)).conditioning.params == 2
+
+
 @pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("simulator", "prior", "error", "message"),
@@ -143,6 +194,30 @@ def test_an_observation_that_tells_nothing_is_refused():
         (simulate, Uniform, TypeError, "prior is the class Uniform"),
         (simulate, 3.0, TypeError, "prior = 3.0; pass an instance such as sgm.model.Uniform"),
         (None, Gaussian(MEAN, COV), TypeError, "simulator = None"),
+        (
+            lambda theta: theta,
+            Gaussian(MEAN, COV),
+            TypeError,
+            r"the simulator does not take its arguments \(too many positional arguments\); write it as simulator\(key",
+        ),
+        (
+            simulate,
+            Plain(lambda key: jr.normal(key, (2,))),
+            TypeError,
+            r"prior.sample does not take its arguments .* write it as sample\(key, n\)",
+        ),
+        (
+            simulate,
+            Plain(lambda key, n: jnp.full((n, 2), int(jr.key_data(key)[0]))),
+            TypeError,
+            "prior.sample looks at the values of what it is given, and so is no function of JAX",
+        ),
+        (
+            simulate,
+            Plain(lambda key, n: jr.normal(key, (2,))),
+            ValueError,
+            r"prior.sample\(key, 3\) gives theta of shape \(2,\); let it give n draws along the first axis",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(simulator, prior, error, message):
