@@ -131,7 +131,7 @@ class Plain:
 
 
 def drawn_by_numpy(n=2):
-    return np.random.randn(n).astype(np.float32)
+    return np.random.randn(n).astype(np.float32)  # noqa: NPY002
 
 
 @jax.jit
@@ -144,7 +144,7 @@ def compiled(key, theta):
     [
         lambda key, theta: theta + drawn_by_numpy(),
         lambda key, theta: theta + float(drawn_by_numpy(1)[0]),
-        lambda key, theta: theta ** np.random.randint(10**6),
+        lambda key, theta: theta ** np.random.randint(10**6),  # noqa: NPY002
         lambda key, theta: jax.lax.fori_loop(0, 3, lambda _, x: x + drawn_by_numpy(), theta),
         lambda key, theta: jax.lax.cond(theta[0] > 0, lambda x: x + drawn_by_numpy(), lambda x: x, theta),
         compiled,
