@@ -14,7 +14,8 @@ from sgm.checks import check_count, check_instance
 from sgm.data.arrays import Arrays
 from sgm.data.base import Record
 from sgm.data.simulated import AbstractSimulated
-from sgm.data.simulator import shape_of_draw
+from sgm.data.simulator import AbstractSimulator, shape_of_draw
+from sgm.model.analytic import AbstractAnalyticModel
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.units import Units
 
@@ -37,7 +38,7 @@ class Simulations(AbstractSimulated):
 
     Arguments:
         simulator: Function `simulator(key, theta)` of JAX, which draws x given one theta of the shape of an example: a
-            vector, or a number. All randomness is that of its key.
+            vector, or a number. All randomness is that of its key. Files and flags name an `AbstractSimulator`.
         prior: Distribution of theta, whose `sample(key, n)` gives n independent draws: an exact model such as
             `sgm.model.Uniform`, or an object of one's own.
 
@@ -49,13 +50,13 @@ class Simulations(AbstractSimulated):
             of x that is constant.
 
     Example:
-        >>> prior = sgm.model.Uniform(jnp.zeros(2), jnp.ones(2))
+        >>> prior = sgm.model.Uniform((0.0, 0.0), (1.0, 1.0))
         >>> data = Simulations(lambda key, theta: theta + 0.1 * jax.random.normal(key, (2,)), prior)
         >>> theta, fields = data.batch(0, 128, seed=0)
     """
 
-    simulator: Callable[[PRNGKeyArray, Array], Array]
-    prior: Prior
+    simulator: AbstractSimulator | Callable[[PRNGKeyArray, Array], Array]
+    prior: AbstractAnalyticModel | Prior
 
     def __post_init__(self):
         check_instance("Simulations", "simulator", self.simulator, Callable, "simulate(key, theta)")

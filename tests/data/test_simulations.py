@@ -1,3 +1,6 @@
+import json
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -5,8 +8,12 @@ import numpy as np
 import pytest
 
 import sgm
-from sgm.data import Arrays, Simulations
+from sgm.data import AbstractSimulator, Arrays, Simulations
+from sgm.experiment import Experiment, differences
+from sgm.flags import from_flags
 from sgm.model import Gaussian, Uniform
+from sgm.options import ExperimentError
+from sgm.serial import from_json, to_json
 
 pytestmark = pytest.mark.quick
 
@@ -223,6 +230,54 @@ def test_a_simulator_that_holds_numbers_keys_and_functions_is_not_refused():
 def test_wrong_arguments_are_named(simulator, prior, error, message):
     with pytest.raises(error, match=message):
         Simulations(simulator, prior)
+
+
+@pytest.fixture(scope="module")
+def named():
+    """A class of simulators that flags and files can name, which is there for these tests alone."""
+
+    class Named(AbstractSimulator):
+        """Noise around theta.
+
+        Arguments:
+            std: Standard deviation of the noise.
+        """
+
+        std: float = 0.5
+
+        def __call__(self, key, theta):
+            return theta + self.std * jr.normal(key, theta.shape)
+
+    return Named
+
+
+def test_a_named_simulator_of_a_uniform_prior_comes_back_from_json(named):
+    experiment = Experiment(Simulations(named(0.25), Uniform((0.0, -1.5), (0.1, 7.0))), partial(sgm.nn.MLP, width=8))
+    written = json.loads(json.dumps(to_json(experiment)))
+    assert written["data"]["simulator"] == {"type": "Named", "module": __name__, "std": 0.25}
+    np.testing.assert_allclose(written["data"]["prior"]["high"], [0.1, 7.0], rtol=1e-7)
+    again = from_json(written, Experiment)
+    assert to_json(again) == written and not differences(experiment, again)
+    np.testing.assert_array_equal(again.data.batch(1, 8, seed=2)[0], experiment.data.batch(1, 8, seed=2)[0])
+    assert again.build()[1].shape == (2,)
+
+
+def test_flags_name_a_simulator_and_the_ends_of_a_uniform_prior(named):
+    flags = "--data Simulations --data.simulator Named --data.simulator.std 0.75 --data.prior Uniform"
+    ends = "--data.prior.low 0 -1.5 --data.prior.high 0.1 7 --network MLP"
+    data = from_flags(Experiment, [*flags.split(), *ends.split()]).data
+    assert isinstance(data, Simulations) and data.simulator == named(0.75)
+    np.testing.assert_array_equal(data.prior.low, np.float32([0, -1.5]))
+    np.testing.assert_array_equal(data.prior.high, np.float32([0.1, 7]))
+    changed = from_flags(Experiment, ["--data.prior.high", "2", "8"], Experiment(data, partial(sgm.nn.MLP))).data
+    np.testing.assert_array_equal([changed.prior.low, changed.prior.high], np.float32([[0, -1.5], [2, 8]]))
+    assert changed.simulator == named(0.75)
+
+
+def test_what_cannot_be_written_is_named(named):
+    for data, place in ((LINEAR, "simulator is a function"), (Simulations(named(), LINEAR.prior), "prior.mean is a")):
+        with pytest.raises(ExperimentError, match=f"data.{place}"):
+            to_json(Experiment(data, partial(sgm.nn.MLP)))
 
 
 def test_a_simulator_may_have_loops():
