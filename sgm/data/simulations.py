@@ -26,7 +26,9 @@ _AT_ONCE = 1024
 class Prior(Protocol):
     """A distribution of parameters, such as an exact model."""
 
-    def sample(self, key: Any, n: int) -> Array: ...
+    def sample(self, key: Any, n: int) -> Array:
+        """Draw `n` independent thetas, along the first axis."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
