@@ -217,7 +217,7 @@ class DiT(AbstractNetwork):
 
     def _check_divisible(self, shape):
         if not self.pad:
-            check_divisible("DiT", shape, self.patch, "resize the data, use another patch, or pass pad=True")
+            check_divisible("DiT", shape, self.patch, "use another patch", self.periodic)
 
 
 def to_patches(x: Space, patch: int) -> Float[Array, "tokens features"]:

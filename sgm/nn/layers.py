@@ -247,14 +247,14 @@ def check_space(network: str, shape: Any, ranks: tuple[int, ...] = (1, 2, 3)) ->
         raise ValueError(f"{network}: shape = {shape!r}; pass {known}, or build an MLP.")
 
 
-def check_divisible(network: str, shape: tuple[int, ...], divisor: int, remedy: str) -> None:
-    """Raise unless the divisor divides each axis of space."""
+def check_divisible(network: str, shape: tuple[int, ...], divisor: int, remedy: str, periodic: bool) -> None:
+    """Raise unless the divisor divides each axis of space. One that is not periodic can be padded as well."""
     for name, size in zip(AXES[len(shape) - 1], shape[:-1], strict=True):
         if size % divisor:
             sizes = " or ".join(str(n) for n in (size // divisor * divisor, -(-size // divisor) * divisor) if n)
             raise ValueError(
                 f"{network}: the {name} of {tuple(shape)} is {size}, but the network is for multiples of {divisor}, "
-                f"such as {sizes}; {remedy}."
+                f"such as {sizes}; resize the data{'' if periodic else ', pass pad=True'} or {remedy}."
             )
 
 

@@ -203,7 +203,7 @@ class UNet(AbstractNetwork):
         check_space("UNet", shape)
         if pad and periodic:
             raise ValueError("UNet: pad and periodic are True, but a torus has no end to pad; leave one of them out.")
-        self.pad, self.multipliers = pad, tuple(multipliers)
+        self.pad, self.periodic, self.multipliers = pad, periodic, tuple(multipliers)
         heights = _heights(self._padded("UNet", shape), len(multipliers), attention)
         conditioning.check_space("UNet", len(shape))
         space = {"rank": len(shape) - 1, "periodic": periodic}
@@ -234,7 +234,7 @@ class UNet(AbstractNetwork):
         self.norm = GroupNorm(channels)
         self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys), **space))
         self.shape, self.width, self.blocks, self.attention = tuple(shape), width, blocks, tuple(attention)
-        self.outputs, self.periodic, self.rotary, self.dropout = outputs, periodic, rotary, dropout
+        self.outputs, self.rotary, self.dropout = outputs, rotary, dropout
         self.precision, self.remat = precision, remat
 
     @property
@@ -271,7 +271,7 @@ class UNet(AbstractNetwork):
     def _padded(self, call, shape):
         """The shape inside; raise where the levels cannot halve it."""
         if not self.pad:
-            check_divisible(call, shape, self._divisor, "resize the data, use fewer levels, or pass pad=True")
+            check_divisible(call, shape, self._divisor, "use fewer levels", self.periodic)
         return (*(size + -size % self._divisor for size in shape[:-1]), shape[-1])
 
 

@@ -88,6 +88,15 @@ def test_odd_sizes_are_padded_inside_and_cropped(name, shape):
 
 
 @each
+def test_a_torus_that_cannot_be_divided_has_a_remedy_of_its_own(name):
+    other = {"UNet": "use fewer levels", "DiT": "use another patch"}[name]
+    with pytest.raises(ValueError, match=rf"such as 12 or 14; resize the data or {other}\.$"):
+        BUILD[name]((13, 2), periodic=True)
+    with pytest.raises(ValueError, match=rf"such as 12 or 14; resize the data, pass pad=True or {other}\.$"):
+        BUILD[name]((13, 2))
+
+
+@each
 def test_what_cannot_be_built(name):
     with pytest.raises(ValueError, match=f"{name}: pad and periodic are True"):
         BUILD[name]((16, 2), pad=True, periodic=True)
