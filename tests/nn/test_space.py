@@ -113,7 +113,7 @@ def test_a_head_needs_features_for_each_axis():
     with pytest.raises(ValueError, match=r"DiT: rotary is True, but a head has 3 features, and 2 axes need 4; .*heads"):
         DiT((8, 8, 1), 24, 1, 8, rotary=True, key=jr.key(0))
     UNet((4, 4, 4, 1), 6, (1, 1), 1, rotary=True, key=jr.key(0))
-    with pytest.raises(ValueError, match="UNet: rotary is True, .* 4 features, and 3 axes need 6; pass a larger"):
+    with pytest.raises(ValueError, match=r"UNet: rotary is True, .* 4 features, and 3 axes need 6; pass a larger"):
         UNet((4, 4, 4, 1), 4, (1, 1), 1, rotary=True, key=jr.key(0))
 
 
