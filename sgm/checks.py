@@ -2,12 +2,15 @@
 
 import operator
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+Entry = TypeVar("Entry")
 
 
 def check_instance(call: str, name: str, value: Any, kind: Any, example: str) -> None:
@@ -149,6 +152,14 @@ def check_count(call: str, name: str, value: Any, least: int = 1) -> int:
         raise TypeError(f"{call}: {name} = {value!r}; pass a whole number, {name} >= {least}.") from None
     check_at_least(call, name, count, least)
     return count
+
+
+def check_tuple(call: str, name: str, values: Any, entry: Callable[[Any], Entry], example: str) -> tuple[Entry, ...]:
+    """A tuple of the numbers that `entry` makes of the values. Raise TypeError where there is none."""
+    try:
+        return tuple(entry(value) for value in values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{call}: {name} = {values!r}; pass a tuple of numbers, such as {example}.") from None
 
 
 def trace_floats(tree: Any) -> Any:

@@ -1,6 +1,7 @@
 """The loop of training: batches in, checkpoints and metrics out."""
 
 import functools
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,6 +104,7 @@ def train(
         check_instance("train", "callbacks", callback, Callable, "a function callback(step, metrics, state)")
     check_average_decay("train", average_decay)
     _check_fit(model, data)
+    _warn_of_no_masking(model, loss)
     recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate)
     mesh = local_mesh() if mesh is None else mesh
     _check_batch(batch_size, accumulate, mesh.size)
@@ -222,6 +224,16 @@ def _check_fit(model, data):
         raise ValueError(
             f"train: the data have {data.levels} grey levels, but the units of the model are others; pass "
             "ScoreModel(network, data=data)."
+        )
+
+
+def _warn_of_no_masking(model, loss):
+    if loss.masking is None and getattr(model.conditioning, "observed", None) is not None:
+        warnings.warn(
+            "train: the network was built with Conditioning(observed=...), but the loss has no masking, so that it "
+            "learns nothing of observed entries; pass loss=sgm.Loss(masking=sgm.training.UniformSubsets()), or leave "
+            "observed out.",
+            stacklevel=3,
         )
 
 
