@@ -13,14 +13,18 @@ from jax.core import Tracer
 Entry = TypeVar("Entry")
 
 
-def check_instance(call: str, name: str, value: Any, kind: Any, example: str) -> None:
-    """Raise TypeError unless `value` is an instance of `kind`, of which the expression `example` is one."""
+def check_instance(call: str, name: str, value: Any, kind: Any, example: str = "", *, remedy: str = "") -> None:
+    """Raise TypeError unless `value` is an instance of `kind`, of which the expression `example` is one.
+
+    The `remedy` stands in the place of an example where an instance is not made by a class, as a function or a result.
+    """
+    remedy = remedy or f"pass an instance such as {example}"
     if isinstance(value, type):
-        raise TypeError(f"{call}: {name} is the class {value.__name__}; pass an instance such as {example}.")
+        raise TypeError(f"{call}: {name} is the class {value.__name__}; {remedy}.")
     if not isinstance(value, kind):
         plain = value is None or isinstance(value, str | bool | int | float)
         is_what = f"= {value!r}" if plain else f"is a {type(value).__name__}"
-        raise TypeError(f"{call}: {name} {is_what}; pass an instance such as {example}.")
+        raise TypeError(f"{call}: {name} {is_what}; {remedy}.")
 
 
 def check_array(call: str, name: str, value: Any) -> None:

@@ -116,14 +116,14 @@ def evaluate(
     """
     check_process_and_model("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
-    check_instance("evaluate", "metrics", metrics, Sequence, "[sgm.evaluation.LogLikelihood()]")
+    check_instance("evaluate", "metrics", metrics, Sequence, remedy="pass a list, as [sgm.evaluation.LogLikelihood()]")
     check_count("evaluate", "batch_size", batch_size)
     total = data.size(split) if n is None else min(check_count("evaluate", "n", n), data.size(split))
     if total == 0:
         raise ValueError(f"evaluate: the split {split!r} is empty; evaluate another, or give it examples.")
     context = Context(sde, model, data, split, sampler, dequantisation, jr.fold_in(key, 2**32 - 1))
     for metric in metrics:
-        check_instance("evaluate", "metrics", metric, AbstractMetric, "[sgm.evaluation.LogLikelihood()]")
+        check_instance("evaluate", "metrics", metric, AbstractMetric, "sgm.evaluation.LogLikelihood()")
         metric.check(context)
     rows, columns, parts, seconds = {}, {}, [], 0.0
     for number, metric in enumerate(metrics):

@@ -99,9 +99,10 @@ def train(
     every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
     for name, number in {"steps": steps, "batch_size": batch_size, "accumulate": accumulate, **every}.items():
         check_count("train", name, number)
-    check_instance("train", "callbacks", callbacks, Sequence, "[callback]")
+    check_instance("train", "callbacks", callbacks, Sequence, remedy="pass a list, as [callback]")
     for callback in callbacks:
-        check_instance("train", "callbacks", callback, Callable, "a function callback(step, metrics, state)")
+        remedy = "pass functions callback(step, metrics, state)"
+        check_instance("train", "callbacks", callback, Callable, remedy=remedy)
     check_average_decay("train", average_decay)
     _check_fit(model, data)
     _warn_of_no_masking(model, loss)

@@ -1,6 +1,8 @@
 """The diagnostics of posteriors, by a model whose posterior is known in closed form."""
 
 import dataclasses
+import re
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +30,7 @@ from sgm.flags import from_flags
 from sgm.model import AbstractModel, Gaussian
 from sgm.serial import from_json, to_json
 
+_to_jax = partial(jnp.asarray, dtype=jnp.float32)
 NOISE = 0.5
 BIAS = 0.45
 STD = (NOISE**2 / (1 + NOISE**2)) ** 0.5
@@ -175,6 +178,13 @@ class TestExpectedCoverage:
         with pytest.raises(ValueError, match=r"credibilities have 1\.0; pass numbers between 0 and 1"):
             ExpectedCoverage(credibilities=(0.5, 1.0))
 
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_credibilities_are_any_sequence(self):
+        for values in ([0.25, 0.5], np.asarray([0.25, 0.5]), jnp.asarray([0.25, 0.5])):
+            assert ExpectedCoverage(credibilities=values) == ExpectedCoverage(credibilities=(0.25, 0.5))
+        with pytest.raises(TypeError, match=r"ExpectedCoverage: credibilities = 0\.5; pass a tuple .* \(0\.5, 0\.9\)"):
+            ExpectedCoverage(credibilities=0.5)
+
 
 class TestLocalC2ST:
     METRIC = LocalC2ST(observation=(0.4,), nulls=19)
@@ -182,6 +192,9 @@ class TestLocalC2ST:
     def test_an_exact_posterior_passes(self, reports):
         report = reports("exact", self.METRIC, (1,))
         assert report["local_c2st_p"].value > 0.05
+        # As the note says, the statistic is of the size of those of permuted labels, not 0.
+        said = re.search(r"; ([\d.]+) of permuted labels, as of an exact model$", report["local_c2st"].note)
+        assert float(said[1]) / 5 < report["local_c2st"].value < 5 * float(said[1])
 
     @pytest.mark.parametrize("name", WRONG)
     def test_a_wrong_posterior_fails(self, reports, name):
@@ -234,12 +247,35 @@ class TestLocalC2ST:
             LocalC2ST(-1)
 
     @pytest.mark.usefixtures("types_unchecked")
+    def test_an_observation_is_a_number_of_a_record_or_any_vector(self):
+        for values in ([0.25, 0.5], np.asarray([0.25, 0.5]), jnp.asarray([0.25, 0.5])):
+            assert LocalC2ST(values) == LocalC2ST((0.25, 0.5))
+        assert LocalC2ST(np.int64(7)) == LocalC2ST(jnp.asarray(7)) == LocalC2ST(7)
+        with pytest.raises(
+            TypeError, match=r"LocalC2ST: observation = 0\.3; pass a tuple .*, or the number of a record"
+        ):
+            LocalC2ST(0.3)
+
+    def test_arrays_of_jax_are_taken(self):
+        parts = np.random.default_rng(0).normal(size=(4, 30, 2)).astype(np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of float64 that JAX does not have
+            found, same = (local_c2st(*map(to, parts), to(np.zeros(2)), nulls=1) for to in (np.asarray, _to_jax))
+        assert same.statistic == pytest.approx(found.statistic, rel=1e-3)
+
+    @pytest.mark.usefixtures("types_unchecked")
     def test_wrong_arrays_are_named(self):
         good = [np.zeros((30, 2)), np.zeros((30, 2)), np.zeros((30, 1)), np.zeros((5, 2)), np.zeros(1)]
         with pytest.raises(ValueError, match="with 29 conditions; pass a draw and a condition for each record"):
             local_c2st(*good[:2], good[2][:29], *good[3:])
         with pytest.raises(ValueError, match="there are 9 records; pass 20 or more"):
             local_c2st(*(part[:9] for part in good[:3]), *good[3:])
+        with pytest.raises(
+            ValueError, match=r"conditions has shape \(30,\); pass rows .* np.reshape\(conditions, \(-1, 1"
+        ):
+            local_c2st(*good[:2], good[2][:, 0], *good[3:])
+        with pytest.raises(ValueError, match=r"observation has shape \(2,\), but a condition has \(1,\)"):
+            local_c2st(*good[:4], np.zeros(2))
 
 
 class TestPosteriorPredictive:
@@ -279,6 +315,33 @@ class TestPosteriorPredictive:
         simulated = np.arange(9.0, dtype=np.float32)[:, None] + np.asarray([0.0, -100.0, np.nan], np.float32)
         found = predictive_tails(simulated, np.asarray([1.5, 0.0, 0.0], np.float32))
         np.testing.assert_allclose(found, [2 * 3 / 10, 2 * 1 / 10, np.nan])
+
+    def test_a_number_is_an_observation_of_one_entry(self):
+        metric = PosteriorPredictive(lambda key, theta: theta[0] + NOISE * jr.normal(key), draws=9)
+        how = {"n": 4, "sampler": SAMPLER, "progress": False}
+        report = sgm.evaluate(sgm.VP(), Posterior(shape=(1,)), Noisy((1,)), [metric], jr.key(0), **how)
+        assert report.columns["predictive_tail"].shape == (4, 1) and report["predictive_tail"].value > 0
+
+    @pytest.mark.parametrize(
+        ("simulator", "message"),
+        [
+            (
+                lambda key, theta: np.asarray(theta),
+                "simulator looks at the values .* with jax.numpy, or call what it does",
+            ),
+            (
+                lambda key, theta: (theta, theta),
+                r"what the simulator gives is a tuple; let it give one .* jnp.stack\(x\)",
+            ),
+            (_AddNoise, r"is the class _AddNoise; pass a function simulate\(key, theta\), or an instance of a subcl"),
+            (0.5, r"simulator = 0\.5; pass a function simulate\(key, theta\)"),
+        ],
+    )
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_what_is_no_simulator_is_named_before_a_draw(self, simulator, message):
+        with pytest.raises(TypeError, match=f"PosteriorPredictive: .*{message}"):
+            metric = PosteriorPredictive(simulator)
+            sgm.evaluate(sgm.VP(), Posterior(), DATA, [metric], jr.key(0), n=4, sampler=None, progress=False)
 
     def test_what_cannot_be_compared_is_named(self):
         with pytest.raises(
