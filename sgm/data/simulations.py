@@ -39,10 +39,10 @@ class Simulations(AbstractSimulated):
     afresh, 1024 simulations at a time. Units, and the statistics of x, are fitted on 10,000 simulations.
 
     Arguments:
-        simulator: Function `simulator(key, theta)` of JAX, which draws x given one theta of the shape of an example: a
-            vector, or a number. All randomness is that of its key. Files and flags name an `AbstractSimulator`.
+        simulator: Function `simulator(key, theta)` of JAX, which draws x, a vector or a number, given one theta of the
+            shape of an example. All randomness is that of its key. Files and flags name an `AbstractSimulator`.
         prior: Distribution of theta, whose `sample(key, n)` gives n independent draws: an exact model such as
-            `sgm.model.Uniform`, or an object of one's own.
+            `sgm.model.Uniform`, or an object of one's own. Where they are numbers, an example is a vector of one entry.
 
     Raises:
         TypeError: for a simulator or a `sample` that is no function of JAX or of other arguments, and for a prior
@@ -61,7 +61,8 @@ class Simulations(AbstractSimulated):
     prior: AbstractAnalyticModel | Prior
 
     def __post_init__(self):
-        check_instance("Simulations", "simulator", self.simulator, Callable, "simulate(key, theta)")
+        remedy = "pass a function simulate(key, theta), or an instance of a subclass of sgm.data.AbstractSimulator"
+        check_instance("Simulations", "simulator", self.simulator, Callable, remedy=remedy)
         check_instance("Simulations", "prior", self.prior, Prior, "sgm.model.Uniform(low, high)")
         found = self._observation
         if len(found.shape) > 1:
@@ -72,7 +73,7 @@ class Simulations(AbstractSimulated):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._example.shape or (1,)
+        return self._example.shape
 
     @property
     def conditioning(self) -> Conditioning:
@@ -83,11 +84,11 @@ class Simulations(AbstractSimulated):
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n *shape"], dict[str, Array]]:
         key_theta, key_x = jax.random.split(key)
-        theta = self.prior.sample(key_theta, n)
+        theta = self.prior.sample(key_theta, n).reshape(n, *self.shape)
         of_one = lambda each: self.simulator(*each)  # noqa: E731
         x = jax.lax.map(of_one, (jax.random.split(key_x, n), theta), batch_size=_AT_ONCE)
         theta, x = theta.astype(jnp.float32), x.astype(jnp.float32)
-        return theta.reshape(n, *self.shape), {"params": x.reshape(n, -1)}
+        return theta, {"params": x.reshape(n, -1)}
 
     def rows(self, split: str, start: int, stop: int) -> Record:
         return _checked(super().rows(split, start, stop))
@@ -123,7 +124,7 @@ class Simulations(AbstractSimulated):
                 f"Simulations: prior.sample(key, 3) gives theta of shape {drawn.shape}; let it give n draws along the "
                 "first axis."
             )
-        return jax.ShapeDtypeStruct(drawn.shape[1:], drawn.dtype)
+        return jax.ShapeDtypeStruct(drawn.shape[1:] or (1,), drawn.dtype)
 
     @functools.cached_property
     def _observation(self) -> jax.ShapeDtypeStruct:

@@ -72,7 +72,8 @@ def shape_of_draw(
             "those of the first; draw them by its key, as jax.random.normal(key)."
         )
     found = traces[0][1]
-    check_instance(call, f"what {name} gives", found, jax.ShapeDtypeStruct, "one array, jnp.stack(x)")
+    remedy = "let it give one array, as jnp.stack(x)"
+    check_instance(call, f"what {name} gives", found, jax.ShapeDtypeStruct, remedy=remedy)
     return found
 
 

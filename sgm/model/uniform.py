@@ -102,6 +102,10 @@ class NoisedUniform(AbstractAnalyticModel):
         low: Lower ends of the box, of the shape of an example.
         high: Upper ends of the box, of the same shape.
         std: Standard deviation of the noise of each entry, of the same shape, at least 0.
+
+    Example:
+        >>> noised = Uniform((0.0, -1.0), (5.0, 1.0)).marginal(sgm.VP(), jnp.asarray(0.3))  # a NoisedUniform
+        >>> log_p = noised.log_prob(jnp.asarray([2.0, 0.5]))
     """
 
     low: Float[Array, "*shape"]

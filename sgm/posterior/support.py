@@ -217,7 +217,8 @@ def log_prob_within(
     call = "log_prob_within"
     check_process_and_model(call, sde, model)
     check_support(call, support, model.shape)
-    check_instance(call, "acceptance", acceptance, Acceptance, "that of sample_within(...)")
+    remedy = "pass what sample_within(...) gives with the draws"
+    check_instance(call, "acceptance", acceptance, Acceptance, remedy=remedy)
     check_one_condition(call, model, cond)
     if not acceptance.accepted:
         raise ValueError(
@@ -260,8 +261,8 @@ def _each(contains, x):
 
 def check_support(call: str, support: Any, shape: tuple[int, ...]) -> None:
     """Raise TypeError for what is no support, and ValueError for a model of examples of another shape than `shape`."""
-    example = "sgm.model.Uniform(low, high), or a function of one example"
-    check_instance(call, "support", support, Support | Callable, example)
+    remedy = "pass an instance such as sgm.model.Uniform(low, high), or a function such as lambda x: jnp.all(x > 0)"
+    check_instance(call, "support", support, Support | Callable, remedy=remedy)
     if isinstance(support, AbstractModel) and support.shape != shape:
         raise ValueError(
             f"{call}: support is of examples of shape {support.shape}, but the model of {shape}; pass one of that "

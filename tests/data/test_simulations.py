@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from classes import forget
 
 import sgm
 from sgm.data import AbstractSimulator, Arrays, Simulations
@@ -102,7 +103,7 @@ def test_numbers_are_vectors_of_one_entry():
         def sample(self, key, n):
             return jr.uniform(key, (n,))
 
-    data = Simulations(lambda key, theta: theta + jr.normal(key), Unit())
+    data = Simulations(lambda key, theta: theta[0] + jr.normal(key), Unit())
     theta, fields = data.batch(0, 5, seed=0)
     assert theta.shape == (5, 1) and data.shape == (1,)
     assert fields["params"].shape == (5, 1) and data.conditioning.params == 1
@@ -197,10 +198,15 @@ def test_a_simulator_that_holds_numbers_keys_and_functions_is_not_refused():
             TypeError,
             "no function of JAX; write it with jax.numpy",
         ),
-        (lambda key, theta: (theta, theta), Gaussian(MEAN, COV), TypeError, "what the simulator gives is a tuple"),
+        (
+            lambda key, theta: (theta, theta),
+            Gaussian(MEAN, COV),
+            TypeError,
+            r"what the simulator gives is a tuple; let it give one array, as jnp\.stack\(x\)",
+        ),
         (simulate, Uniform, TypeError, "prior is the class Uniform"),
         (simulate, 3.0, TypeError, "prior = 3.0; pass an instance such as sgm.model.Uniform"),
-        (None, Gaussian(MEAN, COV), TypeError, "simulator = None"),
+        (None, Gaussian(MEAN, COV), TypeError, r"simulator = None; pass a function simulate\(key, theta\), or an ins"),
         (
             lambda theta: theta,
             Gaussian(MEAN, COV),
@@ -248,7 +254,8 @@ def named():
         def __call__(self, key, theta):
             return theta + self.std * jr.normal(key, theta.shape)
 
-    return Named
+    yield Named
+    forget(Named)
 
 
 def test_a_named_simulator_of_a_uniform_prior_comes_back_from_json(named):

@@ -145,6 +145,8 @@ def test_what_cannot_be_done_is_said():
         sample_within(SDE, MODEL, jr.key(0), 10, lambda x: x > 0, **options)
     with pytest.raises(TypeError, match=r"support = 3\.0; pass an instance such as sgm.model.Uniform"):
         sample_within(SDE, MODEL, jr.key(0), 10, 3.0, **options)
+    with pytest.raises(TypeError, match=r"log_prob_within: acceptance = 0\.5; pass what sample_within\(...\) gives"):
+        log_prob_within(SDE, MODEL, jnp.zeros(2), BOX, 0.5)
     with pytest.raises(ValueError, match=r"sample_within: it is inside jax\.jit or jax.vmap"):
         jax.jit(lambda key: sample_within(SDE, MODEL, key, 10, BOX, **options)[0])(jr.key(0))
     with pytest.raises(ValueError, match=r"least_rate = 0\.0; pass a share above 0"):
