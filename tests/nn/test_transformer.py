@@ -187,7 +187,7 @@ class TestMasking:
 @pytest.mark.quick
 def test_what_has_no_meaning_is_refused():
     model = model_of()
-    with pytest.raises(ValueError, match=r"observed entries has no density; .* Unobserved\(model, positions, values\)"):
+    with pytest.raises(ValueError, match=r"has no density; .*model\.Unobserved\(model, positions, values\)"):
         sgm.log_prob(sgm.VP(), model, U, cond=OBSERVED, trace=sgm.Exact())
     with pytest.raises(ValueError, match=r"cond.observed has infinite entries"):
         sgm.sample(sgm.VP(), model, jr.key(0), 2, cond=sgm.Condition(observed=jnp.asarray([jnp.inf] * 5)))
