@@ -2,22 +2,29 @@
 
 import operator
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+Entry = TypeVar("Entry")
 
-def check_instance(call: str, name: str, value: Any, kind: Any, example: str) -> None:
-    """Raise TypeError unless `value` is an instance of `kind`, of which the expression `example` is one."""
+
+def check_instance(call: str, name: str, value: Any, kind: Any, example: str = "", *, remedy: str = "") -> None:
+    """Raise TypeError unless `value` is an instance of `kind`, of which the expression `example` is one.
+
+    The `remedy` stands in the place of an example where an instance is not made by a class, as a function or a result.
+    """
+    remedy = remedy or f"pass an instance such as {example}"
     if isinstance(value, type):
-        raise TypeError(f"{call}: {name} is the class {value.__name__}; pass an instance such as {example}.")
+        raise TypeError(f"{call}: {name} is the class {value.__name__}; {remedy}.")
     if not isinstance(value, kind):
         plain = value is None or isinstance(value, str | bool | int | float)
         is_what = f"= {value!r}" if plain else f"is a {type(value).__name__}"
-        raise TypeError(f"{call}: {name} {is_what}; pass an instance such as {example}.")
+        raise TypeError(f"{call}: {name} {is_what}; {remedy}.")
 
 
 def check_array(call: str, name: str, value: Any) -> None:
@@ -149,6 +156,14 @@ def check_count(call: str, name: str, value: Any, least: int = 1) -> int:
         raise TypeError(f"{call}: {name} = {value!r}; pass a whole number, {name} >= {least}.") from None
     check_at_least(call, name, count, least)
     return count
+
+
+def check_tuple(call: str, name: str, values: Any, entry: Callable[[Any], Entry], example: str) -> tuple[Entry, ...]:
+    """A tuple of the numbers that `entry` makes of the values. Raise TypeError where there is none."""
+    try:
+        return tuple(entry(value) for value in values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{call}: {name} = {values!r}; pass a tuple of numbers, such as {example}.") from None
 
 
 def trace_floats(tree: Any) -> Any:

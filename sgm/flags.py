@@ -129,7 +129,7 @@ class _Slot:
         names += ["None"] if NoneType in members(self.option.kind) else []
         given, forms = self.given, [part.form() for part in self.parts or ()]
         fields: list[tuple] = []
-        if self.many or len(names) > 1:
+        if self.many or len(names) > 1 or self.option.is_required:  # Classes of the user's own may be others tomorrow.
             which: Any = Literal[tuple(names)]
             value = MISSING if self.parts is None else given if self.many else (*given, "None")[0]
             fields.append(_field(f"{name}_class", tuple[which, ...] if self.many else which, info, value))

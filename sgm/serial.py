@@ -34,6 +34,7 @@ def to_json(value: Any, where: str = "") -> Any:
 
     Returns:
         Numbers, strings, None, lists and dictionaries. Numbers that JSON does not have are "inf", "-inf" and "nan".
+        A vector of an option that takes a tuple of numbers as well is a list.
 
     Raises:
         ExperimentError: for a value that cannot be written, such as a function or an array, unless it is a default.
@@ -53,6 +54,8 @@ def to_json(value: Any, where: str = "") -> Any:
         written["module"] = cls.__module__
     for option in options(cls).values():
         given, place = value_of(value, option), f"{where}.{option.name}".lstrip(".")
+        if getattr(given, "ndim", 0) == 1 and any(get_origin(part) is tuple for part in members(option.kind)):
+            given = tuple(given.tolist())
         try:
             written[option.name] = to_json(given, place)
         except _Unwritable:

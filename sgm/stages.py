@@ -166,7 +166,8 @@ def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) 
         draw_likelihoods(run, data, chosen.split, report.columns)
     for name, figure in report.figures().items():
         plot.save(figure, run / f"evaluation_{name}.png")
-    shutil.rmtree(folder)
+    if folder.exists():  # No metric, no folder.
+        shutil.rmtree(folder)
 
 
 def draw_likelihoods(run: Path, data: AbstractDataset, split: str, columns: dict[str, np.ndarray]) -> None:

@@ -137,9 +137,19 @@ WRONG = [
     (lambda: GAUSSIAN.score(0.5, VP, X[0]), r"score: sde = 0.5; pass an instance such as sgm.VP\(\)"),
     (lambda: sgm.sample(VP, GAUSSIAN, KEY, 2.5), "sample: n = 2.5; pass a whole number, n >= 1"),
     (lambda: sgm.sample(VP, GAUSSIAN, KEY, start=X), r"sample: start is a ArrayImpl; pass the tuple \(t, x\)"),
-    (lambda: sgm.evaluate(VP, GAUSSIAN, DATA, ContinuousBound(), KEY), r"metrics is a ContinuousBound; pass .* \[sgm"),
+    (
+        lambda: sgm.evaluate(VP, GAUSSIAN, DATA, ContinuousBound(), KEY),
+        r"metrics is a ContinuousBound; pass a list, as \[sgm",
+    ),
     (lambda: sgm.train(VP, GAUSSIAN, DATA, KEY, steps=2.5), "train: steps = 2.5; pass a whole number"),
-    (lambda: sgm.train(VP, GAUSSIAN, DATA, KEY, steps=1, callbacks=print), r"callbacks is a .*; pass .* \[callback\]"),
+    (
+        lambda: sgm.train(VP, GAUSSIAN, DATA, KEY, steps=1, callbacks=print),
+        r"callbacks is a .*; pass a list, as \[callback\]",
+    ),
+    (
+        lambda: sgm.train(VP, GAUSSIAN, DATA, KEY, steps=1, callbacks=[3]),
+        r"callbacks = 3; pass functions callback\(step",
+    ),
     (lambda: sgm.DDIM(grid="karras"), r"DDIM: grid = 'karras'; pass an instance such as sgm.solve.LogSNRGrid\(\)"),
     (lambda: sgm.EulerMaruyama(grid=sgm.solve.KarrasGrid), "EulerMaruyama: grid is the class KarrasGrid; pass an ins"),
     (lambda: sgm.solve.FixedSteps(10, "theta"), "FixedSteps: grid = 'theta'; pass an instance such as"),

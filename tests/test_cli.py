@@ -124,6 +124,13 @@ def test_a_run_is_evaluated_by_other_metrics(digits, tmp_path, capsys):
     assert all(f"  {name} " in printed for name in rows)
 
 
+def test_a_run_without_metrics_has_an_empty_report(digits, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits, folder)
+    assert command(folder, "--stages", "evaluate", "--metrics") == 0
+    assert metrics_of(folder) == {} and list(read_columns(folder / "evaluation.parquet")) == ["index"]
+
+
 def test_the_same_command_again_changes_nothing(digits, capsys):
     def contents():
         return (digits / "metrics.jsonl").read_text(), metrics_of(digits)

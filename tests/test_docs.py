@@ -3,6 +3,7 @@ import re
 import tomllib
 
 import pytest
+from classes import forget_module
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,7 +22,10 @@ EXECUTED = [page for page in PAGES if blocks(page) and page.name != "extending.m
 @pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
 @pytest.mark.usefixtures("standard_promotion")  # The pages train by optax.
 def test_examples_run(page):
-    exec(compile("\n".join(blocks(page)), str(page), "exec"), {})
+    try:
+        exec(compile("\n".join(blocks(page)), str(page), "exec"), {"__name__": page.stem})
+    finally:
+        forget_module(page.stem)
 
 
 def anchors(page):

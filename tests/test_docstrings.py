@@ -29,8 +29,8 @@ def public_names():
 
 
 def parameters(part):
-    if inspect.isclass(part) and issubclass(part, Exception):
-        return []
+    if inspect.isclass(part) and (issubclass(part, Exception) or getattr(part, "_is_protocol", False)):
+        return []  # A protocol is not built.
     names = list(inspect.signature(part).parameters)
     return [name for name in names if not name.startswith("_") and name != "self"]
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from classes import forget_module
 
 import sgm
 from sgm.cli import main
+from sgm.flags import from_flags
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -27,11 +29,7 @@ def script(tmp_path_factory):
     path = tmp_path_factory.mktemp("own") / "extending.py"
     path.write_text("\n".join(BLOCKS))
     yield path
-    # No other test's flags may name these classes.
-    for part in vars(sys.modules.get("extending", pytest)).values():
-        if isinstance(part, type) and part.__module__ == "extending":
-            for cls in (part, *part.__subclasses__()):  # Equinox makes one of the same name to build it.
-                cls.__name__ = f"_{cls.__name__}"
+    forget_module("extending")
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +68,8 @@ def test_a_command_has_every_part_of_the_page(run):
 
 def test_the_run_goes_on_and_is_evaluated_again(run, script, capsys):
     """As by a new process, which knows no class of the file before the configuration is read."""
-    module = sys.modules.pop("extending")
-    for part in vars(module).values():
-        if isinstance(part, type) and part.__module__ == "extending":
-            part.__module__ = "forgotten"
-            part.__name__ = f"_{part.__name__}"
+    del sys.modules["extending"]
+    forget_module("extending")
     again = ("--stages", "evaluate", "--run", str(run))
     assert main([*again]) == 1
     remedy = "a class of the module 'extending'; import extending first, on the command line by --config extending.py"
@@ -96,6 +91,23 @@ def test_a_schedule_of_the_page_is_named_by_a_flag(script, tmp_path):
     t = jnp.asarray(0.5)
     expected = 0.1 * 0.5 + 15 * (0.25 - np.sin(np.pi / 2) / (2 * np.pi))
     assert float(sde.schedule.integral(t)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_masking_of_the_page_is_named_by_a_flag(script, tmp_path):
+    flags = ("--network", "Transformer", "--network.width", "8", "--network.depth", "1", "--network.heads", "2")
+    flags += ("--loss.masking", "Halves", "--loss.masking.share", "0.3", "--stages", "train")
+    assert main(["--config", str(script), *flags, *SMALL, "--run", str(tmp_path / "run")]) == 0
+    masking = json.loads((tmp_path / "run" / "experiment.json").read_text())["loss"]["masking"]
+    assert (masking["type"], masking["share"]) == ("Halves", 0.3)
+    _, model = sgm.load(tmp_path / "run")
+    assert model.conditioning.observed == 2
+
+
+def test_the_only_simulator_is_that_of_a_metric(run):
+    names = vars(sys.modules["extending"])
+    flags = ["--metrics", "PosteriorPredictive", "--metrics.PosteriorPredictive.simulator.std", "0.3"]
+    chosen = from_flags(sgm.Experiment, flags, names["experiment"])
+    assert chosen.metrics == (sgm.evaluation.PosteriorPredictive(names["Noisy"](0.3)),)
 
 
 CLASSES = {block.partition("class ")[2].partition("(")[0]: block for block in BLOCKS if "class " in block}
@@ -124,3 +136,9 @@ def test_the_parts_are_right(run):
     np.testing.assert_allclose(guided, [plain[0] + 0.5 * share * (1 - plain[0]), plain[1]], atol=1e-6)
     drawn = sgm.sample(sde, model, jax.random.key(1), 4000, method=names["Euler"](100))
     np.testing.assert_allclose(np.cov(np.asarray(drawn).T), 0.5 * np.eye(2), atol=0.05)
+    masks = jax.vmap(lambda key: names["Halves"](0.3).mask(key, (2,)))(jax.random.split(jax.random.key(2), 4000))
+    np.testing.assert_allclose(masks.mean(0), 0.3, atol=4 * (0.3 * 0.7 / 4000) ** 0.5)
+    theta, fields = names["pairs"].batch(0, 4000, 0)
+    assert jax.vmap(names["Disc"]().contains)(theta).all()
+    np.testing.assert_allclose(np.cov(theta.T), np.eye(2) / 4, atol=0.02)  # of a disc; x is it with noise of 0.1
+    np.testing.assert_allclose(np.cov((fields["params"] - theta).T), 0.01 * np.eye(2), atol=1e-3)

@@ -10,7 +10,7 @@ from sgm.data.files import Files
 from sgm.data.gaussian_process import GaussianProcess
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
-from sgm.data.simulations import Simulations
+from sgm.data.simulations import Prior, Simulations
 from sgm.data.simulator import AbstractSimulator
 from sgm.data.spectra import power_spectrum
 from sgm.data.stored import AbstractStored
@@ -51,6 +51,7 @@ __all__ = [
     "GaussianVolume",
     "Images",
     "Moons",
+    "Prior",
     "Record",
     "Simulations",
     "Spiral",

@@ -56,7 +56,7 @@ class AbstractGaussianField(AbstractSimulated):
 
     def log_prob(self, x: Float[Array, "resolution resolution 1"], params: Float[Array, " 2"]) -> Float[Array, ""]:
         """The log-density of a field given its parameters, in nats. Raises ValueError for `x` of another shape."""
-        check_shape("log_prob", "x", x.shape, self.shape)
+        check_shape(f"{type(self).__name__}.log_prob", "x", x.shape, self.shape)
         log_power = self._log_spectrum(params)
         return -0.5 * jnp.sum(mode_powers(x) * jnp.exp(-log_power) + log_power + math.log(2 * math.pi))
 
@@ -91,7 +91,7 @@ class AbstractGaussianField(AbstractSimulated):
         Raises ValueError for `x` of another shape. Source: Newton's method with the gradient regularisation of Doikov,
         "Minimizing quasi-self-concordant functions by gradient regularization of Newton method", 2023.
         """
-        check_shape("maximum_likelihood", "x", x.shape[-3:], self.shape)
+        check_shape(f"{type(self).__name__}.maximum_likelihood", "x", x.shape[-3:], self.shape)
         power = jnp.mean(mode_powers(x, 2), axis=tuple(range(x.ndim - 3)))
         log_k = self._log_k
         u, centred = (jnp.asarray(values, x.dtype) for values in (log_k, log_k - log_k.mean()))
@@ -150,12 +150,12 @@ class GaussianField(AbstractGaussianField):
     conditioning: ClassVar[Conditioning] = Conditioning(params=2)
 
     def __post_init__(self):
-        check_grid(self.resolution, self.pivot)
+        check_grid("GaussianField", self.resolution, self.pivot)
         for name, (low, high) in (("amplitude", self.amplitude), ("slope", self.slope)):
             if not -math.inf < low < high < math.inf:
-                raise ValueError(f"{name} is ({low}, {high}): give a lower and a higher end")
+                raise ValueError(f"GaussianField: {name} = ({low}, {high}); pass a lower and a higher end.")
         if self.amplitude[0] <= 0:
-            raise ValueError(f"amplitude is {self.amplitude}: a power is positive, so start the range above 0")
+            raise ValueError(f"GaussianField: amplitude = {self.amplitude}; pass ends above 0, as powers are.")
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n resolution resolution 1"], dict[str, Array]]:
         key_params, key_x = jax.random.split(key)
@@ -197,10 +197,10 @@ class GaussianFieldMap(AbstractGaussianField):
     noise_std: float = 0.25
 
     def __post_init__(self):
-        check_grid(self.resolution, self.pivot)
-        check_spectrum(self.amplitude, self.slope)
+        check_grid("GaussianFieldMap", self.resolution, self.pivot)
+        check_spectrum("GaussianFieldMap", self.amplitude, self.slope)
         if not 0 < self.noise_std < math.inf:
-            raise ValueError(f"noise_std is {self.noise_std}: give a positive number")
+            raise ValueError(f"GaussianFieldMap: noise_std = {self.noise_std}; pass a positive number.")
 
     @property
     def conditioning(self) -> Conditioning:
@@ -253,7 +253,7 @@ class GaussianFieldMap(AbstractGaussianField):
         Raises ValueError for an image of another shape. Source: Rybicki and Press, "Interpolation, realization, and
         reconstruction of noisy, irregularly sampled data", 1992.
         """
-        check_shape("posterior", "image", image.shape, (self.resolution, self.resolution, 2))
+        check_shape("GaussianFieldMap.posterior", "image", image.shape, (self.resolution, self.resolution, 2))
         y, mask = image.reshape(-1, 2).T
         with jax.default_matmul_precision("highest"):
             root = self._circulant(jnp.sqrt(self.spectrum(self._params(image.dtype))))

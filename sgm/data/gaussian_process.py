@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.checks import check_count
 from sgm.data.simulated import AbstractSimulated
 
 
@@ -25,6 +26,7 @@ class GaussianProcess(AbstractSimulated):
         noise_std: Standard deviation of the white noise.
 
     Raises:
+        TypeError: for a length that is no whole number.
         ValueError: for a setting out of range.
 
     Example:
@@ -40,9 +42,10 @@ class GaussianProcess(AbstractSimulated):
     noise_std: float = 0.1
 
     def __post_init__(self):
-        for name in ("length", "scale", "noise_std"):
+        check_count("GaussianProcess", "length", self.length)
+        for name in ("scale", "noise_std"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a positive number")
+                raise ValueError(f"GaussianProcess: {name} = {getattr(self, name)}; pass a positive number.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,9 +69,14 @@ class GaussianProcess(AbstractSimulated):
         return jnp.matmul(white, root.T, precision="highest")[..., None], {}
 
     def log_prob(self, x: Any) -> Float[np.ndarray, " n"]:
-        """The log-density of signals of shape (n, length, 1), in nats, in float64."""
+        """The log-density of signals of shape (n, length, 1), in nats, in float64; ValueError for another shape."""
+        x = np.asarray(x, np.float64)
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"GaussianProcess.log_prob: x has shape {x.shape}; pass signals of shape (n, {self.length}, 1)."
+            )
         root = np.linalg.cholesky(self.covariance)
-        whitened = np.linalg.solve(root, np.asarray(x, np.float64).reshape(-1, self.length).T)
+        whitened = np.linalg.solve(root, x[..., 0].T)
         log_volume = np.sum(np.log(np.diag(root))) + 0.5 * self.length * math.log(2 * math.pi)
         return -0.5 * np.sum(whitened**2, axis=0) - log_volume
 

@@ -14,6 +14,8 @@ from sgm.checks import check_count, check_instance
 from sgm.data.arrays import Arrays
 from sgm.data.base import Record
 from sgm.data.simulated import AbstractSimulated
+from sgm.data.simulator import AbstractSimulator, shape_of_draw
+from sgm.model.analytic import AbstractAnalyticModel
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.units import Units
 
@@ -24,7 +26,9 @@ _AT_ONCE = 1024
 class Prior(Protocol):
     """A distribution of parameters, such as an exact model."""
 
-    def sample(self, key: Any, n: int) -> Array: ...
+    def sample(self, key: Any, n: int) -> Array:
+        """Draw `n` independent thetas, along the first axis."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,27 +39,30 @@ class Simulations(AbstractSimulated):
     afresh, 1024 simulations at a time. Units, and the statistics of x, are fitted on 10,000 simulations.
 
     Arguments:
-        simulator: Function `simulator(key, theta)` of JAX, which draws x given one theta of the shape of an example: a
-            vector, or a number.
+        simulator: Function `simulator(key, theta)` of JAX, which draws x, a vector or a number, given one theta of the
+            shape of an example. All randomness is that of its key. Files and flags name an `AbstractSimulator`.
         prior: Distribution of theta, whose `sample(key, n)` gives n independent draws: an exact model such as
-            `sgm.model.Uniform`, or an object of one's own.
+            `sgm.model.Uniform`, or an object of one's own. Where they are numbers, an example is a vector of one entry.
 
     Raises:
-        TypeError: for a simulator that is no function of JAX, and for a prior without `sample`.
-        ValueError: for an x that is no vector or number; when simulated, for theta or x that are not finite, and for an
-            entry of x that is constant.
+        TypeError: for a simulator or a `sample` that is no function of JAX or of other arguments, and for a prior
+            without `sample`.
+        ValueError: for a simulator or a prior that draws by np.random, which would be frozen at its first numbers, and
+            for an x that is no vector or number; when simulated, for theta or x that are not finite, and for an entry
+            of x that is constant.
 
     Example:
-        >>> prior = sgm.model.Uniform(jnp.zeros(2), jnp.ones(2))
+        >>> prior = sgm.model.Uniform((0.0, 0.0), (1.0, 1.0))
         >>> data = Simulations(lambda key, theta: theta + 0.1 * jax.random.normal(key, (2,)), prior)
         >>> theta, fields = data.batch(0, 128, seed=0)
     """
 
-    simulator: Callable[[PRNGKeyArray, Array], Array]
-    prior: Prior
+    simulator: AbstractSimulator | Callable[[PRNGKeyArray, Array], Array]
+    prior: AbstractAnalyticModel | Prior
 
     def __post_init__(self):
-        check_instance("Simulations", "simulator", self.simulator, Callable, "simulate(key, theta)")
+        remedy = "pass a function simulate(key, theta), or an instance of a subclass of sgm.data.AbstractSimulator"
+        check_instance("Simulations", "simulator", self.simulator, Callable, remedy=remedy)
         check_instance("Simulations", "prior", self.prior, Prior, "sgm.model.Uniform(low, high)")
         found = self._observation
         if len(found.shape) > 1:
@@ -66,7 +73,7 @@ class Simulations(AbstractSimulated):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._example.shape or (1,)
+        return self._example.shape
 
     @property
     def conditioning(self) -> Conditioning:
@@ -77,11 +84,11 @@ class Simulations(AbstractSimulated):
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n *shape"], dict[str, Array]]:
         key_theta, key_x = jax.random.split(key)
-        theta = self.prior.sample(key_theta, n)
+        theta = self.prior.sample(key_theta, n).reshape(n, *self.shape)
         of_one = lambda each: self.simulator(*each)  # noqa: E731
         x = jax.lax.map(of_one, (jax.random.split(key_x, n), theta), batch_size=_AT_ONCE)
         theta, x = theta.astype(jnp.float32), x.astype(jnp.float32)
-        return theta.reshape(n, *self.shape), {"params": x.reshape(n, -1)}
+        return theta, {"params": x.reshape(n, -1)}
 
     def rows(self, split: str, start: int, stop: int) -> Record:
         return _checked(super().rows(split, start, stop))
@@ -110,22 +117,21 @@ class Simulations(AbstractSimulated):
 
     @functools.cached_property
     def _example(self) -> jax.ShapeDtypeStruct:
-        drawn = jax.eval_shape(lambda: self.prior.sample(jax.random.key(0), 1))
-        return jax.ShapeDtypeStruct(drawn.shape[1:], drawn.dtype)
+        given = (jax.random.key(0), 3)
+        drawn = shape_of_draw("Simulations", "prior.sample", "sample(key, n)", self.prior.sample, *given)
+        if drawn.shape[:1] != (3,):
+            raise ValueError(
+                f"Simulations: prior.sample(key, 3) gives theta of shape {drawn.shape}; let it give n draws along the "
+                "first axis."
+            )
+        return jax.ShapeDtypeStruct(drawn.shape[1:] or (1,), drawn.dtype)
 
     @functools.cached_property
     def _observation(self) -> jax.ShapeDtypeStruct:
-        try:
-            found = jax.eval_shape(lambda theta: self.simulator(jax.random.key(0), theta), self._example)
-        except jax.errors.JAXTypeError as error:
-            raise TypeError(
-                "Simulations: the simulator looks at the values of theta, and so is no function of JAX; write it with "
-                "jax.numpy, or pass simulations that are done as sgm.data.Arrays(theta, params=x)."
-            ) from error
-        check_instance(
-            "Simulations", "what the simulator gives", found, jax.ShapeDtypeStruct, "one array, jnp.stack(x)"
-        )
-        return found
+        given = (jax.random.key(0), self._example)
+        done = "or pass simulations that are done as sgm.data.Arrays(theta, params=x)"
+        form = "simulator(key, theta)"
+        return shape_of_draw("Simulations", "the simulator", form, self.simulator, *given, otherwise=done)
 
     @functools.cached_property
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sgm.checks import check_count
+
 _BY_RANK = {1: "signal", 2: "image", 3: "volume"}
 
 
@@ -51,23 +53,22 @@ def mode_powers(x: Float[Array, "*fields 1"], rank: int | None = None) -> Float[
     return modes.real**2 + modes.imag**2
 
 
-def check_grid(resolution: int, pivot: float) -> None:
-    """Raise ValueError unless there is a wave on the grid and the pivot is a wave number."""
-    if resolution < 2:
-        raise ValueError(f"resolution is {resolution}: fields need at least 2 pixels a side")
+def check_grid(call: str, resolution: int, pivot: float) -> None:
+    """Raise unless there is a wave on the grid and the pivot is a wave number."""
+    check_count(call, "resolution", resolution, 2)
     if not 0 < pivot < math.inf:
-        raise ValueError(f"pivot is {pivot}: give a positive wave number, in cycles per box")
+        raise ValueError(f"{call}: pivot = {pivot}; pass a positive wave number, in cycles per box.")
 
 
 def check_shape(call: str, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise ValueError unless an array has the shape of one example."""
     if shape != expected:
-        raise ValueError(f"{call}: {name} has shape {shape}, but that of one example is {expected}; vmap over a batch")
+        raise ValueError(f"{call}: {name} has shape {shape}, but that of one example is {expected}; vmap over a batch.")
 
 
-def check_spectrum(amplitude: Any, slope: Any) -> None:
+def check_spectrum(call: str, amplitude: Any, slope: Any) -> None:
     """Raise ValueError unless they make powers that are positive and finite."""
     if not 0 < amplitude < math.inf:
-        raise ValueError(f"amplitude is {amplitude}: give a positive number")
+        raise ValueError(f"{call}: amplitude = {amplitude}; pass a positive number.")
     if not math.isfinite(slope):
-        raise ValueError(f"slope is {slope}: give a finite number")
+        raise ValueError(f"{call}: slope = {slope}; pass a finite number.")

@@ -26,6 +26,7 @@ class GaussianVolume(AbstractSimulated):
         slope: Slope of the power spectrum.
 
     Raises:
+        TypeError: for a resolution that is no whole number.
         ValueError: for a setting out of range.
 
     Example:
@@ -40,8 +41,8 @@ class GaussianVolume(AbstractSimulated):
     slope: float = 2.0
 
     def __post_init__(self):
-        check_grid(self.resolution, self.pivot)
-        check_spectrum(self.amplitude, self.slope)
+        check_grid("GaussianVolume", self.resolution, self.pivot)
+        check_spectrum("GaussianVolume", self.amplitude, self.slope)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,7 +65,7 @@ class GaussianVolume(AbstractSimulated):
 
     def log_prob(self, x: Float[Array, "N N N 1"]) -> Float[Array, ""]:
         """The log-density of a volume, in nats. Raises ValueError for `x` of another shape."""
-        check_shape("log_prob", "x", x.shape, self.shape)
+        check_shape("GaussianVolume.log_prob", "x", x.shape, self.shape)
         power = jnp.asarray(self.spectrum, x.dtype)
         return -0.5 * jnp.sum(mode_powers(x) / power + jnp.log(2 * math.pi * power))
 

@@ -3,11 +3,11 @@
 import equinox as eqx
 import jax.random as jr
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from sgm import plot
 from sgm.checks import check_count, check_finite
-from sgm.evaluation.classifier import mlp_classifier, z_scored
+from sgm.evaluation.classifier import mlp_classifier, to_table, z_scored
 from sgm.evaluation.draws import conditions, parameters, posterior_draws
 from sgm.evaluation.metric import AbstractMetric, Row
 
@@ -23,6 +23,13 @@ class C2ST(AbstractMetric):
     Arguments:
         folds: Number of folds of the cross-validation.
         seed: Seed of the classifier and of the folds.
+
+    Raises:
+        ValueError: for fewer than two folds.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [C2ST()], jr.key(0), n=500)
+        >>> report["c2st"].value
 
     Reference: Lopez-Paz and Oquab 2017 (arXiv:1610.06545); Lueckmann et al. 2021 (arXiv:2101.04653).
     """
@@ -58,8 +65,8 @@ class C2ST(AbstractMetric):
 
 
 def c2st(
-    samples: Float[np.ndarray, "n columns"],
-    reference: Float[np.ndarray, "m columns"],
+    samples: Float[Array | np.ndarray, "n columns"],
+    reference: Float[Array | np.ndarray, "m columns"],
     seed: int = 1,
     folds: int = 5,
     *,
@@ -91,6 +98,7 @@ def c2st(
     Reference: Lopez-Paz and Oquab 2017 (arXiv:1610.06545); Lueckmann et al. 2021 (arXiv:2101.04653).
     """
     check_count("c2st", "folds", folds, 2)
+    samples, reference = to_table("c2st", "samples", samples), to_table("c2st", "reference", reference)
     sizes = len(samples), len(reference)
     if samples.shape[1] != reference.shape[1] or (paired and sizes[0] != sizes[1]):
         raise ValueError(

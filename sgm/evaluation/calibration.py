@@ -22,6 +22,13 @@ class Calibration(AbstractMetric):
     Arguments:
         draws: Number of draws for each record.
 
+    Raises:
+        ValueError: for no draws; when evaluated, for examples that are no vectors.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [Calibration()], jr.key(0), n=500)
+        >>> report["calibration_p_0"].value
+
     Reference: Talts et al. 2018 (arXiv:1804.06788, algorithm 1); the band by Säilynoja, Bürkner and Vehtari 2022
         (arXiv:2103.10522).
     """

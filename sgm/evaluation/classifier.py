@@ -23,6 +23,17 @@ def mlp_classifier(inputs: int, seed: int, **options: Any) -> Any:
     return MLPClassifier(hidden, activation="relu", solver="adam", random_state=seed, **options)
 
 
+def to_table(call: str, name: str, values: Any) -> np.ndarray:
+    """The values as an array of NumPy. Raise ValueError unless it has rows and columns."""
+    table = np.asarray(values)
+    if table.ndim != 2:
+        raise ValueError(
+            f"{call}: {name} has shape {table.shape}; pass rows and columns, of one column as "
+            f"np.reshape({name}, (-1, 1))."
+        )
+    return table
+
+
 def z_scored(x: Float[np.ndarray, "n columns"], of: Float[np.ndarray, "m columns"]) -> Float[np.ndarray, "n columns"]:
     """`x` less the mean of each column of `of`, over its standard deviation; a constant column is only shifted."""
     mean, std = of.mean(axis=0, dtype=np.float64), of.std(axis=0, ddof=1, dtype=np.float64)

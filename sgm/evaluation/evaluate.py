@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from sgm.checks import check_count, check_instance
 from sgm.data import AbstractDataset
@@ -16,6 +17,7 @@ from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.plot import Figure
+from sgm.posterior.support import Support, check_support, within
 from sgm.sde.base import AbstractSDE
 from sgm.solve import AbstractMethod, EulerMaruyama
 
@@ -82,6 +84,7 @@ def evaluate(
     n: int | None = None,
     batch_size: int = 100,
     sampler: AbstractMethod = EulerMaruyama(),
+    support: Support | Callable[[Array], Any] | None = None,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     folder: str | Path | None = None,
     progress: bool = True,
@@ -99,6 +102,8 @@ def evaluate(
         n: Number of examples from the start of the split; None for all.
         batch_size: Number of examples at a time.
         sampler: Method that draws samples, for metrics of samples.
+        support: Support of the samples, as that of `sgm.posterior.sample_within`: those outside of it are drawn anew.
+            The prior of a posterior that leaks out of it; by default all of space.
         dequantisation: Rule that makes real numbers of grey levels.
         folder: Folder in which each batch is stored once it is done. Batches that are found there are not computed
             again: it must be a folder for this model and these arguments alone.
@@ -108,7 +113,8 @@ def evaluate(
         The report.
 
     Raises:
-        ValueError: for a split without examples, and what a metric cannot evaluate.
+        ValueError: for a split without examples, what a metric cannot evaluate, and samples that are not found within
+            the support.
 
     Example:
         >>> report = evaluate(sde, model, data, [LogLikelihood()], jr.key(0), n=1000)
@@ -116,14 +122,17 @@ def evaluate(
     """
     check_process_and_model("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
-    check_instance("evaluate", "metrics", metrics, Sequence, "[sgm.evaluation.LogLikelihood()]")
+    check_instance("evaluate", "metrics", metrics, Sequence, remedy="pass a list, as [sgm.evaluation.LogLikelihood()]")
     check_count("evaluate", "batch_size", batch_size)
     total = data.size(split) if n is None else min(check_count("evaluate", "n", n), data.size(split))
     if total == 0:
         raise ValueError(f"evaluate: the split {split!r} is empty; evaluate another, or give it examples.")
-    context = Context(sde, model, data, split, sampler, dequantisation, jr.fold_in(key, 2**32 - 1))
+    if support is not None:  # Asked once for its mistakes, before anything is drawn.
+        check_support("evaluate", support, model.shape)
+        within("evaluate", support, jnp.zeros(model.shape), model.shape)
+    context = Context(sde, model, data, split, sampler, dequantisation, jr.fold_in(key, 2**32 - 1), support)
     for metric in metrics:
-        check_instance("evaluate", "metrics", metric, AbstractMetric, "[sgm.evaluation.LogLikelihood()]")
+        check_instance("evaluate", "metrics", metric, AbstractMetric, "sgm.evaluation.LogLikelihood()")
         metric.check(context)
     rows, columns, parts, seconds = {}, {}, [], 0.0
     for number, metric in enumerate(metrics):

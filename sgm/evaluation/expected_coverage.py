@@ -5,12 +5,16 @@ import jax.random as jr
 import numpy as np
 
 from sgm import plot
-from sgm.checks import check_count
+from sgm.checks import check_count, check_tuple
 from sgm.evaluation.draws import generator, parameters, posterior_draws
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.evaluation.ranks import rank_among, rank_ecdf, rank_envelope, rank_p_value
 
 _BOX_RECORDS = 1024
+
+
+def _to_credibilities(credibilities: tuple[float, ...]) -> tuple[float, ...]:
+    return check_tuple("ExpectedCoverage", "credibilities", credibilities, float, "(0.5, 0.9)")
 
 
 class ExpectedCoverage(AbstractMetric):
@@ -26,12 +30,22 @@ class ExpectedCoverage(AbstractMetric):
         draws: Number of draws for each record.
         credibilities: Credibilities at which the coverage is reported.
 
+    Raises:
+        TypeError: for credibilities that are no tuple of numbers.
+        ValueError: for no draws, and for a credibility that is not between 0 and 1.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [ExpectedCoverage()], jr.key(0), n=500)
+        >>> report["coverage_p"].value
+
     Reference: Lemos et al. 2023 (arXiv:2302.03026, algorithm 2); the band by Säilynoja, Bürkner and Vehtari 2022
         (arXiv:2103.10522).
     """
 
     draws: int = eqx.field(static=True, default=100)
-    credibilities: tuple[float, ...] = eqx.field(static=True, default=(0.25, 0.5, 0.75, 0.9))
+    credibilities: tuple[float, ...] = eqx.field(
+        static=True, default=(0.25, 0.5, 0.75, 0.9), converter=_to_credibilities
+    )
 
     def __check_init__(self):
         check_count("ExpectedCoverage", "draws", self.draws)

@@ -1,15 +1,16 @@
 """The local classifier two-sample test: a posterior at one observation."""
 
 import dataclasses
+import operator
 
 import equinox as eqx
 import jax.random as jr
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from sgm import plot
-from sgm.checks import check_count, check_finite
-from sgm.evaluation.classifier import mlp_classifier, z_scored
+from sgm.checks import check_count, check_finite, check_tuple
+from sgm.evaluation.classifier import mlp_classifier, to_table, z_scored
 from sgm.evaluation.draws import conditions, parameters, posterior_draws
 from sgm.evaluation.metric import AbstractMetric, Row
 
@@ -17,6 +18,14 @@ _FEWEST = 20
 # It keeps the classifier from learning the records by heart. A share of them that is held out to tell when to stop does
 # so as well, but then a posterior of half the width passes the test on 400 records.
 _WEIGHT_DECAY = 0.3
+
+
+def _to_observation(observation: int | tuple[float, ...]) -> int | tuple[float, ...]:
+    try:
+        return operator.index(observation)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        example = "(0.3, 1.7), or the number of a record"
+        return check_tuple("LocalC2ST", "observation", observation, float, example)
 
 
 class LocalC2ST(AbstractMetric):
@@ -31,10 +40,18 @@ class LocalC2ST(AbstractMetric):
         nulls: Number of classifiers that are trained on permuted labels, for the p-value.
         seed: Seed of the classifiers and of the permutations.
 
+    Raises:
+        TypeError: for an observation that is neither a number of a record nor a vector.
+        ValueError: for no nulls; when evaluated, for data without a condition, and an observation that they have not.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [LocalC2ST((0.3, 1.7))], jr.key(0), n=500)
+        >>> report["local_c2st_p"].value
+
     Reference: Linhart, Gramfort and Rodrigues 2023 (arXiv:2306.03580).
     """
 
-    observation: int | tuple[float, ...] = eqx.field(static=True, default=0)
+    observation: int | tuple[float, ...] = eqx.field(static=True, default=0, converter=_to_observation)
     nulls: int = eqx.field(static=True, default=100)
     seed: int = eqx.field(static=True, default=1)
 
@@ -76,7 +93,7 @@ class LocalC2ST(AbstractMetric):
         if len(kept["records"]) < _FEWEST:
             return [Row("local_c2st_p", float("nan"), note=f"it needs {_FEWEST} records or more{note}")]
         found = self._test(context, kept, self.nulls)
-        null = f"{np.mean(found.null_statistics):.4f} of permuted labels, 0 of an exact model{note}"
+        null = f"{np.mean(found.null_statistics):.4f} of permuted labels, as of an exact model{note}"
         return [
             Row("local_c2st", found.statistic, note=f"mean of (probability - 1/2)^2 at the observation; {null}"),
             Row(
@@ -130,11 +147,11 @@ class LocalTest:
 
 
 def local_c2st(
-    records: Float[np.ndarray, "n parameters"],
-    draws: Float[np.ndarray, "n parameters"],
-    conditions: Float[np.ndarray, "n condition"],
-    observed_draws: Float[np.ndarray, "m parameters"],
-    observation: Float[np.ndarray, " condition"],
+    records: Float[Array | np.ndarray, "n parameters"],
+    draws: Float[Array | np.ndarray, "n parameters"],
+    conditions: Float[Array | np.ndarray, "n condition"],
+    observed_draws: Float[Array | np.ndarray, "m parameters"],
+    observation: Float[Array | np.ndarray, " condition"],
     *,
     nulls: int = 100,
     seed: int = 1,
@@ -165,11 +182,19 @@ def local_c2st(
     Reference: Linhart, Gramfort and Rodrigues 2023 (arXiv:2306.03580).
     """
     check_count("local_c2st", "nulls", nulls, 0)
+    tables = {"records": records, "draws": draws, "conditions": conditions, "observed_draws": observed_draws}
+    records, draws, conditions, observed_draws = (to_table("local_c2st", *table) for table in tables.items())
+    observation = np.asarray(observation)
     shapes = records.shape, draws.shape, observed_draws.shape
     if not (shapes[0] == shapes[1] and shapes[0][1:] == shapes[2][1:] and len(conditions) == len(records)):
         raise ValueError(
             f"local_c2st: records, draws and observed_draws have the shapes {shapes}, with {len(conditions)} "
             "conditions; pass a draw and a condition for each record, of as many parameters."
+        )
+    if observation.shape != conditions.shape[1:]:
+        raise ValueError(
+            f"local_c2st: observation has shape {observation.shape}, but a condition has {conditions.shape[1:]}; pass "
+            "one of that shape."
         )
     if len(records) < _FEWEST:
         raise ValueError(f"local_c2st: there are {len(records)} records; pass {_FEWEST} or more.")

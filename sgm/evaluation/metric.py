@@ -2,23 +2,27 @@
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from sgm.data import AbstractDataset
 from sgm.likelihood import AbstractDequantisation
 from sgm.model.base import AbstractModel
 from sgm.nn.condition import condition_from
 from sgm.plot import Figure
+from sgm.posterior.support import Support, within
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.solve import AbstractMethod
 
 Columns = dict[str, np.ndarray]
+_ATTEMPTS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Context:
         sampler: Method that draws samples, for metrics of samples.
         dequantisation: Rule that makes real numbers of grey levels.
         key: Key of all randomness that is not of one batch.
+        support: Support outside of which samples are drawn anew; None for all of space.
     """
 
     sde: AbstractSDE
@@ -77,6 +82,7 @@ class Context:
     sampler: AbstractMethod
     dequantisation: AbstractDequantisation
     key: PRNGKeyArray
+    support: Support | Callable[[Array], Any] | None = None
 
     def real(self, x: Any, key: PRNGKeyArray, dequantisation: AbstractDequantisation | None = None) -> Any:
         """Examples as real numbers in the data's units: grey levels are dequantised, by default as in training."""
@@ -118,6 +124,33 @@ class AbstractMetric(eqx.Module):
 
 
 def samples_like(context: Context, n: int, fields: dict[str, np.ndarray], key: PRNGKeyArray) -> np.ndarray:
-    """Draw a sample for each of the `n` conditions in `fields`, in the data's units."""
-    cond = condition_from(fields)
-    return np.asarray(sample(context.sde, context.model, key, n, cond=cond, method=context.sampler))
+    """Draw a sample for each of the `n` conditions in `fields`, in the data's units and within the support.
+
+    Raises:
+        ValueError: for a sample that is not found within the support.
+    """
+
+    def draw(places, key):
+        cond = condition_from({name: values[places] for name, values in fields.items()})
+        return sample(context.sde, context.model, key, n, cond=cond, method=context.sampler)
+
+    wanted = np.arange(n)
+    if context.support is None:
+        return np.asarray(draw(wanted, key))
+    found = np.zeros((n, *context.model.shape), np.float32)
+    for attempt in range(_ATTEMPTS):
+        places = np.resize(wanted, n)  # of the same number every time, so that they share one compiled function
+        x = draw(places, jr.fold_in(key, attempt))
+        inside = np.asarray(within("evaluate", context.support, x, context.model.shape))
+        x = np.asarray(x)
+        # A sample that is not finite is left to the metric, which says so.
+        keeps = inside | ~np.all(np.isfinite(x), axis=tuple(range(1, x.ndim)))
+        kept, first = np.unique(places[keeps], return_index=True)
+        found[kept] = x[keeps][first]
+        wanted = np.setdiff1d(wanted, kept)
+        if not len(wanted):
+            return found
+    raise ValueError(
+        f"evaluate: {len(wanted)} of {n} samples are not found within the support in {_ATTEMPTS} attempts; pass a "
+        "support that holds more of the model, or a model that is trained on examples within it."
+    )

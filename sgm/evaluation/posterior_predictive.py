@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm import plot
 from sgm.checks import check_count, check_instance
-from sgm.data.simulator import AbstractSimulator
+from sgm.data.simulator import AbstractSimulator, shape_of_draw
 from sgm.evaluation.draws import posterior_draws
 from sgm.evaluation.metric import AbstractMetric, Row
 
@@ -24,12 +24,22 @@ class PosteriorPredictive(AbstractMetric):
 
     Each output of each record has quantiles of its simulations, and the two-sided probability of one as far out as the
     observed value. Small probabilities tell of what the model does not explain. Those of a right model are not uniform,
-    since the observed value is used twice, but a share 2 s at most is below s.
+    since the observed value is used twice, but a share 2 s at most is below s. The figure is of the first record.
 
     Arguments:
         simulator: Function `simulator(key, theta)` of JAX, which draws an observation, as that of
             `sgm.data.Simulations`; for the command line, a subclass of `sgm.data.AbstractSimulator`.
         draws: Number of draws for each record.
+
+    Raises:
+        TypeError: for a simulator that is no function; when evaluated, for one that is no function of JAX or of other
+            arguments.
+        ValueError: when evaluated, for data whose condition is not the observation alone, and a simulator of another
+            shape or that draws by np.random.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [PosteriorPredictive(simulator)], jr.key(0), n=500)
+        >>> report["predictive_small"].value
 
     Reference: Gelman, Meng and Stern 1996 (Statistica Sinica 6); the share by Meng 1994 (doi:10.1214/aos/1176325622).
     """
@@ -38,7 +48,8 @@ class PosteriorPredictive(AbstractMetric):
     draws: int = eqx.field(static=True, default=100)
 
     def __check_init__(self):
-        check_instance("PosteriorPredictive", "simulator", self.simulator, Callable, "a function simulate(key, theta)")
+        remedy = "pass a function simulate(key, theta), or an instance of a subclass of sgm.data.AbstractSimulator"
+        check_instance("PosteriorPredictive", "simulator", self.simulator, Callable, remedy=remedy)
         check_count("PosteriorPredictive", "draws", self.draws)
 
     def check(self, context):
@@ -48,6 +59,16 @@ class PosteriorPredictive(AbstractMetric):
                 f"PosteriorPredictive: a condition of the data has the parts {list(parts)}; pass data whose condition "
                 "is what was observed, params or an image alone."
             )
+        (size,) = parts.values()
+        expected = (size,) if "params" in parts else tuple(size)
+        given = jr.key(0), jax.ShapeDtypeStruct(context.data.shape, jnp.result_type(float))
+        call, form, other = "PosteriorPredictive", "simulator(key, theta)", "or call what it does by jax.pure_callback"
+        found = shape_of_draw(call, "the simulator", form, self.simulator, *given, otherwise=other)
+        if (found.shape or (1,)) != expected:
+            raise ValueError(
+                f"PosteriorPredictive: the simulator gives observations of shape {found.shape}, but a condition of the "
+                f"data has {expected}; return that shape."
+            )
 
     def columns(self, context, x, fields, key):
         key_draws, key_simulate = jr.split(key)
@@ -55,11 +76,6 @@ class PosteriorPredictive(AbstractMetric):
         theta = posterior_draws(context, len(x), fields, self.draws, key_draws)
         theta = jnp.asarray(theta.reshape(-1, *context.data.shape))
         simulated = np.asarray(simulate(self.simulator, key_simulate, theta))
-        if simulated.shape[1:] != observed.shape[1:]:
-            raise ValueError(
-                f"PosteriorPredictive: the simulator gives observations of shape "
-                f"{simulated.shape[1:]}, but a condition of the data has {observed.shape[1:]}; return that shape."
-            )
         simulated, observed = simulated.reshape(len(x), self.draws, -1), observed.reshape(len(x), -1)
         quantiles = np.quantile(simulated, _QUANTILES, axis=1).astype(np.float32)
         columns = {f"predictive_{share:g}": part for share, part in zip(_QUANTILES, quantiles, strict=True)}

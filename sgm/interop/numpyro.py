@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_instance
+from sgm.checks import check_examples, check_instance
 from sgm.likelihood.log_prob import log_prob
 from sgm.likelihood.trace import AbstractTrace, Exact
 from sgm.model.base import AbstractModel, check_process_and_model
-from sgm.nn.condition import Condition
+from sgm.nn.condition import Condition, check_density
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.solve.method import AbstractMethod
@@ -50,8 +50,9 @@ class Density(Distribution):
         key: Key of random probes of the trace, which are the same at each call.
 
     Raises:
-        TypeError: for what is no process, model, trace or method.
-        ValueError: for parts of `cond` with different batch axes, and random probes without a key.
+        TypeError: for what is no process, model, condition, trace, solver, controller, adjoint or method.
+        ValueError: for observed entries in `cond`, parts of it with different batch axes, and random probes without a
+            key; by `log_prob`, for values of another shape than that of events, with batch axes in front.
 
     Example:
         >>> def model():
@@ -73,8 +74,14 @@ class Density(Distribution):
         key: PRNGKeyArray | None = None,
     ):
         check_process_and_model("Density", sde, model)
+        check_instance("Density", "cond", cond, Condition | None, "sgm.Condition(params=observed)")
         check_instance("Density", "trace", trace, AbstractTrace, "sgm.Exact()")
+        check_instance("Density", "solver", solver, diffrax.AbstractERK, "diffrax.Dopri5()")
+        kind = diffrax.AbstractAdaptiveStepSizeController | None
+        check_instance("Density", "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
+        check_instance("Density", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.ForwardMode()")
         check_instance("Density", "method", method, AbstractMethod, "sgm.ProbabilityFlow()")
+        check_density("Density", cond)
         trace.check(key, model.shape)
         if model.conditioning is not None:
             model.conditioning.check("Density", cond)
@@ -99,8 +106,7 @@ class Density(Distribution):
     def log_prob(self, value: Float[Array, "..."], intermediates: Any = None) -> Float[Array, "..."]:
         """log p(value) in nats, of the shape of value without that of an event."""
         value = jnp.asarray(value)
-        given = value.shape[: value.ndim - self.event_dim]
-        batch = jnp.broadcast_shapes(given, self.batch_shape)
+        batch = jnp.broadcast_shapes(check_examples("Density", value, self.event_shape), self.batch_shape)
         return log_prob(
             self.sde,
             self.model,

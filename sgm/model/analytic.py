@@ -15,7 +15,10 @@ import jax.random as jr
 from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, Estimate
+from sgm.model.with_units import WithUnits
+from sgm.nn.units import Units, check_units
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
 
@@ -41,11 +44,12 @@ class Gaussian(AbstractAnalyticModel):
     """
 
     mean: Float[Array, "*shape"]
+    cov: Float[Array, "D D"]
     eigenvalues: Float[Array, " D"]
     eigenvectors: Float[Array, "D D"]
 
     def __init__(self, mean: Float[Array, "*shape"], cov: Float[Array, "D D"]):
-        self.mean = mean
+        self.mean, self.cov = mean, cov
         eigenvalues, self.eigenvectors = jnp.linalg.eigh(cov)
         self.eigenvalues = jnp.maximum(eigenvalues, 0)  # Rounding may leave those of a singular matrix below.
 
@@ -64,8 +68,9 @@ class Gaussian(AbstractAnalyticModel):
 
     def marginal(self, sde, t):
         alpha, sigma = sde.alpha(t), sde.sigma(t)
-        moments = (alpha * self.mean, alpha**2 * self.eigenvalues + sigma**2)
-        return eqx.tree_at(lambda gaussian: (gaussian.mean, gaussian.eigenvalues), self, moments)
+        cov = alpha**2 * self.cov + sigma**2 * jnp.eye(len(self.cov), dtype=self.cov.dtype)
+        moments = (alpha * self.mean, cov, alpha**2 * self.eigenvalues + sigma**2)
+        return eqx.tree_at(lambda gaussian: (gaussian.mean, gaussian.cov, gaussian.eigenvalues), self, moments)
 
     def log_prob(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
         """The log-density of one example, in nats."""
@@ -75,6 +80,13 @@ class Gaussian(AbstractAnalyticModel):
     def sample(self, key, n):
         noise = jr.normal(key, (n, self.mean.size), self.mean.dtype)
         return self.mean + jax.vmap(self._embed)(jnp.sqrt(self.eigenvalues) * noise)
+
+    def in_units(self, units: Units) -> WithUnits:
+        """The same distribution as a model in other units, such as `model.units` of a trained one beside it."""
+        check_instance("Gaussian.in_units", "units", units, Units, "model.units")
+        check_units("Gaussian.in_units", units, self.shape)
+        std = jnp.broadcast_to(units.std.value, self.shape).reshape(-1)
+        return WithUnits(Gaussian(units.standardise(self.mean), self.cov / std / std[:, None]), units)
 
     def _project(self, x):
         return self.eigenvectors.T @ x.reshape(-1)

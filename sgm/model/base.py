@@ -256,4 +256,7 @@ def check_alike(call: str, first: AbstractModel, second: AbstractModel) -> None:
     if first.shape != second.shape:
         raise ValueError(f"{call}: the models are of examples of {first.shape} and {second.shape}; pass models alike.")
     if not is_traced((first.units, second.units)) and not eqx.tree_equal(first.units, second.units):
-        raise ValueError(f"{call}: the models have different units; pass models that are trained on the same data.")
+        raise ValueError(
+            f"{call}: the models have different units; pass models that are trained on the same data, or an exact one "
+            "as prior.in_units(model.units)."
+        )

@@ -28,13 +28,13 @@ class Observations(AbstractWrapper):
     Arguments:
         model: Conditional model of p(x0 | y).
         cond: Conditions, those of the n observations along the leading axis.
-        prior: Model of the prior, of the same shape and in the same units.
+        prior: Model of the prior, of the same shape and in the same units, as which an exact one has `in_units`.
 
     Raises:
         ValueError: for models of different shapes or units, and a condition without a leading axis.
 
     Example:
-        >>> posterior = Observations(model, sgm.Condition(params=observed), prior)
+        >>> posterior = Observations(model, sgm.Condition(params=observed), prior.in_units(model.units))
         >>> draws = sgm.sample(sde, posterior, key, 1000)
 
     Reference: Geffner et al. 2023 (arXiv:2209.14249); Linhart et al. 2024 (arXiv:2404.07593).

@@ -21,9 +21,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from sgm.checks import is_traced
+from sgm.checks import check_instance, is_traced
 from sgm.model.analytic import AbstractAnalyticModel
 from sgm.model.base import Estimate
+from sgm.model.with_units import WithUnits
+from sgm.nn.units import Units, check_units
 from sgm.sde.level import cos_of, sin_of
 
 _NODES, _WEIGHTS = (values / 2 for values in np.polynomial.legendre.leggauss(32))
@@ -35,24 +37,33 @@ class Uniform(AbstractAnalyticModel):
     """The uniform distribution over a box, such as the prior of a simulator's parameters.
 
     Arguments:
-        low: Lower ends, of the shape of an example.
+        low: Lower ends, of the shape of an example: an array, or numbers of a vector.
         high: Upper ends, of the same shape.
 
     Raises:
-        ValueError: for ends of different shapes, and where low < high does not hold.
+        ValueError: for ends of different shapes, ends that are not finite, and where low < high does not hold.
 
     Example:
-        >>> prior = Uniform(jnp.asarray([0.0, -1.0]), jnp.asarray([5.0, 1.0]))
+        >>> prior = Uniform((0.0, -1.0), (5.0, 1.0))
     """
 
     low: Float[Array, "*shape"]
     high: Float[Array, "*shape"]
 
-    def __init__(self, low: Float[Array, "*shape"], high: Float[Array, "*shape"]):
+    def __init__(
+        self,
+        low: Float[Array | np.ndarray, "*shape"] | tuple[float, ...],
+        high: Float[Array | np.ndarray, "*shape"] | tuple[float, ...],
+    ):
+        number = jnp.result_type(float)
+        low, high = jnp.asarray(low, number), jnp.asarray(high, number)
         if low.shape != high.shape:
             raise ValueError(f"Uniform: low has shape {low.shape}, but high {high.shape}; pass ends of one shape.")
-        if not is_traced((low, high)) and not np.all(np.asarray(low) < np.asarray(high)):
-            raise ValueError(f"Uniform: low = {low} is not below high = {high}; pass low < high for each entry.")
+        if not is_traced((low, high)):
+            if not np.all(np.isfinite(low) & np.isfinite(high)):
+                raise ValueError(f"Uniform: low = {low} and high = {high} are not all finite; pass finite ends.")
+            if not np.all(np.asarray(low) < np.asarray(high)):
+                raise ValueError(f"Uniform: low = {low} is not below high = {high}; pass low < high for each entry.")
         self.low, self.high = low, high
 
     @property
@@ -77,6 +88,12 @@ class Uniform(AbstractAnalyticModel):
     def sample(self, key, n):
         return jr.uniform(key, (n, *self.shape), self.low.dtype, self.low, self.high)
 
+    def in_units(self, units: Units) -> WithUnits:
+        """The same distribution as a model in other units, such as `model.units` of a trained one beside it."""
+        check_instance("Uniform.in_units", "units", units, Units, "model.units")
+        check_units("Uniform.in_units", units, self.shape)
+        return WithUnits(Uniform(units.standardise(self.low), units.standardise(self.high)), units)
+
 
 class NoisedUniform(AbstractAnalyticModel):
     """The uniform distribution over a box plus Gaussian noise: what a process makes of `Uniform`.
@@ -85,6 +102,10 @@ class NoisedUniform(AbstractAnalyticModel):
         low: Lower ends of the box, of the shape of an example.
         high: Upper ends of the box, of the same shape.
         std: Standard deviation of the noise of each entry, of the same shape, at least 0.
+
+    Example:
+        >>> noised = Uniform((0.0, -1.0), (5.0, 1.0)).marginal(sgm.VP(), jnp.asarray(0.3))  # a NoisedUniform
+        >>> log_p = noised.log_prob(jnp.asarray([2.0, 0.5]))
     """
 
     low: Float[Array, "*shape"]

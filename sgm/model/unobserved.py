@@ -1,13 +1,14 @@
 """The entries of an example that are not observed, given those that are."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.checks import check_finite, check_instance
+from sgm.checks import check_finite, check_instance, check_tuple
 from sgm.model.base import AbstractModel, AbstractWrapper, Estimate
 from sgm.model.per_example import PerExample, number_of
 from sgm.nn.condition import Condition
@@ -26,6 +27,7 @@ class Unobserved(AbstractWrapper):
         values: Their values in the data's units, in that order; `PerExample(values)` gives each example its own.
 
     Raises:
+        TypeError: for positions that are no integers.
         ValueError: for a model without entries that can be observed, positions that it has not, none or all of them,
             and other values than so many finite ones.
 
@@ -45,7 +47,7 @@ class Unobserved(AbstractWrapper):
                 "Unobserved: the model has no entries that can be observed; pass one of a Transformer built with "
                 "Conditioning(observed=...) and trained with a masking."
             )
-        observed, size = tuple(observed), model.shape[0]
+        observed, size = check_tuple("Unobserved", "observed", observed, operator.index, "(0, 3)"), model.shape[0]
         places = set(observed)
         if not 0 < len(places) < size or len(places) != len(observed) or not places <= set(range(size)):
             raise ValueError(

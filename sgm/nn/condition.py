@@ -92,7 +92,7 @@ def check_density(call: str, cond: Condition | None) -> None:
     if cond is not None and cond.observed is not None:
         raise ValueError(
             f"{call}: cond has `observed`, but an example with observed entries has no density; pass the model "
-            "sgm.model.Unobserved(model, mask, known), which is of the others alone."
+            "sgm.model.Unobserved(model, positions, values), which is of the others alone."
         )
 
 

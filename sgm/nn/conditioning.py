@@ -86,8 +86,8 @@ class Conditioning:
         if getattr(cond, "dropped", None) is not None and not self.null:
             raise ValueError(
                 f"{call}: cond has `dropped`, but the network was built without a null to put in place of a condition; "
-                "leave it out, or build the network with Conditioning(..., null=True), as main.py does where "
-                "train.condition_dropout > 0."
+                "leave it out, or build the network with Conditioning(..., null=True) and train it with "
+                "Loss(condition_dropout=0.1)."
             )
         for name in given:
             self._check_part(call, name, getattr(cond, name), self.parts[name])

@@ -19,7 +19,9 @@ from sgm.nn.layers import (
     Space,
     angles_of,
     check_divisible,
+    check_input,
     check_options,
+    check_rotary,
     check_space,
     cropped_to,
     dropout,
@@ -126,8 +128,9 @@ class DiT(AbstractNetwork):
         key: Key of the initial weights.
 
     Raises:
-        ValueError: for sizes that the patch does not divide, for `pad` on a torus, and for a width that the heads or
-            the axes do not divide.
+        TypeError: for a width, a depth, heads or a patch that is no integer.
+        ValueError: for sizes that the patch does not divide, for `pad` on a torus, for a width that the heads or the
+            axes do not divide, and for `rotary` with too few features in a head.
 
     Example:
         >>> network = DiT((16, 16, 16, 1), 96, 6, 4, patch=4, key=jax.random.key(0))  # volumes
@@ -182,7 +185,7 @@ class DiT(AbstractNetwork):
             )
         conditioning.check_space("DiT", len(shape))
         if rotary:
-            rotations_of((1,) * rank, width // heads, periodic)
+            check_rotary("DiT", width // heads, rank, "pass a larger width or fewer heads")
         key_embedding, key_inlet, key_outlet, key_blocks = jr.split(key, 4)
         image_channels = conditioning.image[-1] if conditioning.image else 0
         self.embedding = Embedding(width, conditioning, key=key_embedding)
@@ -202,7 +205,7 @@ class DiT(AbstractNetwork):
 
     def __call__(self, level: Float[Array, ""], u: Space, cond=None, key: PRNGKeyArray | None = None) -> Outputs:
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        check_space("DiT", u.shape, (len(self.shape) - 1,))
+        check_input("DiT", u, self.shape)
         self._check_divisible(u.shape)
         embedded = to_precision(self.embedding(level, cond), self.precision)
         joined = padded_to(join_image(u, self.embedding.image(cond), self.periodic), self.patch)
@@ -217,7 +220,8 @@ class DiT(AbstractNetwork):
 
     def _check_divisible(self, shape):
         if not self.pad:
-            check_divisible("DiT", shape, self.patch, "resize the data, use another patch, or pass pad=True")
+            remedy = "resize the data or use another patch"
+            check_divisible("DiT", shape, self.patch, remedy if self.periodic else f"{remedy}, or pass pad=True")
 
 
 def to_patches(x: Space, patch: int) -> Float[Array, "tokens features"]:

@@ -18,7 +18,7 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
-from sgm.checks import check_concrete
+from sgm.checks import check_concrete, check_count
 
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
@@ -145,17 +145,8 @@ def rotations_of(grid: tuple[int, ...], features: int, periodic: bool) -> Real[n
         grid: Number of places along each axis.
         features: Number of features of a head, which the axes share.
         periodic: Whether places are as far apart as on a torus.
-
-    Raises:
-        ValueError: for fewer than two features for each axis.
     """
-    count = features // 2 // len(grid)
-    if count < 1:
-        raise ValueError(
-            f"rotary: a head has {features} features for {len(grid)} axes, but needs two or more for each; pass a "
-            "larger width or fewer heads."
-        )
-    return np.concatenate(angles_of(grid, count, periodic), axis=-1)
+    return np.concatenate(angles_of(grid, features // 2 // len(grid), periodic), axis=-1)
 
 
 def angles_of(grid: tuple[int, ...], count: int, periodic: bool) -> list[Real[np.ndarray, "positions count"]]:
@@ -215,10 +206,9 @@ def to_precision(x: Float[Array, "*any"], precision: Precision) -> Float[Array, 
 
 
 def check_options(network: str, dropout: float, precision: str, **sizes: int) -> None:
-    """Raise unless every size is positive, dropout is a probability below 1 and the precision is known."""
+    """Raise unless every size is a count of 1 or more, dropout is a probability below 1 and the precision is known."""
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{network}: {name} = {size}; pass {name} >= 1.")
+        check_count(network, name, size)
     check_concrete(network, dropout=dropout)
     if not 0 <= dropout < 1:
         raise ValueError(f"{network}: dropout = {dropout}; pass 0 <= dropout < 1.")
@@ -256,6 +246,23 @@ def check_divisible(network: str, shape: tuple[int, ...], divisor: int, remedy: 
                 f"{network}: the {name} of {tuple(shape)} is {size}, but the network is for multiples of {divisor}, "
                 f"such as {sizes}; {remedy}."
             )
+
+
+def check_rotary(network: str, features: int, axes: int, remedy: str) -> None:
+    """Raise unless each axis of space has a pair of a head's features to rotate."""
+    if features < 2 * axes:
+        raise ValueError(
+            f"{network}: rotary is True, but a head has {features} features, and {axes} axes need {2 * axes}; {remedy}."
+        )
+
+
+def check_input(network: str, u: Space, shape: tuple[int, ...]) -> None:
+    """Raise unless `u` has the axes and the channels of a network for examples of this shape."""
+    check_space(network, u.shape, (len(shape) - 1,))
+    if u.shape[-1] != shape[-1]:
+        raise ValueError(
+            f"{network}: u has shape {u.shape}, but the network was built for {shape}; pass u of {shape[-1]} channels."
+        )
 
 
 def padded_to(x: Space, divisor: int) -> Float[Array, "*padded channels"]:

@@ -1,6 +1,6 @@
 """A UNet for signals, images and volumes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.checks import check_count, check_instance
 from sgm.nn.conditioning import Conditioning, Embedding, join_image
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import (
@@ -18,7 +19,9 @@ from sgm.nn.layers import (
     SelfAttention,
     Space,
     check_divisible,
+    check_input,
     check_options,
+    check_rotary,
     check_space,
     cropped_to,
     dropout,
@@ -93,7 +96,10 @@ class ResidualBlock(eqx.Module):
         self.shortcut = Convolution(inputs, outputs, size=1, rank=rank, key=key_shortcut) if inputs != outputs else None
         self.norm3, self.attention = None, None
         if attends:
-            attention = SelfAttention(outputs, largest_divisor(outputs, outputs // 64), key=key_attention)
+            heads = largest_divisor(outputs, outputs // 64)
+            if rotary:
+                check_rotary("UNet", outputs // heads, rank, "pass a larger width")
+            attention = SelfAttention(outputs, heads, key=key_attention)
             self.norm3 = GroupNorm(outputs)
             self.attention = eqx.tree_at(lambda layer: layer.outlet, attention, replace_fn=zeros_like)
         self.periodic, self.rotary, self.resample, self.rate = periodic, rotary, resample, rate
@@ -144,7 +150,8 @@ class UNet(AbstractNetwork):
         key: Key of the initial weights.
 
     Raises:
-        ValueError: for sizes that the levels cannot halve, and for `pad` on a torus.
+        TypeError: for a number of channels or blocks that is no integer.
+        ValueError: for sizes that the levels cannot halve, for `pad` on a torus, and for `rotary` with few channels.
 
     Example:
         >>> network = UNet((100, 3), 32, (1, 2, 2), pad=True, key=jax.random.key(0))  # signals of three channels
@@ -192,18 +199,15 @@ class UNet(AbstractNetwork):
         remat: bool = False,
         key: PRNGKeyArray,
     ):
-        sizes = {
-            "width": width,
-            "blocks": blocks,
-            "outputs": outputs,
-            "len(multipliers)": len(multipliers),
-            "min(multipliers)": min(multipliers, default=1),
-        }
-        check_options("UNet", dropout, precision, **sizes)
+        check_options("UNet", dropout, precision, width=width, blocks=blocks, outputs=outputs)
+        check_instance("UNet", "multipliers", multipliers, Sequence, "(1, 2, 2)")
+        check_count("UNet", "len(multipliers)", len(multipliers))
+        for level, multiplier in enumerate(multipliers):
+            check_count("UNet", f"multipliers[{level}]", multiplier)
         check_space("UNet", shape)
         if pad and periodic:
             raise ValueError("UNet: pad and periodic are True, but a torus has no end to pad; leave one of them out.")
-        self.pad, self.multipliers = pad, tuple(multipliers)
+        self.pad, self.periodic, self.multipliers = pad, periodic, tuple(multipliers)
         heights = _heights(self._padded("UNet", shape), len(multipliers), attention)
         conditioning.check_space("UNet", len(shape))
         space = {"rank": len(shape) - 1, "periodic": periodic}
@@ -234,7 +238,7 @@ class UNet(AbstractNetwork):
         self.norm = GroupNorm(channels)
         self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys), **space))
         self.shape, self.width, self.blocks, self.attention = tuple(shape), width, blocks, tuple(attention)
-        self.outputs, self.periodic, self.rotary, self.dropout = outputs, periodic, rotary, dropout
+        self.outputs, self.rotary, self.dropout = outputs, rotary, dropout
         self.precision, self.remat = precision, remat
 
     @property
@@ -244,7 +248,7 @@ class UNet(AbstractNetwork):
 
     def __call__(self, level: Float[Array, ""], u: Space, cond=None, key: PRNGKeyArray | None = None) -> Outputs:
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
-        check_space("UNet", u.shape, (len(self.shape) - 1,))
+        check_input("UNet", u, self.shape)
         self._padded("UNet", u.shape)
         keys = key_stream(key)
         embedded = to_precision(self.embedding(level, cond), self.precision)
@@ -271,7 +275,8 @@ class UNet(AbstractNetwork):
     def _padded(self, call, shape):
         """The shape inside; raise where the levels cannot halve it."""
         if not self.pad:
-            check_divisible(call, shape, self._divisor, "resize the data, use fewer levels, or pass pad=True")
+            remedy = "resize the data or use fewer levels"
+            check_divisible(call, shape, self._divisor, remedy if self.periodic else f"{remedy}, or pass pad=True")
         return (*(size + -size % self._divisor for size in shape[:-1]), shape[-1])
 
 

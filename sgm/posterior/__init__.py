@@ -33,6 +33,7 @@ from sgm.posterior.poisson import Poisson as Poisson
 from sgm.posterior.sample_posterior import sample_posterior as sample_posterior
 from sgm.posterior.split_gibbs import SplitGibbs as SplitGibbs
 from sgm.posterior.support import Acceptance as Acceptance
+from sgm.posterior.support import Support as Support
 from sgm.posterior.support import log_prob_within as log_prob_within
 from sgm.posterior.support import sample_within as sample_within
 from sgm.posterior.tmpd import TMPD as TMPD

@@ -15,7 +15,7 @@ from sgm.likelihood.trace import AbstractTrace, Exact
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.uniform import Uniform
 from sgm.nn.condition import Condition
-from sgm.posterior.support import check_one_condition, sample_within
+from sgm.posterior.support import check_one_condition, check_support, sample_within
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
@@ -36,7 +36,8 @@ class Maximum(eqx.Module):
     Arguments:
         x: Point, of the shape of an example, in the data's units.
         log_prob: log p(x), in nats.
-        slope: Norm of the gradient of log p there, in nats per standard deviation of the draws.
+        slope: Norm of the gradient of log p there, in nats per standard deviation of the draws; within a support by its
+            free coordinate w, in which it is 0 at an end whatever log p does there.
         converged: Whether `slope` is below the tolerance.
     """
 
@@ -75,9 +76,9 @@ def maximum_a_posteriori(
         support: Box within which the maximum is sought, which may lie at an end of it. x is centre + half width sin(w)
             there, and w is free.
         starts: Number of draws.
-        keep: Number of those, the likeliest, from which log p is climbed.
+        keep: Number of those, the likeliest, from which log p is climbed; all of them where there are fewer.
         steps: Number of steps of L-BFGS, at most.
-        tolerance: Norm of the gradient at which it stops, in nats per standard deviation of the draws.
+        tolerance: Norm of the gradient, as `Maximum.slope` has it, at which it stops.
         method: Method of sampling.
         trace: Trace estimator of log p.
         controller: Step size controller of log p.
@@ -87,7 +88,8 @@ def maximum_a_posteriori(
         The likeliest of the `keep` points that were reached.
 
     Raises:
-        ValueError: for a condition with batch axes, counts below 1, and a box that holds too few of the draws.
+        ValueError: for a condition with batch axes, counts below 1, a tolerance that is not above 0, and a box of
+            another shape or that holds too few of the draws.
         RuntimeError: where no log p is a number.
 
     Example:
@@ -99,9 +101,13 @@ def maximum_a_posteriori(
     call = "maximum_a_posteriori"
     check_process_and_model(call, sde, model)
     check_instance(call, "support", support, Uniform | None, "sgm.model.Uniform(low, high)")
-    starts, keep = check_count(call, "starts", starts, 2), check_count(call, "keep", keep)
-    steps = check_count(call, "steps", steps)
+    if support is not None:
+        check_support(call, support, model.shape)
+    starts = check_count(call, "starts", starts, 2)
+    keep, steps = min(check_count(call, "keep", keep), starts), check_count(call, "steps", steps)
     check_concrete(call, tolerance=tolerance)
+    if not tolerance > 0:
+        raise ValueError(f"{call}: tolerance = {tolerance}; pass tolerance > 0.")
     check_one_condition(call, model, cond)
     key_draws, key_trace = jr.split(key)
     options = {"cond": cond, "method": method, "mesh": mesh}
@@ -110,7 +116,7 @@ def maximum_a_posteriori(
     else:
         draws, _ = sample_within(sde, model, key_draws, starts, support, **options, round_size=starts)
     log_p = log_prob(sde, model, draws, key_trace, cond=cond, trace=trace, controller=controller, mesh=mesh)
-    _, best = jax.lax.top_k(jnp.nan_to_num(log_p, nan=-jnp.inf), min(keep, starts))
+    _, best = jax.lax.top_k(jnp.nan_to_num(log_p, nan=-jnp.inf), keep)
     traced = trace_process(sde), *trace_floats((model, controller, float(tolerance)))
     found = _climb(traced, cond, key_trace, trace, support, draws, draws[best], steps)
     if not is_traced(found) and not jnp.isfinite(found.log_prob):

@@ -29,7 +29,9 @@ from sgm.solve.probability_flow import ProbabilityFlow
 class Support(Protocol):
     """A set of examples, such as `sgm.model.Uniform`."""
 
-    def contains(self, x: Array) -> Bool[Array, ""]: ...
+    def contains(self, x: Array) -> Bool[Array, ""]:
+        """Whether one example lies in it."""
+        ...
 
 
 class Acceptance(eqx.Module):
@@ -90,8 +92,9 @@ def sample_within(
         x of shape (n, *model.shape) in the data's units; and how many draws were within, of all.
 
     Raises:
-        ValueError: for a share of draws within the support that is below `least_rate`, a condition with batch axes, and
-            inside `jax.jit`, where it cannot be known how many rounds there are to be.
+        ValueError: for a share of draws within the support that is below `least_rate`, draws that are not finite, a
+            support of another shape, a condition with batch axes, and inside `jax.jit`, where it cannot be known how
+            many rounds there are to be.
 
     Example:
         >>> theta, acceptance = sample_within(sde, model, key, 1000, prior, cond=sgm.Condition(params=observed))
@@ -100,6 +103,7 @@ def sample_within(
     """
     call = "sample_within"
     check_process_and_model(call, sde, model)
+    check_support(call, support, model.shape)
     n, size = check_count(call, "n", n), check_count(call, "round_size", round_size)
     check_one_condition(call, model, cond)
     if is_traced((sde, model, key, cond)):
@@ -112,6 +116,12 @@ def sample_within(
     kept, accepted, drawn = [], 0, 0
     while accepted < n:
         x = sample(sde, model, jr.fold_in(key, drawn), size, cond=cond, method=method, batch_size=batch_size, mesh=mesh)
+        lost = size - np.count_nonzero(np.all(np.isfinite(np.asarray(x)).reshape(size, -1), axis=1))
+        if lost:
+            raise ValueError(
+                f"{call}: {lost} of {size} draws are not finite, and lie neither within the support nor without; pass "
+                "a method of more steps, or a model whose output is finite."
+            )
         kept.append(x[np.asarray(within(call, support, x, model.shape))])
         accepted, drawn = accepted + len(kept[-1]), drawn + size
         # Three standard deviations, and as many draws as none may be where five are expected.
@@ -138,6 +148,7 @@ def log_prob_within(
     solver: diffrax.AbstractERK = diffrax.Dopri5(),
     controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
     prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
     full: Literal[False] = False,
     mesh: Mesh | None = None,
 ) -> Array: ...
@@ -155,6 +166,7 @@ def log_prob_within(
     solver: diffrax.AbstractERK = diffrax.Dopri5(),
     controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
     prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
     full: Literal[True],
     mesh: Mesh | None = None,
 ) -> LogProb: ...
@@ -171,6 +183,7 @@ def log_prob_within(
     solver: diffrax.AbstractERK = diffrax.Dopri5(),
     controller: diffrax.AbstractAdaptiveStepSizeController | None = None,
     prior: Density | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
     full: bool = False,
     mesh: Mesh | None = None,
 ) -> Float[Array, "..."] | LogProb:
@@ -185,8 +198,8 @@ def log_prob_within(
             the mass within, whose error falls with the number of draws.
         key: Key of the trace's random probes.
         cond: One condition for all examples.
-        trace, solver, controller, prior, mesh: As those of `sgm.log_prob`, but for the trace, which is exact by
-            default.
+        trace, solver, controller, prior, adjoint, mesh: As those of `sgm.log_prob`, but for the trace, which is exact
+            by default.
         full: Whether a `LogProb` is returned. Its `stderr` holds that of the trace and that of log(rate).
 
     Returns:
@@ -194,21 +207,25 @@ def log_prob_within(
         `LogProb`.
 
     Raises:
-        ValueError: where no draw lies within the support, for a condition with batch axes, and as `sgm.log_prob`.
+        ValueError: where no draw lies within the support, for a support of another shape, a condition with batch axes,
+            and as `sgm.log_prob`.
 
     Example:
         >>> theta, acceptance = sample_within(sde, model, key, 1000, prior, cond=cond)
         >>> log_p = log_prob_within(sde, model, theta, prior, acceptance, cond=cond)
     """
     call = "log_prob_within"
-    check_instance(call, "acceptance", acceptance, Acceptance, "that of sample_within(...)")
+    check_process_and_model(call, sde, model)
+    check_support(call, support, model.shape)
+    remedy = "pass what sample_within(...) gives with the draws"
+    check_instance(call, "acceptance", acceptance, Acceptance, remedy=remedy)
     check_one_condition(call, model, cond)
     if not acceptance.accepted:
         raise ValueError(
             f"{call}: none of {acceptance.drawn} draws lies within the support, whose mass is not known; draw more."
         )
-    options = {"trace": trace, "solver": solver, "controller": controller, "prior": prior, "mesh": mesh}
-    result = log_prob(sde, model, x, key, cond=cond, **options, full=True)
+    options = {"trace": trace, "solver": solver, "controller": controller, "prior": prior, "adjoint": adjoint}
+    result = log_prob(sde, model, x, key, cond=cond, **options, full=True, mesh=mesh)
     inside = within(call, support, jnp.asarray(x), model.shape)
     variances = result.stderr**2, jnp.full_like(result.stderr, acceptance.log_stderr**2)
     # Welch and Satterthwaite's.
@@ -227,7 +244,6 @@ def within(
 ) -> Bool[Array, "..."]:
     """Whether each of the examples, of `shape`, lies within the support."""
     contains = support.contains if isinstance(support, Support) else support
-    check_instance(call, "support", contains, Callable, "sgm.model.Uniform(low, high), or a function of one example")
     batch = x.shape[: x.ndim - len(shape)]
     found = _each(contains, x.reshape(-1, *shape))
     if found.shape != (math.prod(batch),) or found.dtype != bool:
@@ -241,6 +257,17 @@ def within(
 @eqx.filter_jit
 def _each(contains, x):
     return jax.vmap(contains)(x)
+
+
+def check_support(call: str, support: Any, shape: tuple[int, ...]) -> None:
+    """Raise TypeError for what is no support, and ValueError for a model of examples of another shape than `shape`."""
+    remedy = "pass an instance such as sgm.model.Uniform(low, high), or a function such as lambda x: jnp.all(x > 0)"
+    check_instance(call, "support", support, Support | Callable, remedy=remedy)
+    if isinstance(support, AbstractModel) and support.shape != shape:
+        raise ValueError(
+            f"{call}: support is of examples of shape {support.shape}, but the model of {shape}; pass one of that "
+            "shape."
+        )
 
 
 def check_one_condition(call: str, model: AbstractModel, cond: Condition | None) -> None:

@@ -1,6 +1,7 @@
 """The loop of training: batches in, checkpoints and metrics out."""
 
 import functools
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,11 +99,13 @@ def train(
     every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
     for name, number in {"steps": steps, "batch_size": batch_size, "accumulate": accumulate, **every}.items():
         check_count("train", name, number)
-    check_instance("train", "callbacks", callbacks, Sequence, "[callback]")
+    check_instance("train", "callbacks", callbacks, Sequence, remedy="pass a list, as [callback]")
     for callback in callbacks:
-        check_instance("train", "callbacks", callback, Callable, "a function callback(step, metrics, state)")
+        remedy = "pass functions callback(step, metrics, state)"
+        check_instance("train", "callbacks", callback, Callable, remedy=remedy)
     check_average_decay("train", average_decay)
     _check_fit(model, data)
+    _warn_of_no_masking(model, loss)
     recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate)
     mesh = local_mesh() if mesh is None else mesh
     _check_batch(batch_size, accumulate, mesh.size)
@@ -222,6 +225,16 @@ def _check_fit(model, data):
         raise ValueError(
             f"train: the data have {data.levels} grey levels, but the units of the model are others; pass "
             "ScoreModel(network, data=data)."
+        )
+
+
+def _warn_of_no_masking(model, loss):
+    if loss.masking is None and getattr(model.conditioning, "observed", None) is not None:
+        warnings.warn(
+            "train: the network was built with Conditioning(observed=...), but the loss has no masking, so that it "
+            "learns nothing of observed entries; pass loss=sgm.Loss(masking=sgm.training.UniformSubsets()), or leave "
+            "observed out.",
+            stacklevel=3,
         )
 
 

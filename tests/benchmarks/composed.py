@@ -20,7 +20,7 @@ from sbi_tasks import TASKS
 
 import sgm
 from sgm.evaluation import c2st
-from sgm.model import AbstractModel, Gaussian, Observations, WithUnits
+from sgm.model import AbstractModel, Gaussian, Observations
 
 DRAWS, VARIANCE, SIZE = 1_000, 0.1, 10
 
@@ -36,12 +36,6 @@ class ExactPosterior(AbstractModel):
         return Gaussian(cond.params / 2, VARIANCE / 2 * jnp.eye(SIZE)).predict(level, u)
 
 
-def in_units(units):
-    """The prior as a model in the units of the data."""
-    std = units.std.value
-    return WithUnits(Gaussian(-units.mean.value / std, jnp.diag(VARIANCE / std**2)), units)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", type=Path, help="Folder of trained models. One that is there is not trained again.")
@@ -52,7 +46,7 @@ if __name__ == "__main__":
     data = sgm.data.Arrays(theta, params=x, held_out=0.05)
     place = None if arguments.models is None else arguments.models / "gaussian_linear_30000_16000.eqx"
     learnt, _ = trained(data, key_train, 16_000) if place is None else kept(place, data, key_train, 16_000)
-    in_their_units = Gaussian(jnp.zeros(SIZE), VARIANCE * jnp.eye(SIZE))
+    prior = Gaussian(jnp.zeros(SIZE), VARIANCE * jnp.eye(SIZE))
     print("| observations | C2ST, exact model | C2ST, trained model | mean off, stds | std, over the exact | seconds |")
     print("|---|---|---|---|---|---|")
     for n in (1, 8, 64):
@@ -62,9 +56,10 @@ if __name__ == "__main__":
         mean, std = np.asarray(n * observed.mean(0) / (n + 1)), (VARIANCE / (n + 1)) ** 0.5
         exact = mean + std * np.asarray(jr.normal(key_exact, (DRAWS, SIZE)))
         cells = []
-        for model, prior in ((ExactPosterior(), in_their_units), (learnt, in_units(learnt.units))):
-            posterior, began = Observations(model, sgm.Condition(params=observed), prior), time.process_time()
-            drawn = np.asarray(sgm.sample(sgm.VP(), posterior, key, DRAWS, method=sgm.DPMSolverPP(arguments.steps)))
+        for model in (ExactPosterior(), learnt):
+            composed = Observations(model, sgm.Condition(params=observed), prior.in_units(model.units))
+            began = time.process_time()
+            drawn = np.asarray(sgm.sample(sgm.VP(), composed, key, DRAWS, method=sgm.DPMSolverPP(arguments.steps)))
             seconds = time.process_time() - began
             cells.append(f"{c2st(exact, drawn)[0]:.3f}")
         off, wide = (drawn.mean(0) - mean) / std, drawn.std(0) / std

@@ -267,30 +267,30 @@ def test_results_have_the_precision_of_the_arguments(float64, dtype):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"resolution": 1}, "resolution is 1: fields need at least 2 pixels a side"),
-        ({"pivot": 0.0}, "pivot is 0.0: give a positive wave number, in cycles per box"),
-        ({"pivot": math.nan}, "pivot is nan: give a positive wave number"),
+        ({"resolution": 1}, "resolution = 1; pass resolution >= 2"),
+        ({"pivot": 0.0}, "pivot = 0.0; pass a positive wave number, in cycles per box"),
+        ({"pivot": math.nan}, "pivot = nan; pass a positive wave number"),
     ],
 )
 def test_grids_out_of_range_are_refused(kind, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
         kind(**settings)
 
 
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (GaussianField, {"slope": (2.0, 2.0)}, r"slope is \(2.0, 2.0\): give a lower and a higher end"),
-        (GaussianField, {"amplitude": (1.5, 0.5)}, r"amplitude is \(1.5, 0.5\): give a lower and a higher end"),
-        (GaussianField, {"slope": (0.0, math.inf)}, r"slope is \(0.0, inf\): give a lower and a higher end"),
-        (GaussianField, {"amplitude": (0.0, 1.0)}, r"amplitude is \(0.0, 1.0\): a power is positive, so start the"),
-        (GaussianFieldMap, {"amplitude": -1.0}, "amplitude is -1.0: give a positive number"),
-        (GaussianFieldMap, {"noise_std": 0.0}, "noise_std is 0.0: give a positive number"),
-        (GaussianFieldMap, {"slope": math.nan}, "slope is nan: give a finite number"),
+        (GaussianField, {"slope": (2.0, 2.0)}, r"slope = \(2.0, 2.0\); pass a lower and a higher end"),
+        (GaussianField, {"amplitude": (1.5, 0.5)}, r"amplitude = \(1.5, 0.5\); pass a lower and a higher end"),
+        (GaussianField, {"slope": (0.0, math.inf)}, r"slope = \(0.0, inf\); pass a lower and a higher end"),
+        (GaussianField, {"amplitude": (0.0, 1.0)}, r"amplitude = \(0.0, 1.0\); pass ends above 0"),
+        (GaussianFieldMap, {"amplitude": -1.0}, "amplitude = -1.0; pass a positive number"),
+        (GaussianFieldMap, {"noise_std": 0.0}, "noise_std = 0.0; pass a positive number"),
+        (GaussianFieldMap, {"slope": math.nan}, "slope = nan; pass a finite number"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
         kind(**settings)
 
 

@@ -1,12 +1,20 @@
+import json
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from classes import forget
 
 import sgm
-from sgm.data import Arrays, Simulations
+from sgm.data import AbstractSimulator, Arrays, Simulations
+from sgm.experiment import Experiment, differences
+from sgm.flags import from_flags
 from sgm.model import Gaussian, Uniform
+from sgm.options import ExperimentError
+from sgm.serial import from_json, to_json
 
 pytestmark = pytest.mark.quick
 
@@ -95,7 +103,7 @@ def test_numbers_are_vectors_of_one_entry():
         def sample(self, key, n):
             return jr.uniform(key, (n,))
 
-    data = Simulations(lambda key, theta: theta + jr.normal(key), Unit())
+    data = Simulations(lambda key, theta: theta[0] + jr.normal(key), Unit())
     theta, fields = data.batch(0, 5, seed=0)
     assert theta.shape == (5, 1) and data.shape == (1,)
     assert fields["params"].shape == (5, 1) and data.conditioning.params == 1
@@ -123,6 +131,57 @@ def test_an_observation_that_tells_nothing_is_refused():
         data.statistics()
 
 
+class Plain:
+    """A prior by a function of key and number."""
+
+    def __init__(self, sample):
+        self.sample = sample
+
+
+def drawn_by_numpy(n=2):
+    return np.random.randn(n).astype(np.float32)  # noqa: NPY002
+
+
+@jax.jit
+def compiled(key, theta):
+    return theta + jr.normal(key, (2,)) + drawn_by_numpy()
+
+
+@pytest.mark.parametrize(
+    "simulator",
+    [
+        lambda key, theta: theta + drawn_by_numpy(),
+        lambda key, theta: theta + float(drawn_by_numpy(1)[0]),
+        lambda key, theta: theta ** np.random.randint(10**6),  # noqa: NPY002
+        lambda key, theta: jax.lax.fori_loop(0, 3, lambda _, x: x + drawn_by_numpy(), theta),
+        lambda key, theta: jax.lax.cond(theta[0] > 0, lambda x: x + drawn_by_numpy(), lambda x: x, theta),
+        compiled,
+    ],
+    ids=["array", "number", "power", "loop", "branch", "jit"],
+)
+def test_a_simulator_that_draws_by_numpy_is_refused(simulator):
+    for _ in range(2):  # also where jax.jit keeps the function as it was traced before
+        with pytest.raises(ValueError, match="the simulator draws other numbers when it is traced again, as np"):
+            Simulations(simulator, Gaussian(MEAN, COV))
+
+
+def test_a_prior_that_draws_by_numpy_is_refused():
+    prior = Plain(lambda key, n: jnp.asarray(drawn_by_numpy(2 * n).reshape(n, 2)))
+    with pytest.raises(ValueError, match=r"prior.sample draws other numbers when it is traced again, .* jax.random"):
+        Simulations(lambda key, theta: theta + jr.normal(key, (2,)), prior)
+
+
+def test_a_simulator_that_holds_numbers_keys_and_functions_is_not_refused():
+    table, own = np.asarray([[0.5, np.nan], [2.0, 1.0]], np.float32), jr.key(7)
+
+    def simulator(key, theta):
+        x = jax.nn.relu(jnp.asarray(table)[1] * theta) + jr.normal(jr.fold_in(key, 3), (2,))
+        called = jax.pure_callback(lambda theta: theta, jax.ShapeDtypeStruct((2,), jnp.float32), theta)
+        return x + called + jr.normal(own, (2,))
+
+    assert Simulations(simulator, Gaussian(MEAN, COV)).conditioning.params == 2
+
+
 @pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("simulator", "prior", "error", "message"),
@@ -139,15 +198,93 @@ def test_an_observation_that_tells_nothing_is_refused():
             TypeError,
             "no function of JAX; write it with jax.numpy",
         ),
-        (lambda key, theta: (theta, theta), Gaussian(MEAN, COV), TypeError, "what the simulator gives is a tuple"),
+        (
+            lambda key, theta: (theta, theta),
+            Gaussian(MEAN, COV),
+            TypeError,
+            r"what the simulator gives is a tuple; let it give one array, as jnp\.stack\(x\)",
+        ),
         (simulate, Uniform, TypeError, "prior is the class Uniform"),
         (simulate, 3.0, TypeError, "prior = 3.0; pass an instance such as sgm.model.Uniform"),
-        (None, Gaussian(MEAN, COV), TypeError, "simulator = None"),
+        (None, Gaussian(MEAN, COV), TypeError, r"simulator = None; pass a function simulate\(key, theta\), or an ins"),
+        (
+            lambda theta: theta,
+            Gaussian(MEAN, COV),
+            TypeError,
+            r"the simulator does not take its arguments \(too many positional arguments\); write it as simulator\(key",
+        ),
+        (
+            simulate,
+            Plain(lambda key: jr.normal(key, (2,))),
+            TypeError,
+            r"prior.sample does not take its arguments .* write it as sample\(key, n\)",
+        ),
+        (
+            simulate,
+            Plain(lambda key, n: jnp.full((n, 2), int(jr.key_data(key)[0]))),
+            TypeError,
+            "prior.sample looks at the values of what it is given, and so is no function of JAX",
+        ),
+        (
+            simulate,
+            Plain(lambda key, n: jr.normal(key, (2,))),
+            ValueError,
+            r"prior.sample\(key, 3\) gives theta of shape \(2,\); let it give n draws along the first axis",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(simulator, prior, error, message):
     with pytest.raises(error, match=message):
         Simulations(simulator, prior)
+
+
+@pytest.fixture(scope="module")
+def named():
+    """A class of simulators that flags and files can name, which is there for these tests alone."""
+
+    class Named(AbstractSimulator):
+        """Noise around theta.
+
+        Arguments:
+            std: Standard deviation of the noise.
+        """
+
+        std: float = 0.5
+
+        def __call__(self, key, theta):
+            return theta + self.std * jr.normal(key, theta.shape)
+
+    yield Named
+    forget(Named)
+
+
+def test_a_named_simulator_of_a_uniform_prior_comes_back_from_json(named):
+    experiment = Experiment(Simulations(named(0.25), Uniform((0.0, -1.5), (0.1, 7.0))), partial(sgm.nn.MLP, width=8))
+    written = json.loads(json.dumps(to_json(experiment)))
+    assert written["data"]["simulator"] == {"type": "Named", "module": __name__, "std": 0.25}
+    np.testing.assert_allclose(written["data"]["prior"]["high"], [0.1, 7.0], rtol=1e-7)
+    again = from_json(written, Experiment)
+    assert to_json(again) == written and not differences(experiment, again)
+    np.testing.assert_array_equal(again.data.batch(1, 8, seed=2)[0], experiment.data.batch(1, 8, seed=2)[0])
+    assert again.build()[1].shape == (2,)
+
+
+def test_flags_name_a_simulator_and_the_ends_of_a_uniform_prior(named):
+    flags = "--data Simulations --data.simulator Named --data.simulator.std 0.75 --data.prior Uniform"
+    ends = "--data.prior.low 0 -1.5 --data.prior.high 0.1 7 --network MLP"
+    data = from_flags(Experiment, [*flags.split(), *ends.split()]).data
+    assert isinstance(data, Simulations) and data.simulator == named(0.75)
+    np.testing.assert_array_equal(data.prior.low, np.float32([0, -1.5]))
+    np.testing.assert_array_equal(data.prior.high, np.float32([0.1, 7]))
+    changed = from_flags(Experiment, ["--data.prior.high", "2", "8"], Experiment(data, partial(sgm.nn.MLP))).data
+    np.testing.assert_array_equal([changed.prior.low, changed.prior.high], np.float32([[0, -1.5], [2, 8]]))
+    assert changed.simulator == named(0.75)
+
+
+def test_what_cannot_be_written_is_named(named):
+    for data, place in ((LINEAR, "simulator is a function"), (Simulations(named(), LINEAR.prior), "prior.mean is a")):
+        with pytest.raises(ExperimentError, match=f"data.{place}"):
+            to_json(Experiment(data, partial(sgm.nn.MLP)))
 
 
 def test_a_simulator_may_have_loops():

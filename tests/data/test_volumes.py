@@ -1,5 +1,7 @@
 """Volumes and signals whose densities are known, and power spectra of any rank."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -70,15 +72,32 @@ def test_the_spectrum_of_draws_is_the_one_asked_for():
 
 @pytest.mark.quick
 def test_settings_out_of_range():
-    with pytest.raises(ValueError, match="resolution is 1"):
+    with pytest.raises(ValueError, match="GaussianVolume: resolution = 1; pass resolution >= 2"):
         GaussianVolume(1)
-    with pytest.raises(ValueError, match="amplitude is 0"):
+    with pytest.raises(ValueError, match=r"GaussianVolume: amplitude = 0.0; pass a positive number"):
         GaussianVolume(amplitude=0.0)
-    with pytest.raises(ValueError, match="slope is nan"):
+    with pytest.raises(ValueError, match="GaussianVolume: slope = nan; pass a finite number"):
         GaussianVolume(slope=float("nan"))
-    with pytest.raises(ValueError, match=r"scale is -1.0: give a positive number"):
+    with pytest.raises(ValueError, match=r"GaussianProcess: scale = -1.0; pass a positive number"):
         GaussianProcess(scale=-1.0)
-    with pytest.raises(ValueError, match=r"log_prob: x has shape \(4, 4, 4, 1\), but that of one example is \(6, 6"):
+    with pytest.raises(ValueError, match="GaussianProcess: length = 0; pass length >= 1"):
+        GaussianProcess(0)
+    for shape in ((3, 40, 1), (3, 20), (20, 1), (20,)):
+        message = rf"GaussianProcess.log_prob: x has shape {re.escape(str(shape))}; pass signals of shape \(n, 20, 1\)"
+        with pytest.raises(ValueError, match=message):
+            SIGNAL.log_prob(np.zeros(shape))
+    with pytest.raises(
+        ValueError, match=r"GaussianVolume.log_prob: x has shape \(4, 4, 4, 1\), but that of one example is \(6, 6"
+    ):
         VOLUME.log_prob(jnp.zeros((4, 4, 4, 1)))
     with pytest.raises(ValueError, match=r"power_spectrum: x has shape \(4, 6, 1\); pass one, two or three axes"):
         power_spectrum(jnp.zeros((4, 6, 1)))
+
+
+@pytest.mark.quick
+@pytest.mark.usefixtures("types_unchecked")
+def test_sizes_that_are_no_whole_numbers():
+    with pytest.raises(TypeError, match=r"GaussianVolume: resolution = 4.5; pass a whole number, resolution >= 2"):
+        GaussianVolume(4.5)
+    with pytest.raises(TypeError, match=r"GaussianProcess: length = 10.5; pass a whole number, length >= 1"):
+        GaussianProcess(10.5)

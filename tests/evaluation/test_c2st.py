@@ -1,5 +1,8 @@
 """The classifier two-sample test of two sets of samples."""
 
+import warnings
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -51,12 +54,26 @@ class TestC2ST:
             (((9, 2), (8, 2)), {"paired": True}, "of the same rows, since they are paired"),
             (((9, 2), (4, 2)), {}, "the sets have 9 and 4 rows; pass as many as folds = 5"),
             (((9, 2), (9, 2)), {"folds": 1}, "folds = 1"),
+            (
+                ((9,), (9, 2)),
+                {},
+                r"samples has shape \(9,\); pass rows and columns, of .* np.reshape\(samples, \(-1, 1",
+            ),
+            (((9, 2), (9, 2, 1)), {}, r"reference has shape \(9, 2, 1\)"),
         ],
     )
     @pytest.mark.usefixtures("types_unchecked")
     def test_wrong_sets_are_named(self, shapes, options, message):
         with pytest.raises(ValueError, match=message):
             c2st(*(np.zeros(shape) for shape in shapes), **options)
+
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_arrays_of_jax_and_lists_are_taken(self):
+        x, y = np.random.default_rng(0).normal(size=(2, 40, 2)).astype(np.float32) + np.float32([[[0]], [[9]]])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of float64 that JAX does not have
+            found = [c2st(to(x), to(y), folds=2) for to in (np.asarray, jnp.asarray, np.ndarray.tolist)]
+        assert found[0][0] > 0.9 and found == [found[0]] * 3
 
     def test_entries_that_are_not_finite_are_named(self):
         with pytest.raises(ValueError, match=r"c2st: 1 of the 18 entries of reference are not finite"):

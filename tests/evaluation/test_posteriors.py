@@ -1,6 +1,8 @@
 """The diagnostics of posteriors, by a model whose posterior is known in closed form."""
 
 import dataclasses
+import re
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from classes import forget
 from scipy import stats
 
 import sgm
@@ -28,6 +31,7 @@ from sgm.flags import from_flags
 from sgm.model import AbstractModel, Gaussian
 from sgm.serial import from_json, to_json
 
+_to_jax = partial(jnp.asarray, dtype=jnp.float32)
 NOISE = 0.5
 BIAS = 0.45
 STD = (NOISE**2 / (1 + NOISE**2)) ** 0.5
@@ -85,6 +89,7 @@ MODELS = {
 WRONG = ("narrow", "wide", "biased")
 DATA = Noisy()
 SAMPLER = sgm.DPMSolverPP(50)  # of 20 steps the standard deviation is 2% too large
+HOW = {"n": 400, "batch_size": 200, "sampler": SAMPLER, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +180,13 @@ class TestExpectedCoverage:
         with pytest.raises(ValueError, match=r"credibilities have 1\.0; pass numbers between 0 and 1"):
             ExpectedCoverage(credibilities=(0.5, 1.0))
 
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_credibilities_are_any_sequence(self):
+        for values in ([0.25, 0.5], np.asarray([0.25, 0.5]), jnp.asarray([0.25, 0.5])):
+            assert ExpectedCoverage(credibilities=values) == ExpectedCoverage(credibilities=(0.25, 0.5))
+        with pytest.raises(TypeError, match=r"ExpectedCoverage: credibilities = 0\.5; pass a tuple .* \(0\.5, 0\.9\)"):
+            ExpectedCoverage(credibilities=0.5)
+
 
 class TestLocalC2ST:
     METRIC = LocalC2ST(observation=(0.4,), nulls=19)
@@ -182,6 +194,9 @@ class TestLocalC2ST:
     def test_an_exact_posterior_passes(self, reports):
         report = reports("exact", self.METRIC, (1,))
         assert report["local_c2st_p"].value > 0.05
+        # As the note says, the statistic is of the size of those of permuted labels, not 0.
+        said = re.search(r"; ([\d.]+) of permuted labels, as of an exact model$", report["local_c2st"].note)
+        assert float(said[1]) / 5 < report["local_c2st"].value < 5 * float(said[1])
 
     @pytest.mark.parametrize("name", WRONG)
     def test_a_wrong_posterior_fails(self, reports, name):
@@ -234,12 +249,35 @@ class TestLocalC2ST:
             LocalC2ST(-1)
 
     @pytest.mark.usefixtures("types_unchecked")
+    def test_an_observation_is_a_number_of_a_record_or_any_vector(self):
+        for values in ([0.25, 0.5], np.asarray([0.25, 0.5]), jnp.asarray([0.25, 0.5])):
+            assert LocalC2ST(values) == LocalC2ST((0.25, 0.5))
+        assert LocalC2ST(np.int64(7)) == LocalC2ST(jnp.asarray(7)) == LocalC2ST(7)
+        with pytest.raises(
+            TypeError, match=r"LocalC2ST: observation = 0\.3; pass a tuple .*, or the number of a record"
+        ):
+            LocalC2ST(0.3)
+
+    def test_arrays_of_jax_are_taken(self):
+        parts = np.random.default_rng(0).normal(size=(4, 30, 2)).astype(np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of float64 that JAX does not have
+            found, same = (local_c2st(*map(to, parts), to(np.zeros(2)), nulls=1) for to in (np.asarray, _to_jax))
+        assert same.statistic == pytest.approx(found.statistic, rel=1e-3)
+
+    @pytest.mark.usefixtures("types_unchecked")
     def test_wrong_arrays_are_named(self):
         good = [np.zeros((30, 2)), np.zeros((30, 2)), np.zeros((30, 1)), np.zeros((5, 2)), np.zeros(1)]
         with pytest.raises(ValueError, match="with 29 conditions; pass a draw and a condition for each record"):
             local_c2st(*good[:2], good[2][:29], *good[3:])
         with pytest.raises(ValueError, match="there are 9 records; pass 20 or more"):
             local_c2st(*(part[:9] for part in good[:3]), *good[3:])
+        with pytest.raises(
+            ValueError, match=r"conditions has shape \(30,\); pass rows .* np.reshape\(conditions, \(-1, 1"
+        ):
+            local_c2st(*good[:2], good[2][:, 0], *good[3:])
+        with pytest.raises(ValueError, match=r"observation has shape \(2,\), but a condition has \(1,\)"):
+            local_c2st(*good[:4], np.zeros(2))
 
 
 class TestPosteriorPredictive:
@@ -280,6 +318,66 @@ class TestPosteriorPredictive:
         found = predictive_tails(simulated, np.asarray([1.5, 0.0, 0.0], np.float32))
         np.testing.assert_allclose(found, [2 * 3 / 10, 2 * 1 / 10, np.nan])
 
+    def test_a_number_is_an_observation_of_one_entry(self):
+        metric = PosteriorPredictive(lambda key, theta: theta[0] + NOISE * jr.normal(key), draws=9)
+        how = {"n": 4, "sampler": SAMPLER, "progress": False}
+        report = sgm.evaluate(sgm.VP(), Posterior(shape=(1,)), Noisy((1,)), [metric], jr.key(0), **how)
+        assert report.columns["predictive_tail"].shape == (4, 1) and report["predictive_tail"].value > 0
+
+    @pytest.mark.parametrize(
+        ("simulator", "message"),
+        [
+            (
+                lambda key, theta: np.asarray(theta),
+                "simulator looks at the values .* with jax.numpy and jax.random, or call what it does by",
+            ),
+            (
+                lambda key, theta: (theta, theta),
+                r"what the simulator gives is a tuple; let it give one .* jnp.stack\(x\)",
+            ),
+            (
+                lambda theta: theta,
+                r"the simulator does not take its arguments .* write it as simulator\(key, theta\)",
+            ),
+            (_AddNoise, r"is the class _AddNoise; pass a function simulate\(key, theta\), or an instance of a subcl"),
+            (0.5, r"simulator = 0\.5; pass a function simulate\(key, theta\)"),
+        ],
+    )
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_what_is_no_simulator_is_named_before_a_draw(self, simulator, message):
+        with pytest.raises(TypeError, match=f"PosteriorPredictive: .*{message}"):
+            metric = PosteriorPredictive(simulator)
+            sgm.evaluate(sgm.VP(), Posterior(), DATA, [metric], jr.key(0), n=4, sampler=None, progress=False)
+
+    def test_a_simulator_that_draws_by_numpy_is_refused_before_a_draw(self):
+        def frozen(key, theta):
+            return theta + np.random.randn(2).astype(np.float32)  # noqa: NPY002
+
+        with pytest.raises(ValueError, match="PosteriorPredictive: the simulator draws other numbers when it is trac"):
+            metric = PosteriorPredictive(frozen)
+            sgm.evaluate(sgm.VP(), Posterior(), DATA, [metric], jr.key(0), n=4, progress=False)
+
+    def test_a_simulator_is_given_what_simulations_give_it(self):
+        """Of a prior of numbers as well."""
+
+        class Unit:
+            def sample(self, key, n):
+                return jr.uniform(key, (n,))
+
+        shapes = set()
+
+        def simulator(key, theta):
+            shapes.add((theta.shape, str(theta.dtype)))
+            return theta[0] + NOISE * jr.normal(key)
+
+        data = sgm.data.Simulations(simulator, Unit())
+        data.batch(0, 3, seed=0)
+        how = {"n": 4, "sampler": SAMPLER, "progress": False}
+        model = Posterior(shape=(1,))
+        report = sgm.evaluate(sgm.VP(), model, data, [PosteriorPredictive(simulator, 9)], jr.key(0), **how)
+        assert report.columns["predictive_tail"].shape == (4, 1)
+        assert shapes == {((1,), "float32")}
+
     def test_what_cannot_be_compared_is_named(self):
         with pytest.raises(
             ValueError, match=r"gives observations of shape \(1,\), but a condition of the data has \(2,"
@@ -287,6 +385,64 @@ class TestPosteriorPredictive:
             sgm.evaluate(sgm.VP(), Posterior(), DATA, [PosteriorPredictive(_First())], jr.key(0), n=4, progress=False)
         with pytest.raises(ValueError, match=r"has the parts \[\]; pass data whose condition is what was observed"):
             sgm.evaluate(sgm.VP(), Posterior(), sgm.data.Moons(), [self.METRIC], jr.key(0), n=4, progress=False)
+
+
+@dataclass(frozen=True)
+class Positive(Noisy):
+    """theta = |N(0, 1)|, whose posterior is the same Gaussian, cut off below 0."""
+
+    def simulate(self, key, n):
+        theta, noise = jr.normal(key, (2, n, *self.shape))
+        return jnp.abs(theta), {"params": jnp.abs(theta) + NOISE * noise}
+
+
+class TestSupport:
+    def test_a_posterior_that_leaks_is_right_within_the_support(self):
+        """The model leaks at small x. Its draws within the support are exact."""
+        run = partial(sgm.evaluate, sgm.VP(), Posterior(shape=(1,)), Positive((1,)), key=jr.key(0), **HOW)
+        leaky, right = (run(metrics=[Calibration(63)], support=support) for support in (None, is_positive))
+        assert leaky["calibration_p_0"].value < 1e-3 and right["calibration_p_0"].value > 0.05
+
+    def test_draws_have_the_distribution_that_is_cut_off(self):
+        """At x = 0, half of a Gaussian: its mean is (2 / pi)^1/2 standard deviations."""
+        metrics = [LocalC2ST((0.0,), nulls=1)]
+        report = sgm.evaluate(
+            sgm.VP(), Posterior(shape=(1,)), Positive((1,)), metrics, jr.key(0), support=is_positive, **HOW
+        )
+        drawn = report.columns["local_observed_draws"][:, 0]
+        assert drawn.min() > 0
+        assert stats.kstest(drawn, stats.halfnorm(scale=STD).cdf).pvalue > 0.01
+        given = report.columns["local_conditions"][:, 0] / (1 + NOISE**2)
+        ranks = stats.truncnorm(-given / STD, np.inf, given, STD).cdf(report.columns["local_draws"][:, 0])
+        assert stats.kstest(ranks, "uniform").pvalue > 0.01
+
+    def test_draws_that_are_not_finite_are_left_to_the_metric(self):
+        report = sgm.evaluate(
+            sgm.VP(),
+            Posterior(jnp.nan, shape=(1,)),
+            Positive((1,)),
+            [C2ST()],
+            jr.key(0),
+            support=is_positive,
+            **HOW,
+        )
+        assert np.isnan(report["c2st"].value) and "400 of 400 draws are not finite" in report["c2st"].note
+
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_what_is_no_support_of_the_model_is_named(self):
+        run = partial(sgm.evaluate, sgm.VP(), Posterior(), DATA, [Calibration(3)], jr.key(0), n=4, progress=False)
+        with pytest.raises(
+            ValueError, match=r"evaluate: 12 of 12 samples are not found within .* in 100 attempts; pass"
+        ):
+            run(support=lambda x: x[0] > 1e6, sampler=sgm.DPMSolverPP(2))
+        with pytest.raises(ValueError, match=r"evaluate: support gives bool of shape \(2,\) for one example"):
+            run(support=lambda x: x > 0, sampler=None)
+        with pytest.raises(TypeError, match="evaluate: support = 3"):
+            run(support=3, sampler=None)
+
+
+def is_positive(x):
+    return jnp.all(x > 0)
 
 
 ALL = [C2ST(folds=2), Calibration(9), ExpectedCoverage(9), LocalC2ST(3, nulls=1), PosteriorPredictive(_AddNoise(), 9)]
@@ -365,5 +521,4 @@ def test_a_simulator_of_ones_own_is_named_by_flags_and_files():
         assert chosen.metrics == (PosteriorPredictive(Doubling(3.0)),)
         assert from_json(to_json(chosen), Experiment).metrics == chosen.metrics
     finally:
-        for cls in (Doubling, *Doubling.__subclasses__()):  # Equinox makes one of the same name to build it.
-            cls.__name__ = f"_{cls.__name__}"
+        forget(Doubling)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -118,6 +119,25 @@ def test_wrong_arguments_are_named():
     network = sgm.nn.MLP((2,), 8, 1, conditioning=sgm.nn.Conditioning(params=3), key=jr.key(0))
     with pytest.raises(ValueError, match="Density: cond has no parts, but the network was built for `params`"):
         Density(SDE, sgm.ScoreModel(network, shape=(2,)))
+    with pytest.raises(ValueError, match="Density: cond has `observed`, but an example with observed entries has no"):
+        Density(SDE, EXACT, sgm.Condition(observed=jnp.asarray([1.0, jnp.nan])))
+    for options, message in (
+        ({"cond": 3}, r"cond = 3; pass an instance such as sgm.Condition\(params"),
+        ({"solver": sgm.DDIM(3)}, "solver is a DDIM; pass an instance such as diffrax.Dopri5"),
+        ({"controller": 3}, "controller = 3; pass an instance such as diffrax.PID"),
+        ({"controller": diffrax.ConstantStepSize()}, "controller is a ConstantStepSize; pass"),
+        ({"adjoint": 3}, "adjoint = 3; pass an instance such as diffrax.ForwardMode"),
+    ):
+        with pytest.raises(TypeError, match=f"Density: {message}"):
+            Density(SDE, EXACT, **options)
+
+
+@pytest.mark.quick
+def test_values_of_another_shape_are_named():
+    for shape in ((), (1,), (5, 1), (5, 3)):
+        message = rf"Density: x has shape {re.escape(str(shape))}, but the model is of examples of shape \(2,\)"
+        with pytest.raises(ValueError, match=message):
+            Density(SDE, EXACT).log_prob(jnp.ones(shape))
 
 
 @pytest.mark.quick

@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -5,9 +6,12 @@ import numpy as np
 import pytest
 from truth import FOUR, PROCESSES, gaussian, mixture
 
+import sgm
 from sgm.model import Empirical, Gaussian, GaussianMixture
 
 POINTS = jnp.asarray([[1.0, 0.0], [-1.0, 0.5], [0.2, -0.8]])
+
+
 MODELS = {"gaussian": gaussian(2), "mixture": mixture(2), "empirical": Empirical(POINTS)}
 
 
@@ -79,3 +83,27 @@ def test_shapes_of_images():
     assert model.shape == (2, 3, 1)
     assert model.sample(jr.key(0), 4).shape == (4, 2, 3, 1)
     assert model.predict(jnp.asarray(0.5), jnp.ones((2, 3, 1))).velocity.shape == (2, 3, 1)
+
+
+def test_a_gaussian_in_other_units_is_the_same_distribution():
+    scale = jnp.asarray([1e3, 1.0, 1e-2])
+    exact = Gaussian(
+        scale * gaussian(12).mean.reshape(2, 2, 3), jnp.outer(*[jnp.tile(scale, 4)] * 2) * gaussian(12).cov
+    )
+    units = sgm.Units(jnp.asarray([-5e2, 2.0, 0.0]), 1.5 * scale)
+    model = exact.in_units(units)
+    assert model.shape == (2, 2, 3) and eqx.tree_equal(model.units, units)
+    np.testing.assert_allclose(model.model.mean, units.standardise(exact.mean), rtol=1e-6)
+    # Of the covariance in the units of the data, eigenvalues of 1e-4 beside 1e6 would have no digit.
+    np.testing.assert_allclose(model.model.cov, gaussian(12).cov / 1.5**2, rtol=1e-5)
+    np.testing.assert_allclose(model.model.eigenvalues, jnp.linalg.eigvalsh(gaussian(12).cov) / 1.5**2, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"Gaussian.in_units: the units have shape \(2,\), but the examples \(2, 2, 3\)"
+    ):
+        exact.in_units(sgm.Units(jnp.zeros(2), jnp.ones(2)))
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_units_that_are_none_are_named():
+    with pytest.raises(TypeError, match=r"Gaussian.in_units: units is a Gaussian; pass an instance such as mode"):
+        gaussian(2).in_units(gaussian(2))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.stats
 
 import sgm
 from sgm.model import (
@@ -19,6 +20,7 @@ from sgm.model import (
     Observations,
     PerExample,
     Thresholded,
+    Uniform,
     from_denoised,
 )
 from sgm.nn import Conditioning
@@ -202,6 +204,33 @@ def test_independent_observations_have_the_closed_form_posterior(count):
     exact = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(cov, jnp.float32))
     for level in (*LEVELS, 12.0):
         np.testing.assert_allclose(parts(model, level, None), parts(exact, level, None), atol=5e-3)
+
+
+class OfOne(AbstractModel):
+    """The posterior N(y, std^2) of x given y = x + N(0, std^2), under a uniform prior whose ends are far from y."""
+
+    std: float = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, default=(1,))
+
+    @property
+    def units(self):
+        return sgm.Units(100.0, 20.0)
+
+    def predict(self, level, u, cond=None, key=None):
+        std = self.std / self.units.std.value
+        return Gaussian(self.units.standardise(cond.params), jnp.full((1, 1), std**2)).predict(level, u)
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_observations_under_a_uniform_prior_have_the_closed_form_posterior(count):
+    prior, model = Uniform((70.0,), (150.0,)), OfOne(4.0)
+    y = np.random.default_rng(0).normal(113.0, 4.0, (count, 1)).astype(np.float32)
+    cond = sgm.Condition(params=jnp.asarray(y))
+    with pytest.raises(ValueError, match=r"different units; pass .*, or an exact one as prior.in_units\(model.units\)"):
+        Observations(model, cond, prior)
+    composed = Observations(model, cond, prior.in_units(model.units))
+    x = np.asarray(sgm.sample(sgm.VP(), composed, jr.key(0), 4000, method=sgm.DPMSolverPP(20)))[:, 0]
+    assert scipy.stats.kstest(x, "norm", (y.mean(), 4.0 / count**0.5)).pvalue > 1e-3
 
 
 KEY = jr.key(0)

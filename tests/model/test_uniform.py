@@ -138,11 +138,35 @@ def test_draws_of_the_reverse_process_are_uniform():
     assert scipy.stats.kstest(np.asarray(x), "uniform", (LOW, HIGH - LOW)).pvalue > 1e-3
 
 
+def test_a_uniform_in_other_units_is_the_same_distribution():
+    units = sgm.Units(jnp.asarray([30.0, -2.0]), jnp.asarray([100.0, 1e-3]))
+    model = TWO.in_units(units)
+    assert isinstance(model.model, Uniform) and model.units is units
+    np.testing.assert_allclose(model.model.low, [-0.305, 3000.0], rtol=1e-6)
+    np.testing.assert_allclose(model.model.high, [-0.28, 3500.0], rtol=1e-6)
+    inside = jnp.asarray([0.0, 1.2])
+    found = model.model.log_prob(units.standardise(inside)) - units.log_volume((2,))
+    assert float(found) == pytest.approx(float(TWO.log_prob(inside)), rel=1e-5)
+    with pytest.raises(ValueError, match=r"Uniform.in_units: the units have shape \(3,\), but the examples \(2,\)"):
+        TWO.in_units(sgm.Units(jnp.zeros(3), jnp.ones(3)))
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize("given", [tuple, list, np.asarray, jnp.asarray], ids=["tuple", "list", "NumPy", "JAX"])
+def test_ends_are_any_numbers(given, recwarn):
+    low, high = given([0, -1]), given([5.5, 1.0])
+    made = Uniform(low, high)
+    assert made.shape == (2,) and made.low.dtype == made.high.dtype == made.sample(jr.key(0), 1).dtype == jnp.float32
+    assert float(made.log_prob(jnp.zeros(2))) == pytest.approx(-np.log(11.0), rel=1e-6) and not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [
         (jnp.zeros(2), jnp.asarray([1.0, 0.0]), "Uniform: low = .* is not below high = .*; pass low < high"),
         (jnp.zeros(2), jnp.ones(3), r"Uniform: low has shape \(2,\), but high \(3,\); pass ends of one shape"),
+        ((0.0, -np.inf), (1.0, 1.0), r"Uniform: low = .* and high = .* are not all finite; pass finite ends"),
+        ((0.0, 0.0), (1.0, np.nan), "Uniform: low = .* and high = .* are not all finite; pass finite ends"),
     ],
 )
 @pytest.mark.usefixtures("types_unchecked")

@@ -124,7 +124,7 @@ def test_parts_of_another_size_raise(name, cond, message):
 
 def test_dropping_needs_a_null():
     network = NETWORKS["MLP"](conditioning=Conditioning(classes=3))
-    with pytest.raises(ValueError, match=r"built without a null .*; leave it out, or build the network with"):
+    with pytest.raises(ValueError, match=r"without a null .* null=True\) and train it with Loss\(condition_dropout"):
         call(network, LEVEL, U, sgm.Condition(label=jnp.asarray(1), dropped=jnp.asarray(True)))
 
 

@@ -253,6 +253,7 @@ def test_attention_is_softmax_attention():
         (lambda: MLP((2,), depth=-1, key=jr.key(0)), "MLP: depth = -1; pass depth >= 1"),
         (lambda: UNet(SHAPE, dropout=1.0, key=jr.key(0)), "UNet: dropout = 1.0; pass 0 <= dropout < 1"),
         (lambda: UNet(SHAPE, multipliers=(), key=jr.key(0)), r"UNet: len\(multipliers\) = 0; pass"),
+        (lambda: UNet(SHAPE, multipliers=(1, 0), key=jr.key(0)), r"UNet: multipliers\[1\] = 0; pass"),
         (lambda: DiT((8, 8, 0), key=jr.key(0)), r"DiT: shape = \(8, 8, 0\); pass \(length, channels\) or \(height"),
         (lambda: UNet((2,), key=jr.key(0)), r"UNet: shape = \(2,\); pass .*, or build an MLP"),
         (
@@ -274,6 +275,23 @@ def test_attention_is_softmax_attention():
 )
 def test_sizes_have_their_range(build, message):
     with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: UNet(SHAPE, multipliers=(1, 1.5), key=jr.key(0)), r"UNet: multipliers\[1\] = 1.5; pass a whole"),
+        (lambda: UNet(SHAPE, multipliers=2, key=jr.key(0)), r"UNet: multipliers = 2; pass .* such as \(1, 2, 2\)"),
+        (lambda: UNet(SHAPE, 8.5, key=jr.key(0)), r"UNet: width = 8.5; pass a whole number, width >= 1"),
+        (lambda: UNet(SHAPE, blocks=1.0, key=jr.key(0)), r"UNet: blocks = 1.0; pass a whole number"),
+        (lambda: DiT(SHAPE, 32, 2.0, key=jr.key(0)), r"DiT: depth = 2.0; pass a whole number"),
+        (lambda: MLP(SHAPE, "64", key=jr.key(0)), r"MLP: width = '64'; pass a whole number"),
+    ],
+)
+@pytest.mark.usefixtures("types_unchecked")
+def test_sizes_are_whole_numbers(build, message):
+    with pytest.raises(TypeError, match=message):
         build()
 
 

@@ -88,6 +88,15 @@ def test_odd_sizes_are_padded_inside_and_cropped(name, shape):
 
 
 @each
+def test_a_torus_that_cannot_be_divided_has_a_remedy_of_its_own(name):
+    other = {"UNet": "use fewer levels", "DiT": "use another patch"}[name]
+    with pytest.raises(ValueError, match=rf"such as 12 or 14; resize the data or {other}\.$"):
+        BUILD[name]((13, 2), periodic=True)
+    with pytest.raises(ValueError, match=rf"such as 12 or 14; resize the data or {other}, or pass pad=True\.$"):
+        BUILD[name]((13, 2))
+
+
+@each
 def test_what_cannot_be_built(name):
     with pytest.raises(ValueError, match=f"{name}: pad and periodic are True"):
         BUILD[name]((16, 2), pad=True, periodic=True)
@@ -100,8 +109,20 @@ def test_what_cannot_be_built(name):
 
 
 def test_a_head_needs_features_for_each_axis():
-    with pytest.raises(ValueError, match="a head has 3 features for 2 axes"):
-        DiT((8, 8, 1), 24, 2, 8, rotary=True, key=jr.key(0))
+    DiT((8, 8, 1), 24, 1, 6, rotary=True, key=jr.key(0))  # four of each head, a pair for each axis
+    with pytest.raises(ValueError, match=r"DiT: rotary is True, but a head has 3 features, and 2 axes need 4; .*heads"):
+        DiT((8, 8, 1), 24, 1, 8, rotary=True, key=jr.key(0))
+    UNet((4, 4, 4, 1), 6, (1, 1), 1, rotary=True, key=jr.key(0))
+    with pytest.raises(ValueError, match=r"UNet: rotary is True, .* 4 features, and 3 axes need 6; pass a larger"):
+        UNet((4, 4, 4, 1), 4, (1, 1), 1, rotary=True, key=jr.key(0))
+
+
+@each
+@each_shape
+def test_another_number_of_channels_is_named(name, shape):
+    network, channels = BUILD[name](shape), shape[-1]
+    with pytest.raises(ValueError, match=rf"{name}: u has shape .*, but .* built for .* of {channels} channels"):
+        network(LEVEL, jnp.zeros((*shape[:-1], channels + 1)))
 
 
 def test_rotations_tell_how_far_apart_places_are():

@@ -1,5 +1,7 @@
 """A transformer of variables, of which any can be observed or missing."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -128,6 +130,29 @@ class TestMasking:
             FixedEntries((4,)).mask(jr.key(0), (4,))
         with pytest.raises(ValueError, match="one or more different positions"):
             FixedEntries((1, 1))
+        with pytest.raises(ValueError, match=r"observed = \(1, 0\) are all entries of .*, and none is left to learn"):
+            FixedEntries((1, 0)).mask(jr.key(0), (2,))
+
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_fixed_entries_are_any_sequence_of_integers(self):
+        for observed in ([2, 0], np.asarray([2, 0]), jnp.asarray([2, 0])):
+            assert FixedEntries(observed) == FixedEntries((2, 0))
+        for wrong in (1, (0.5,), "ab"):
+            with pytest.raises(
+                TypeError, match=r"FixedEntries: observed = .*; pass a tuple of numbers, such as \(2, 3"
+            ):
+                FixedEntries(wrong)
+
+    @pytest.mark.usefixtures("standard_promotion")  # on which optax relies
+    def test_a_network_of_observed_entries_that_is_trained_without_a_masking_is_told(self):
+        data = sgm.data.Arrays(np.random.default_rng(0).normal(size=(64, 5)))
+        how = {"steps": 1, "batch_size": 8, "progress": False}
+        with pytest.warns(UserWarning, match=r"train: .*observed=\.\.\..*; pass loss=sgm\.Loss\(masking=.*UniformSubs"):
+            sgm.train(sgm.VP(), sgm.ScoreModel(build(), data=data), data, jr.key(0), **how)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loss = sgm.Loss(masking=UniformSubsets())
+            sgm.train(sgm.VP(), sgm.ScoreModel(build(), data=data), data, jr.key(0), loss=loss, **how)
 
     def test_the_error_of_observed_and_of_missing_entries_is_none(self):
         model, sde = model_of(), sgm.VP()
@@ -162,7 +187,7 @@ class TestMasking:
 @pytest.mark.quick
 def test_what_has_no_meaning_is_refused():
     model = model_of()
-    with pytest.raises(ValueError, match="an example with observed entries has no density; pass the model sgm"):
+    with pytest.raises(ValueError, match=r"has no density; .*model\.Unobserved\(model, positions, values\)"):
         sgm.log_prob(sgm.VP(), model, U, cond=OBSERVED, trace=sgm.Exact())
     with pytest.raises(ValueError, match=r"cond.observed has infinite entries"):
         sgm.sample(sgm.VP(), model, jr.key(0), 2, cond=sgm.Condition(observed=jnp.asarray([jnp.inf] * 5)))
@@ -181,3 +206,13 @@ def test_what_has_no_meaning_is_refused():
         Unobserved(model, (0, 5), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"values have shape \(3,\), but 2 entries are observed"):
         Unobserved(model, (0, 1), jnp.zeros(3))
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_positions_of_observed_entries_may_be_an_array():
+    for observed in ([4, 1], np.asarray([4, 1]), jnp.asarray([4, 1])):
+        rest = Unobserved(model_of(), observed, jnp.asarray([0.5, 2.0]))
+        assert rest.observed == (4, 1) and rest.unobserved == (0, 2, 3)
+    for wrong in (1, (0.5, 2.0), "ab"):
+        with pytest.raises(TypeError, match=r"Unobserved: observed = .*; pass a tuple of numbers, such as \(0, 3\)"):
+            Unobserved(model_of(), wrong, jnp.zeros(2))

@@ -66,6 +66,7 @@ def test_the_maximum_within_a_box(inside):
     np.testing.assert_allclose(best.x, expected, atol=5e-3)
     assert bool(best.converged & box.contains(best.x))
     assert float(best.log_prob) == pytest.approx(float(Gaussian(mean, cov).log_prob(expected)), abs=5e-3)
+    assert float(best.slope) < 1e-3  # also at the end, where the gradient of log p by x is not 0
 
 
 @pytest.mark.slow
@@ -79,8 +80,11 @@ def test_a_log_prob_that_is_no_number_is_an_error():
             zero = jnp.sqrt(jnp.abs(0 * u))
             return jax.tree.map(lambda part: part + zero, gaussian(2).predict(level, u))
 
-    with pytest.raises(RuntimeError, match="maximum_a_posteriori: log p is not finite at any of 2 points"):
-        maximum_a_posteriori(SDE, Kinked(), jr.key(0), **FEW)
+    for keep in (2, 100):  # of 64 starts
+        with pytest.raises(
+            RuntimeError, match=f"maximum_a_posteriori: log p is not finite at any of {min(keep, 64)} p"
+        ):
+            maximum_a_posteriori(SDE, Kinked(), jr.key(0), **FEW | {"keep": keep})
 
 
 @pytest.mark.quick
@@ -95,3 +99,11 @@ def test_wrong_arguments_are_named():
         maximum_a_posteriori(SDE, gaussian(2), jr.key(0), starts=1)
     with pytest.raises(ValueError, match="maximum_a_posteriori: keep = 0; pass keep >= 1"):
         maximum_a_posteriori(SDE, gaussian(2), jr.key(0), keep=0)
+    with pytest.raises(ValueError, match=r"maximum_a_posteriori: tolerance = -1\.0; pass tolerance > 0"):
+        maximum_a_posteriori(SDE, gaussian(2), jr.key(0), tolerance=-1.0)
+    with pytest.raises(
+        ValueError, match=r"maximum_a_posteriori: support is of examples of shape \(3,\), but the model"
+    ):
+        maximum_a_posteriori(SDE, gaussian(2), jr.key(0), support=Uniform((0.0,) * 3, (1.0,) * 3))
+    with pytest.raises(TypeError, match="maximum_a_posteriori: support is the class Uniform"):
+        maximum_a_posteriori(SDE, gaussian(2), jr.key(0), support=Uniform)

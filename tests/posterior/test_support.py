@@ -1,3 +1,4 @@
+import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -7,7 +8,7 @@ import scipy.stats
 from truth import Shifted
 
 import sgm
-from sgm.model import Gaussian, Uniform
+from sgm.model import AbstractModel, Gaussian, Uniform
 from sgm.posterior import Acceptance, log_prob_within, sample_within
 
 MEAN, STD = np.asarray([0.5, -1.0]), np.asarray([1.0, 0.4])
@@ -79,6 +80,49 @@ def test_a_support_may_be_a_function_and_a_condition_one_for_all():
     assert float(log_p) == pytest.approx(expected, abs=5e-3)
 
 
+def test_the_density_within_has_the_derivative_of_the_whole_also_forwards():
+    acceptance = Acceptance(30, 100)
+
+    def log_p(x, **options):
+        return log_prob_within(SDE, MODEL, x, BOX, acceptance, **options)
+
+    x = jnp.asarray([0.9, -0.8])
+    expected = -(np.asarray(x) - MEAN) / STD**2
+    np.testing.assert_allclose(jax.jacfwd(lambda x: log_p(x, adjoint=diffrax.ForwardMode()))(x), expected, atol=3e-3)
+    np.testing.assert_allclose(jax.grad(log_p)(x), expected, atol=3e-3)
+
+
+def test_draws_that_are_no_numbers_lie_nowhere():
+    class Broken(AbstractModel):
+        """Noise of which half is lost."""
+
+        shape: tuple[int, ...] = (2,)
+
+        def predict(self, level, u, cond=None, key=None):
+            return jax.tree.map(lambda part: jnp.where(u > 0, part, jnp.nan), MODEL.predict(level, u))
+
+    for support in (BOX, lambda x: ~jnp.any(x < 0)):  # the second holds what is no number
+        with pytest.raises(ValueError, match=r"sample_within: \d+ of 200 draws are not finite, .* pass a method of mo"):
+            sample_within(SDE, Broken(), jr.key(0), 10, support, method=sgm.DDIM(3), round_size=200)
+
+
+@pytest.mark.quick
+@pytest.mark.usefixtures("types_unchecked")
+def test_a_support_of_another_shape_or_kind_is_named():
+    three, all_drawn = Uniform((0.0,) * 3, (1.0,) * 3), Acceptance(10, 10)
+    for name, call in (
+        ("sample_within", lambda support: sample_within(SDE, MODEL, jr.key(0), 10, support)),
+        ("log_prob_within", lambda support: log_prob_within(SDE, MODEL, jnp.zeros(2), support, all_drawn)),
+    ):
+        message = rf"{name}: support is of examples of shape \(3,\), but the model of \(2,\); pass one of that shape"
+        with pytest.raises(ValueError, match=message):
+            call(three)
+        with pytest.raises(TypeError, match=rf"{name}: support is the class Uniform; pass an instance such as sgm"):
+            call(Uniform)
+        with pytest.raises(TypeError, match=rf"{name}: support is a WithUnits; pass an instance such as sgm"):
+            call(BOX.in_units(sgm.Units()))
+
+
 @pytest.mark.quick
 def test_where_all_draws_are_within_the_error_is_not_zero():
     everywhere = Acceptance(100, 100)
@@ -101,6 +145,8 @@ def test_what_cannot_be_done_is_said():
         sample_within(SDE, MODEL, jr.key(0), 10, lambda x: x > 0, **options)
     with pytest.raises(TypeError, match=r"support = 3\.0; pass an instance such as sgm.model.Uniform"):
         sample_within(SDE, MODEL, jr.key(0), 10, 3.0, **options)
+    with pytest.raises(TypeError, match=r"log_prob_within: acceptance = 0\.5; pass what sample_within\(...\) gives"):
+        log_prob_within(SDE, MODEL, jnp.zeros(2), BOX, 0.5)
     with pytest.raises(ValueError, match=r"sample_within: it is inside jax\.jit or jax.vmap"):
         jax.jit(lambda key: sample_within(SDE, MODEL, key, 10, BOX, **options)[0])(jr.key(0))
     with pytest.raises(ValueError, match=r"least_rate = 0\.0; pass a share above 0"):
