@@ -1,6 +1,7 @@
 """What a simulator is, and the check that a function of the user's is one of JAX."""
 
 import inspect
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,7 +47,7 @@ def shape_of_draw(
 
     Raises:
         TypeError: for a function of other arguments, one that is not of JAX, and one that gives other than one array.
-        ValueError: for a function whose random numbers are not those of its key.
+        ValueError: for a function that fails for these arguments, and one whose numbers are not drawn by its key.
     """
     try:
         inspect.signature(function).bind(*arguments)
@@ -60,10 +61,19 @@ def shape_of_draw(
             with jax.default_matmul_precision(precision):
                 trace = jax.make_jaxpr(lambda *given: function(*given), whole, return_shape=True)
                 traces.append(trace(*arguments))
-        except jax.errors.JAXTypeError as error:
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
             raise TypeError(
                 f"{call}: {name} looks at the values of what it is given, and so is no function of JAX; write it with "
                 f"jax.numpy and jax.random{', ' * bool(otherwise)}{otherwise}."
+            ) from error
+        except (TypeError, ValueError, IndexError) as error:  # JAX raises each of them for a wrong shape.
+            last, given = re.findall(r"\w+", form)[-1], arguments[-1]
+            is_what = f"= {given}" if isinstance(given, int) else f"of shape {given.shape}"
+            number = f", with {last}[0] for the number in it" if np.shape(given) == (1,) else ""
+            said = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(
+                f"{call}: {name} fails for {last} {is_what} ({type(error).__name__}: {said}); let {form} take "
+                f"that{number}."
             ) from error
     first, again = ([_bits(number) for number in _numbers(jaxpr.jaxpr, jaxpr.consts)] for jaxpr, _ in traces)
     if first != again:

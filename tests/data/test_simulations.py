@@ -182,6 +182,20 @@ def test_a_simulator_that_holds_numbers_keys_and_functions_is_not_refused():
     assert Simulations(simulator, Gaussian(MEAN, COV)).conditioning.params == 2
 
 
+def test_a_simulator_for_another_shape_of_theta_is_told_the_shape():
+    def walk(key, theta):
+        return jax.lax.scan(lambda x, key: (x + theta + jr.normal(key), x), 0.0, jr.split(key, 10))[1]
+
+    prior = Plain(lambda key, n: jr.uniform(key, (n,)))
+    message = (
+        r"Simulations: the simulator fails for theta of shape \(1,\) \(TypeError: scan .* with theta\[0\] for the num"
+    )
+    with pytest.raises(ValueError, match=message) as found:
+        Simulations(walk, prior)
+    assert isinstance(found.value.__cause__, TypeError) and "carry" in str(found.value.__cause__)
+    assert Simulations(lambda key, theta: walk(key, theta[0]), prior).conditioning.params == 10
+
+
 @pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("simulator", "prior", "error", "message"),
@@ -197,6 +211,24 @@ def test_a_simulator_that_holds_numbers_keys_and_functions_is_not_refused():
             Gaussian(MEAN, COV),
             TypeError,
             "no function of JAX; write it with jax.numpy",
+        ),
+        (
+            lambda key, theta: theta[theta > 0],
+            Gaussian(MEAN, COV),
+            TypeError,
+            "no function of JAX; write it with jax.numpy",
+        ),
+        (
+            lambda key, theta: MATRIX.T @ theta,
+            Gaussian(MEAN, COV),
+            ValueError,
+            r"the simulator fails for theta of shape \(2,\) \(TypeError: .*; let simulator\(key, theta\) take that\.$",
+        ),
+        (
+            simulate,
+            Plain(lambda key, n: jr.normal(key, (n, 2)) @ MATRIX),
+            ValueError,
+            r"prior.sample fails for n = 3 \(TypeError: .*; let sample\(key, n\) take that\.$",
         ),
         (
             lambda key, theta: (theta, theta),
