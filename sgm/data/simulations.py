@@ -47,9 +47,9 @@ class Simulations(AbstractSimulated):
     Raises:
         TypeError: for a simulator or a `sample` that is no function of JAX or of other arguments, and for a prior
             without `sample`.
-        ValueError: for a simulator or a prior that draws by np.random, which would be frozen at its first numbers, and
-            for an x that is no vector or number; when simulated, for theta or x that are not finite, and for an entry
-            of x that is constant.
+        ValueError: for a simulator or a prior that fails or that draws by np.random, which would be frozen at its first
+            numbers, and for an x that is no vector or number; when simulated, for theta or x that are not finite, and
+            for an entry of x that is constant.
 
     Example:
         >>> prior = sgm.model.Uniform((0.0, 0.0), (1.0, 1.0))

@@ -35,7 +35,7 @@ class PosteriorPredictive(AbstractMetric):
         TypeError: for a simulator that is no function; when evaluated, for one that is no function of JAX or of other
             arguments.
         ValueError: when evaluated, for data whose condition is not the observation alone, and a simulator of another
-            shape or that draws by np.random.
+            shape, that fails, or that draws by np.random.
 
     Example:
         >>> report = sgm.evaluate(sde, model, data, [PosteriorPredictive(simulator)], jr.key(0), n=500)
