@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from sbi import kept, trained
+from sbi import MOST_STEPS, kept, trained
 from sbi_tasks import TASKS
 
 import sgm
@@ -44,8 +44,10 @@ if __name__ == "__main__":
     key_data, key_train, key_draw = jr.split(jr.key(0), 3)
     theta, x = TASKS["gaussian_linear"].simulations(key_data, 30_000)
     data = sgm.data.Arrays(theta, params=x, held_out=0.05)
-    place = None if arguments.models is None else arguments.models / "gaussian_linear_30000_16000.eqx"
-    learnt, _ = trained(data, key_train, 16_000) if place is None else kept(place, data, key_train, 16_000)
+    if arguments.models is None:
+        learnt, _ = trained(data, key_train, MOST_STEPS)
+    else:
+        learnt, _ = kept(arguments.models / f"gaussian_linear_30000_{MOST_STEPS}.eqx", data, key_train, MOST_STEPS)
     prior = Gaussian(jnp.zeros(SIZE), VARIANCE * jnp.eye(SIZE))
     print("| observations | C2ST, exact model | C2ST, trained model | mean off, stds | std, over the exact | seconds |")
     print("|---|---|---|---|---|---|")
