@@ -1,6 +1,6 @@
 """How near all conditionals of one `Transformer` come to the true ones, on a Gaussian and a mixture of five variables.
 
-    PYTHONPATH=tests python tests/benchmarks/conditionals.py [--kinds gaussian mixture narrow] [--steps 14000]
+    PYTHONPATH=tests python tests/benchmarks/conditionals.py [--kinds gaussian mixture narrow] [--steps 24000]
 
 One model is trained by `UniformSubsets`. For ten random subsets of the variables, observed at values of one example,
 10,000 draws are compared with the conditional in closed form: the error of each mean, in standard deviations of the
@@ -93,7 +93,7 @@ def errors(sde, model, exact):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--kinds", nargs="+", default=list(EXACT), choices=list(EXACT))
-    parser.add_argument("--steps", type=int, default=14_000)
+    parser.add_argument("--steps", type=int, default=24_000)
     arguments = parser.parse_args()
     for kind in arguments.kinds:
         data, began = Drawn(kind), time.process_time()
