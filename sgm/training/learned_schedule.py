@@ -24,7 +24,7 @@ from sgm.model.base import AbstractModel
 from sgm.sde import VP, AbstractSDE, LearnedLogSNR
 from sgm.training.loss import Levels, Times, levels_at
 from sgm.training.objective import Squared
-from sgm.training.step import AbstractRecipe, AbstractState, Batch, Recipe, copied
+from sgm.training.step import AbstractRecipe, AbstractState, Batch, Recipe, copied, updates_of
 from sgm.training.times import UniformTime
 from sgm.training.weightings import LikelihoodWeighting
 
@@ -98,7 +98,7 @@ class ScheduleRecipe(AbstractRecipe):
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
         metrics["process_gradient_norm"] = optax.tree.norm(by_learned)
         model, average, opt_state = self.recipe.descend(state, gradients)
-        updates, learned_opt_state = self.optimiser.update(by_learned, state.learned_opt_state, state.learned)
+        updates, learned_opt_state = updates_of(self.optimiser, by_learned, state.learned_opt_state, state.learned)
         learned = eqx.apply_updates(state.learned, updates)
         return ScheduleState(model, average, state.step + 1, opt_state, learned, learned_opt_state), metrics
 

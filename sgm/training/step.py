@@ -166,12 +166,20 @@ class Recipe(AbstractRecipe):
         """The model, its average and the optimiser's state after a step against these gradients."""
         weights, rest = eqx.partition(state.model, eqx.is_inexact_array)
         averages, average_rest = eqx.partition(state.average, eqx.is_inexact_array)
-        updates, opt_state = self.optimiser.update(gradients, state.opt_state, weights)
+        updates, opt_state = updates_of(self.optimiser, gradients, state.opt_state, weights)
         weights = eqx.apply_updates(weights, updates)
         step = state.step.astype(float)
         decay = jnp.minimum(self.average_decay, (1 + step) / (10 + step))
         averages: Any = optax.incremental_update(weights, averages, 1 - decay)
         return eqx.combine(weights, rest), eqx.combine(averages, average_rest), opt_state
+
+
+def updates_of(
+    optimiser: optax.GradientTransformation, gradients: PyTree, state: PyTree, weights: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The updates of the weights against these gradients, and the optimiser's next state."""
+    with jax.numpy_dtype_promotion("standard"):  # on which optimisers of optax rely
+        return optimiser.update(gradients, state, weights)
 
 
 def copied(tree: PyTree) -> Any:

@@ -17,7 +17,7 @@ from sgm.data import Checkerboard, Digits, GaussianField
 from sgm.nn import Conditioning
 from sgm.nn.condition import condition_from
 from sgm.sde import LearnedLogSNR
-from sgm.training import Adam, CheckpointError, Loss, TrainingDiverged, latest_step, load_run
+from sgm.training import Adam, CheckpointError, Loss, Muon, TrainingDiverged, latest_step, load_run
 from sgm.training.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
 from sgm.training.learned_schedule import ScheduleRecipe
 from sgm.training.step import Recipe, held_out_loss, train_step
@@ -153,7 +153,7 @@ def test_callbacks_see_steps_metrics_and_the_state():
     assert "held_out_loss" in seen[1][1] and "held_out_loss" not in seen[0][1]
 
 
-@pytest.mark.parametrize("optimiser", [optax.sgd(1e-3), optax.adamw(1e-3), Adam(1e-2)])
+@pytest.mark.parametrize("optimiser", [optax.sgd(1e-3), optax.adamw(1e-3), Adam(1e-2), Muon(1e-2)])
 def test_any_optimiser_trains(optimiser):
     data = Checkerboard()
     _, trained, _ = train(data, steps=2, optimiser=optimiser)
