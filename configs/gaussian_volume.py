@@ -15,6 +15,6 @@ experiment = Experiment(
     loss=Loss(KarrasWeighting(), NormalLogSNR()),
     training=Training(steps=1000, batch_size=16, optimiser=Adam(3e-3, warmup=100), preview_every=1000),
     sampler=DPMSolverPP(20),
-    metrics=(PowerSpectrum(),),  # A log-likelihood takes half an hour of a core for 32 volumes.
+    metrics=(PowerSpectrum(),),  # LogLikelihood takes longer than the training.
     evaluation=Evaluation(n=64, batch_size=32),
 )

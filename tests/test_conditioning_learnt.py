@@ -20,15 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("standard_promotion", "o
 METHOD = sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20))
 
 
-@pytest.fixture(scope="module")
-def optimised():
-    """XLA at full strength, with which a training step takes half as long."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def learn(name, steps):
     """The data set, and a sampler of the averaged weights after a short training of a small UNet on configs/`name`."""
     data = load_config(name).data

@@ -21,6 +21,7 @@ import optax
 from jaxtyping import PyTree
 
 from sgm.training.settings import AbstractOptimiser
+from sgm.training.step import updates_of
 
 _FILE = "fingerprint.json"
 # Fields that change no result, but for rounding.
@@ -128,11 +129,11 @@ def _updates(optimiser, parameters):
     def updates(weights, gradients, last, sums):
         state = optimiser.init(weights)
         for gradient in gradients:
-            _, state = optimiser.update(gradient, state, weights)
+            _, state = updates_of(optimiser, gradient, state, weights)
 
         def at(count):
             later = jax.tree.map(lambda leaf: count.astype(leaf.dtype) if _is_count(leaf) else leaf, state)
-            update, _ = optimiser.update(last, later, weights)
+            update, _ = updates_of(optimiser, last, later, weights)
             return optax.tree.norm(update), optax.tree.vdot(update, sums)
 
         return jax.vmap(at)(jnp.asarray(_COUNTS))

@@ -81,8 +81,7 @@ class AdamW(AbstractOptimiser):
 
     def __check_init__(self):
         _check(self, "learning_rate", "clip")
-        check_concrete("AdamW", weight_decay=self.weight_decay)
-        check_at_least("AdamW", "weight_decay", self.weight_decay, 0)
+        _check_decay(self)
 
     def unclipped(self):
         return replace(self, clip=math.inf)
@@ -93,11 +92,15 @@ class AdamW(AbstractOptimiser):
 
 
 class Muon(AbstractOptimiser):
-    """Muon for matrices: the momentum of a gradient with all its singular values made about 1. Adam for the rest.
+    """Muon: steps of matrices that are as long in every direction. Adam trains all other parameters.
 
-    Matrices are the last two axes of a parameter, and the whole kernel of a `Convolution`, from its window and inputs
-    to its outputs. A step is as long as one of `Adam` of the same rate (of root mean square 0.2 of it), so that rates
-    can be kept. Momenta are Nesterov's. Gradients are clipped and the rate goes as those of `Adam`.
+    A matrix W of m inputs and n outputs, whose momentum is U S V^T by singular values, goes by
+
+        -rate (0.2 sqrt(max(m, n)) U V^T + weight_decay W)
+
+    with U V^T by five iterations, to about 30%. The factor gives it the root mean square of a step of `Adam`, of which
+    rates can be kept. Matrices are the last two axes of a parameter, and the whole kernel of a `Convolution`, whose
+    inputs are those of its window. Momenta are Nesterov's. Clip and rate are those of `Adam`.
 
     Arguments:
         learning_rate: Largest learning rate.
@@ -119,8 +122,7 @@ class Muon(AbstractOptimiser):
 
     def __check_init__(self):
         _check(self, "learning_rate", "clip")
-        check_concrete("Muon", weight_decay=self.weight_decay)
-        check_at_least("Muon", "weight_decay", self.weight_decay, 0)
+        _check_decay(self)
 
     def unclipped(self):
         return replace(self, clip=math.inf)
@@ -156,6 +158,12 @@ def _check(optimiser, *positive):
         if not value > 0:
             raise ValueError(f"{name}: {option} = {value}; pass {option} > 0.")
     check_at_least(name, "warmup", optimiser.warmup, 0)
+
+
+def _check_decay(optimiser):
+    name = type(optimiser).__name__
+    check_concrete(name, weight_decay=optimiser.weight_decay)
+    check_at_least(name, "weight_decay", optimiser.weight_decay, 0)
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,7 @@ def conditional_moments(exact, mask, x):
     """Mean and standard deviation of each unobserved entry given the observed ones of x."""
     o, r = np.flatnonzero(mask), np.flatnonzero(~mask)
     if isinstance(exact, sgm.model.Gaussian):
-        mean, vectors = np.asarray(exact.mean, np.float64), np.asarray(exact.eigenvectors, np.float64)
-        cov = (vectors * np.asarray(exact.eigenvalues, np.float64)) @ vectors.T
+        mean, cov = np.asarray(exact.mean, np.float64), np.asarray(exact.cov, np.float64)
         gain = cov[np.ix_(r, o)] @ np.linalg.inv(cov[np.ix_(o, o)])
         return mean[r] + gain @ (x[o] - mean[o]), np.sqrt(np.diag(cov[np.ix_(r, r)] - gain @ cov[np.ix_(o, r)]))
     means, stds, weights = (np.asarray(part, np.float64) for part in (exact.means, exact.stds, exact.weights))

@@ -9,6 +9,7 @@ forget(Drawn)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("kind", "steps"), [("gaussian", 14_000), ("mixture", 24_000)])
 def test_conditionals_of_one_model_are_the_true_ones(kind, steps):
     data = Drawn(kind)
