@@ -1,0 +1,1 @@
+"""Models of HuggingFace diffusers, read from their folders and written to them, without torch."""
