@@ -1,0 +1,62 @@
+"""How networks of diffusers read the timestep."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.nn.frozen import Frozen
+from sgm.nn.layers import Features, Linear
+
+
+def sinusoids(
+    timestep: Float[Array, ""], features: int, *, flip_sin_to_cos: bool = False, freq_shift: float = 0
+) -> Features:
+    """Sines, then cosines, of the timestep times features/2 frequencies from 1 down to 1e-4.
+
+    Arguments:
+        timestep: Timestep.
+        features: Number of features; the last is 0 where it is odd.
+        flip_sin_to_cos: Whether the cosines come first.
+        freq_shift: What is taken from the number of steps between the first frequency and 1e-4.
+    """
+    half = features // 2
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half) / (half - freq_shift))
+    waves = [jnp.sin(timestep * frequencies), jnp.cos(timestep * frequencies)]
+    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), jnp.zeros(features % 2)])
+
+
+class GaussianFourierProjection(eqx.Module):
+    """Sines and cosines of log(timestep) times random frequencies, which are never trained.
+
+    Source: Song et al. 2021 (arXiv:2011.13456); Tancik et al. 2020 (arXiv:2006.10739).
+    """
+
+    weight: Frozen
+    flip_sin_to_cos: bool = eqx.field(static=True)
+
+    def __init__(self, features: int, scale: float = 16.0, flip_sin_to_cos: bool = False, *, key: PRNGKeyArray):
+        self.weight = Frozen(scale * jr.normal(key, (features,)))
+        self.flip_sin_to_cos = flip_sin_to_cos
+
+    def __call__(self, timestep: Float[Array, ""]) -> Features:
+        angles = jnp.log(timestep) * self.weight.value * 2 * math.pi
+        waves = [jnp.sin(angles), jnp.cos(angles)]
+        return jnp.concatenate(list(reversed(waves)) if self.flip_sin_to_cos else waves)
+
+
+class TimestepEmbedding(eqx.Module):
+    """linear_2(silu(linear_1(x)))."""
+
+    linear_1: Linear
+    linear_2: Linear
+
+    def __init__(self, inputs: int, width: int, *, key: PRNGKeyArray):
+        key_1, key_2 = jr.split(key)
+        self.linear_1, self.linear_2 = Linear(inputs, width, key=key_1), Linear(width, width, key=key_2)
+
+    def __call__(self, x: Features) -> Features:
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))

@@ -1,0 +1,51 @@
+"""What every network of diffusers is."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from sgm.nn.layers import Image
+
+
+class AbstractDiffusersNetwork(eqx.Module):
+    """A network of diffusers, by the fields of its config.json, which it keeps under their names.
+
+    It acts on one example, and computes in the precision of its input.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one example: (height, width, channels)."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Number of channels of its output."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int | None:
+        """Number of classes of the label that it reads, None where it reads none."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        x: Image,
+        timestep: Float[Array, ""],
+        label: Int[Array, ""] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Any:
+        """Compute the output.
+
+        Arguments:
+            x: Noisy example, of shape (height, width, channels).
+            timestep: Number that stands for the noise level; it may lie between whole ones.
+            label: Label of the example, where it has `classes`.
+            key: Key of the dropout, which is switched off without one.
+
+        Returns:
+            The output, of shape (height, width, outputs).
+        """
