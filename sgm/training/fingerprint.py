@@ -53,7 +53,7 @@ def fingerprint(recipe: Any, optimiser: Any, steps: int, model: PyTree, batch: t
     if isinstance(optimiser, AbstractOptimiser):
         settings |= {"optimiser": describe(optimiser, values_of), "steps": steps}
     else:
-        settings["optimiser"] = behaviour(optimiser, eqx.filter(model, eqx.is_inexact_array))
+        settings["optimiser"] = behaviour(optimiser, getattr(recipe, "recipe", recipe).split(model)[0])
     data = dict(zip(("x", "cond"), batch, strict=True))
     return {"recipe": settings, "model": describe(model, structure_of), "data": describe(data, values_of)}
 

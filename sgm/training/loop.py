@@ -30,7 +30,7 @@ from sgm.training.learned_schedule import ScheduleRecipe, has_learned_part
 from sgm.training.loss import Loss
 from sgm.training.metrics import History
 from sgm.training.settings import AbstractOptimiser, Adam, check_average_decay
-from sgm.training.step import AbstractRecipe, Batch, Recipe, held_out_loss, train_step
+from sgm.training.step import AbstractRecipe, Batch, Recipe, all_but, held_out_loss, train_step
 
 Callback = Callable[[int, dict[str, float], Any], None]
 
@@ -48,6 +48,7 @@ def train(
     average_decay: float = 0.999,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     accumulate: int = 1,
+    frozen: Callable[[Any], Any] | None = None,
     run: str | Path | None = None,
     log_every: int = 50,
     checkpoint_every: int = 500,
@@ -69,6 +70,8 @@ def train(
         average_decay: Decay of the exponential average of the weights.
         dequantisation: Rule that makes real numbers of grey levels.
         accumulate: Number of parts of a batch whose gradients are found one after the other, to save memory.
+        frozen: Function whose value at the model is the part of it, or the list of parts, that stays as it is:
+            `lambda model: model.network.blocks[:2]` for the first two blocks. By default all weights are trained.
         run: Folder of the run. It keeps checkpoints and the metrics of each step, and a call with the same arguments
             goes on from its last checkpoint. Without it nothing is written.
         log_every: Number of steps between two looks at the metrics.
@@ -86,7 +89,8 @@ def train(
     Raises:
         RunMismatch: where `run` was begun with other arguments, naming them.
         TrainingDiverged: at the first loss or gradient that is not finite.
-        ValueError: for batches that the devices cannot share evenly, and units that do not fit the data.
+        ValueError: for batches that the devices cannot share evenly, units that do not fit the data, and `frozen` that
+            gives no part of the model or leaves nothing to train.
 
     Example:
         >>> sde, model, history = sgm.train(sgm.VP(), model, data, jr.key(0), steps=2_000)
@@ -106,7 +110,8 @@ def train(
     check_average_decay("train", average_decay)
     _check_fit(model, data)
     _warn_of_no_masking(model, loss)
-    recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate)
+    trained = None if frozen is None else all_but(frozen, model)
+    recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate, trained)
     mesh = local_mesh() if mesh is None else mesh
     _check_batch(batch_size, accumulate, mesh.size)
     seed = int(jr.bits(jr.fold_in(key, zlib.crc32(b"data"))))
@@ -184,10 +189,12 @@ def _built(optimiser: AbstractOptimiser, steps: int) -> optax.GradientTransforma
     return optimiser.build(steps)
 
 
-def _recipe(sde, loss, optimiser, steps, key, average_decay, levels, dequantisation, accumulate) -> AbstractRecipe:
+def _recipe(
+    sde, loss, optimiser, steps, key, average_decay, levels, dequantisation, accumulate, trained
+) -> AbstractRecipe:
     is_setting = isinstance(optimiser, AbstractOptimiser)
     of_weights = _built(optimiser, steps) if is_setting else optimiser
-    recipe = Recipe(sde, loss, of_weights, key, average_decay, levels, dequantisation, accumulate)
+    recipe = Recipe(sde, loss, of_weights, key, average_decay, levels, dequantisation, accumulate, trained)
     if not has_learned_part(sde):
         return recipe
     return ScheduleRecipe(recipe, _built(optimiser.unclipped(), steps) if is_setting else optimiser)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -80,6 +81,7 @@ class Recipe(AbstractRecipe):
         dequantisation: Rule that makes real numbers of them, afresh every step.
         accumulate: Number of equal parts of a batch whose gradients are found one after the other, to save memory. It
             changes neither the randomness nor, but for rounding, the result.
+        trained: Whether each leaf of the model is trained, by default all weights (see `all_but`).
     """
 
     sde: AbstractSDE
@@ -90,6 +92,7 @@ class Recipe(AbstractRecipe):
     levels: int | None = None
     dequantisation: AbstractDequantisation = UniformDequantisation()
     accumulate: int = 1
+    trained: PyTree[bool] | None = None
 
     def __check_init__(self):
         check_at_least("train", "accumulate", self.accumulate)
@@ -99,7 +102,7 @@ class Recipe(AbstractRecipe):
         check_process_and_model("train", self.sde, model)
         check_pure_noise("train", self.sde, model)
         model, average = copied(model), copied(model)
-        opt_state = self.optimiser.init(eqx.filter(model, eqx.is_inexact_array))
+        opt_state = self.optimiser.init(self.split(model)[0])
         return TrainState(model, average, jnp.zeros((), jnp.int32), opt_state)
 
     def step(self, state, batch):
@@ -110,6 +113,10 @@ class Recipe(AbstractRecipe):
 
     def held_out(self, state, batch):
         return jnp.mean(self.loss.errors(self.sde, state.average, self.held_out_examples(self.sde, state, batch)))
+
+    def split(self, model: AbstractModel) -> tuple[PyTree, PyTree]:
+        """What of the model is trained, with None in the place of the rest, and the rest."""
+        return eqx.partition(model, eqx.is_inexact_array if self.trained is None else self.trained)
 
     def dequantised(self, x: Any, key: PRNGKeyArray) -> Float[Array, "batch *shape"]:
         """Examples of a batch as the model sees them: grey levels fill [-1, 1) of standardised data."""
@@ -135,7 +142,7 @@ class Recipe(AbstractRecipe):
         self, sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed
     ) -> tuple[Float[Array, " batch"], PyTree, PyTree]:
         """The errors of perturbed examples, and the gradients of their mean by the weights and by the levels."""
-        weights, rest = eqx.partition(model, eqx.is_inexact_array)
+        weights, rest = self.split(model)
 
         def of_part(part):
             def mean_error(weights, levels):
@@ -164,14 +171,36 @@ class Recipe(AbstractRecipe):
 
     def descend(self, state: Any, gradients: PyTree) -> tuple[AbstractModel, AbstractModel, PyTree]:
         """The model, its average and the optimiser's state after a step against these gradients."""
-        weights, rest = eqx.partition(state.model, eqx.is_inexact_array)
-        averages, average_rest = eqx.partition(state.average, eqx.is_inexact_array)
+        weights, rest = self.split(state.model)
+        averages, average_rest = self.split(state.average)
         updates, opt_state = updates_of(self.optimiser, gradients, state.opt_state, weights)
         weights = eqx.apply_updates(weights, updates)
         step = state.step.astype(float)
         decay = jnp.minimum(self.average_decay, (1 + step) / (10 + step))
         averages: Any = optax.incremental_update(weights, averages, 1 - decay)
         return eqx.combine(weights, rest), eqx.combine(averages, average_rest), opt_state
+
+
+def all_but(frozen: Callable[[Any], Any], model: AbstractModel) -> PyTree[bool]:
+    """Whether each leaf of the model is trained: its weights are, but for those of its frozen parts.
+
+    Arguments:
+        frozen: Function whose value at the model is a part of it, or a list or tuple of parts, as the `where` of
+            `equinox.tree_at`.
+        model: Model.
+
+    Raises:
+        ValueError: where what it gives is no part of the model, or nothing is left to train.
+    """
+    trained = jax.tree.map(eqx.is_inexact_array, model)
+    remedy = "pass a function of the model that gives parts of it, such as lambda model: model.network.blocks"
+    try:
+        trained = eqx.tree_at(frozen, trained, replace_fn=lambda part: jax.tree.map(lambda _: False, part))
+    except Exception as error:  # Functions of a model fail in many ways.
+        raise ValueError(f"train: frozen does not give parts of the model ({error}); {remedy}.") from error
+    if not any(jax.tree.leaves(trained)):
+        raise ValueError(f"train: frozen gives all weights of the model, so that nothing is trained; {remedy}.")
+    return trained
 
 
 def updates_of(
