@@ -252,10 +252,8 @@ class UNet2DModel(AbstractDiffusersNetwork):
                 raise ValueError("UNet2DModel: label is given, but the network reads none; leave it out.")
             return embedded
         if label is None:
-            raise ValueError(
-                "UNet2DModel: label = None, but the network reads one; pass "
-                + ("its embedding." if self.class_embed_type == "identity" else f"one from 0 to {self.classes - 1}.")
-            )
+            what = "its embedding" if self.classes is None else f"a whole number from 0 to {self.classes - 1}"
+            raise ValueError(f"UNet2DModel: label = None, but the network reads one; pass {what}.")
         if self.class_embed_type == "timestep":
             label = self._waves(label.astype(timestep.dtype))
         features = label if self.class_embedding is None else self.class_embedding(label)

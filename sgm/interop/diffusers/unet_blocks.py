@@ -26,7 +26,9 @@ SKIP_CHANNELS = 3
 # Groups of the attention's norm in skip blocks, which diffusers fixes.
 _SKIP_ATTENTION_GROUPS = 32
 
-NewImage = Float[Array, "new_height new_width outputs"]
+Outputs = Float[Array, "new_height new_width outputs"]
+Skip = Float[Array, "skip_height skip_width skip_channels"]
+NewSkip = Float[Array, "new_skip_height new_skip_width skip_channels"]
 
 
 class BlockOptions(NamedTuple):
@@ -85,8 +87,8 @@ class DownBlock(eqx.Module):
         self.downsamplers = None if downsampler is None else [last]
 
     def __call__(
-        self, x: Image, embedded: Features, skip: Image, keys: Iterator[Any]
-    ) -> tuple[NewImage, list[NewImage], Image]:
+        self, x: Image, embedded: Features, skip: Skip, keys: Iterator[Any]
+    ) -> tuple[Outputs, list[Any], Skip]:
         """The features, all that the way up reads of them, and the image beside them."""
         outputs = []
         for layer, resnet in enumerate(self.resnets):
@@ -136,8 +138,8 @@ class SkipDownBlock(eqx.Module):
         self.skip_conv = Convolution(SKIP_CHANNELS, outputs, size=1, key=next(keys)) if halves else None
 
     def __call__(
-        self, x: Image, embedded: Features, skip: Image, keys: Iterator[Any]
-    ) -> tuple[NewImage, list[NewImage], Image]:
+        self, x: Image, embedded: Features, skip: Skip, keys: Iterator[Any]
+    ) -> tuple[Outputs, list[Any], NewSkip]:
         """The features, all that the way up reads of them, and the image beside them."""
         outputs = []
         for layer, resnet in enumerate(self.resnets):
@@ -231,8 +233,8 @@ class UpBlock(eqx.Module):
         self.upsamplers = None if upsampler is None else [last]
 
     def __call__(
-        self, x: Image, counterparts: list[Any], embedded: Features, skip: Image | None, keys: Iterator[Any]
-    ) -> tuple[NewImage, Image | None]:
+        self, x: Image, counterparts: list[Any], embedded: Features, skip: Skip | None, keys: Iterator[Any]
+    ) -> tuple[Outputs, Skip | None]:
         """The features and the image beside them; the `counterparts` that are read are taken from the list's end."""
         for layer, resnet in enumerate(self.resnets):
             x = resnet(jnp.concatenate([x, counterparts.pop()], axis=-1), embedded, next(keys))
@@ -281,8 +283,8 @@ class SkipUpBlock(eqx.Module):
         self.skip_conv = Convolution(outputs, SKIP_CHANNELS, key=next(keys)) if doubles else None
 
     def __call__(
-        self, x: Image, counterparts: list[Any], embedded: Features, skip: Image | None, keys: Iterator[Any]
-    ) -> tuple[NewImage, NewImage | None]:
+        self, x: Image, counterparts: list[Any], embedded: Features, skip: Skip | None, keys: Iterator[Any]
+    ) -> tuple[Outputs, NewSkip | None]:
         """The features and the image beside them; the `counterparts` that are read are taken from the list's end."""
         for resnet in self.resnets:
             x = resnet(jnp.concatenate([x, counterparts.pop()], axis=-1), embedded, next(keys))
