@@ -1,7 +1,6 @@
 """`UNet2DModel` computes what diffusers' own does with the same weights."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -162,6 +161,10 @@ def call(network, x, timestep, label=None, key=None):
     return network(jnp.asarray(x), jnp.asarray(timestep, jnp.float32), label, key)
 
 
+@pytest.mark.slow_except(
+    *("base", "attention", "resnet", "skip*", "score_sde", "three_levels*", "oblong*", "middle*", "scale_shift"),
+    *("resnet_resampling", "padding_0", "learned", "no_flip*", "classes", "fourier*", "one_head*", "centred*"),
+)
 @pytest.mark.parametrize("name", CASES)
 def test_output_is_diffusers(name):
     config = BASE | CASES[name]
@@ -178,14 +181,20 @@ def test_output_is_diffusers(name):
 
 
 @pytest.mark.parametrize(
-    "kind, timesteps", [("positional", (0.0, 0.3, 500.0, 999.0)), ("fourier", (0.01, 1.0, 1348.0))]
+    "kind, timesteps, most",
+    [
+        ("positional", (0.0, 0.3, 500.0, 999.0), 1e-5),
+        # Angles are hundreds of times log(timestep), and so is its rounding.
+        ("fourier", (0.01, 1.0, 1348.0), 1e-4),
+    ],
+    ids=["positional", "fourier"],
 )
-def test_timesteps_may_lie_anywhere(kind, timesteps):
+def test_timesteps_may_lie_anywhere(kind, timesteps, most):
     config = BASE | {"time_embedding_type": kind}
     network, x = theirs(**config), image(config)
     loaded = ours(tensors_of(network), **config)
     for timestep in timesteps:
-        assert relative_error(call(loaded, x, timestep), output_of_theirs(network, x, timestep)) < 1e-5
+        assert relative_error(call(loaded, x, timestep), output_of_theirs(network, x, timestep)) < most
 
 
 def test_a_table_of_timesteps_is_interpolated():
