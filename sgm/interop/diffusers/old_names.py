@@ -10,10 +10,11 @@ _LAYER = re.compile(rf"(?<=attentions\.)(\d+)\.({'|'.join(_OF_OLD)})\.(?=(weight
 
 
 class ModernNames(Mapping[str, np.ndarray]):
-    """The same tensors, whose attention layers have today's names where a file has those of old.
+    """The same tensors, by today's names where a file has those of old.
 
-    Layers named query, key, value and proj_attn are to_q, to_k, to_v and to_out.0. Other names stay as they are. A
-    tensor is read when it is asked for.
+    Layers of attention named query, key, value and proj_attn are to_q, to_k, to_v and to_out.0. The frequencies of the
+    timestep were saved as time_proj.W, alone or beside time_proj.weight, which is the same. A tensor is read when it is
+    asked for.
 
     Arguments:
         tensors: Tensors by the names of a file.
@@ -24,7 +25,7 @@ class ModernNames(Mapping[str, np.ndarray]):
 
     def __init__(self, tensors: Mapping[str, np.ndarray]):
         self.tensors = tensors
-        self._names = {_LAYER.sub(_modern, name): name for name in tensors}
+        self._names = {_modern(name): name for name in tensors}
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[self._names[name]]
@@ -36,5 +37,7 @@ class ModernNames(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def _modern(match):
-    return f"{match[1]}.{_OF_OLD[match[2]]}."
+def _modern(name):
+    if name == "time_proj.W":
+        return "time_proj.weight"
+    return _LAYER.sub(lambda match: f"{match[1]}.{_OF_OLD[match[2]]}.", name)

@@ -288,6 +288,15 @@ def test_names_of_old(name):
     assert list(ModernNames(tensors)) == list(tensors)
 
 
+def test_frequencies_by_their_name_of_old():
+    frequencies = np.ones(4, np.float32)
+    alone, twice = {"time_proj.W": frequencies}, {"time_proj.weight": frequencies, "time_proj.W": frequencies}
+    for tensors in (alone, twice):
+        modern = ModernNames(tensors)
+        assert list(modern) == ["time_proj.weight"] and len(modern) == 1
+        assert modern["time_proj.weight"] is frequencies
+
+
 def build(**config):
     return eqx.filter_eval_shape(UNet2DModel, **BASE | config, key=jr.key(0))
 
