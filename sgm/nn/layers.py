@@ -47,16 +47,20 @@ class Linear(eqx.Module):
 class GroupNorm(eqx.Module):
     """Normalise each group of channels over space, then scale and shift each channel.
 
-    At most 32 groups, of four channels or more where there are as many. Moments are found channel by channel in one
-    pass over the image, and combined. Source: Wu and He 2018 (arXiv:1803.08494).
+    By default there are at most 32 groups, of four channels or more where there are as many. Moments are found channel
+    by channel in one pass over the image, and combined. Source: Wu and He 2018 (arXiv:1803.08494).
     """
 
     scale: Features
     shift: Features
     groups: int = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
 
-    def __init__(self, channels: int):
-        self.groups = largest_divisor(channels, min(32, channels // 4))
+    def __init__(self, channels: int, groups: int | None = None, eps: float = 1e-6):
+        if groups is not None and (groups < 1 or channels % groups):
+            raise ValueError(f"GroupNorm: groups = {groups} does not divide {channels} channels; pass one that does.")
+        self.groups = largest_divisor(channels, min(32, channels // 4)) if groups is None else groups
+        self.eps = eps
         self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
 
     def __call__(self, x: Space) -> Space:
@@ -65,7 +69,7 @@ class GroupNorm(eqx.Module):
         # From the first pixel, which loses no digits where a group's mean is large beside its spread.
         wide = wide - jax.lax.stop_gradient(self._of_groups(wide[(0,) * len(space)]))
         first, second = (self._of_groups(jnp.mean(power, space)) for power in (wide, wide**2))
-        scale = self.scale * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + 1e-6)
+        scale = self.scale * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + self.eps)
         return (wide * scale + (self.shift - first * scale)).astype(x.dtype)
 
     def _of_groups(self, moments):

@@ -311,6 +311,16 @@ def test_group_norm_normalises_each_group(channels, groups):
     np.testing.assert_allclose(y.var((0, 1, 3)), 1, atol=1e-3)
 
 
+def test_group_norm_of_groups_and_eps():
+    x = np.asarray(5 + 0.3 * jr.normal(jr.key(7), (6, 4, 12)))
+    parts = x.reshape(6, 4, 3, 4)
+    mean, var = (moment(parts, (0, 1, 3), keepdims=True) for moment in (np.mean, np.var))
+    expected = ((parts - mean) / np.sqrt(var + 0.1)).reshape(x.shape)
+    np.testing.assert_allclose(GroupNorm(12, groups=3, eps=0.1)(jnp.asarray(x)), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="groups = 5 does not divide 12 channels; pass one that does"):
+        GroupNorm(12, groups=5)
+
+
 def test_group_norm_keeps_its_digits_far_from_zero():
     x = jr.normal(jr.key(7), (16, 16, 8))
     np.testing.assert_allclose(GroupNorm(8)(x + 1000), GroupNorm(8)(x), atol=2e-3)

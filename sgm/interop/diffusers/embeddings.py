@@ -6,7 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.nn.frozen import Frozen
 from sgm.nn.layers import Features, Linear
@@ -24,9 +25,12 @@ def sinusoids(
         freq_shift: What is taken from the number of steps between the first frequency and 1e-4.
     """
     half = features // 2
-    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half) / (half - freq_shift))
-    waves = [jnp.sin(timestep * frequencies), jnp.cos(timestep * frequencies)]
-    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), jnp.zeros(features % 2)])
+    # In float32 and in diffusers' order: a rounding of a frequency is a thousand times as large in the angle.
+    exponents = np.float32(-math.log(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half - freq_shift)
+    angles = timestep * jnp.asarray(np.exp(exponents), timestep.dtype)
+    waves = [jnp.sin(angles), jnp.cos(angles)]
+    end = jnp.zeros(features % 2, timestep.dtype)
+    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), end])
 
 
 class GaussianFourierProjection(eqx.Module):
@@ -43,7 +47,7 @@ class GaussianFourierProjection(eqx.Module):
         self.flip_sin_to_cos = flip_sin_to_cos
 
     def __call__(self, timestep: Float[Array, ""]) -> Features:
-        angles = jnp.log(timestep) * self.weight.value * 2 * math.pi
+        angles = jnp.log(timestep) * self.weight.value.astype(timestep.dtype) * 2 * math.pi
         waves = [jnp.sin(angles), jnp.cos(angles)]
         return jnp.concatenate(list(reversed(waves)) if self.flip_sin_to_cos else waves)
 
@@ -58,5 +62,37 @@ class TimestepEmbedding(eqx.Module):
         key_1, key_2 = jr.split(key)
         self.linear_1, self.linear_2 = Linear(inputs, width, key=key_1), Linear(width, width, key=key_2)
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " width"]:
         return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+class LabelEmbedding(eqx.Module):
+    """The row of a table that a label has; nan for a label that is not one of them."""
+
+    table: Float[Array, "labels width"]
+
+    def __init__(self, labels: int, width: int, *, key: PRNGKeyArray):
+        self.table = jr.normal(key, (labels, width))
+
+    def __call__(self, label: Int[Array, ""]) -> Features:
+        known = (label >= 0) & (label < len(self.table))
+        return jnp.where(known, self.table[label], jnp.nan)
+
+
+class TimestepTable(eqx.Module):
+    """The row of a table that a timestep has, and the line between two rows at a timestep between them.
+
+    It is nan for a timestep that does not lie between the first and the last.
+    """
+
+    table: Float[Array, "timesteps width"]
+
+    def __init__(self, timesteps: int, width: int, *, key: PRNGKeyArray):
+        self.table = jr.normal(key, (timesteps, width))
+
+    def __call__(self, timestep: Float[Array, ""]) -> Features:
+        last = len(self.table) - 1
+        below = jnp.clip(jnp.floor(timestep).astype(int), 0, last)
+        lower, upper = (self.table[row].astype(timestep.dtype) for row in (below, jnp.minimum(below + 1, last)))
+        known = (timestep >= 0) & (timestep <= last)
+        return jnp.where(known, lower + (timestep - below.astype(timestep.dtype)) * (upper - lower), jnp.nan)

@@ -1,0 +1,57 @@
+"""The attention of diffusers' U-nets."""
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from einops import rearrange
+from jaxtyping import PRNGKeyArray
+
+from sgm.nn.layers import GroupNorm, Image, Linear
+
+
+class Attention(eqx.Module):
+    """Softmax attention among the pixels, added to its input; the sum is divided by `output_scale_factor`.
+
+    There are as many heads of `head_dim` features as there are whole ones among the channels.
+    """
+
+    group_norm: GroupNorm | None
+    to_q: Linear
+    to_k: Linear
+    to_v: Linear
+    to_out: list[Linear]
+    heads: int = eqx.field(static=True)
+    output_scale_factor: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        head_dim: int,
+        groups: int | None,
+        eps: float,
+        output_scale_factor: float = 1.0,
+        *,
+        key: PRNGKeyArray,
+    ):
+        self.heads, self.output_scale_factor = channels // head_dim, output_scale_factor
+        if self.heads < 1:
+            raise ValueError(
+                f"Attention: attention_head_dim = {head_dim}, but there are {channels} channels, too few for one head; "
+                "pass a smaller one, or None for one head."
+            )
+        key_q, key_k, key_v, key_out = jr.split(key, 4)
+        width = self.heads * head_dim
+        self.group_norm = None if groups is None else GroupNorm(channels, groups, eps)
+        self.to_q, self.to_k, self.to_v = (Linear(channels, width, key=key) for key in (key_q, key_k, key_v))
+        self.to_out = [Linear(width, channels, key=key_out)]
+
+    def __call__(self, x: Image) -> Image:
+        hidden = x if self.group_norm is None else self.group_norm(x)
+        query, key, value = (
+            rearrange(layer(hidden), "y x (h c) -> (y x) h c", h=self.heads)
+            for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
+            mixed = jax.nn.dot_product_attention(query, key, value)
+        mixed = rearrange(mixed, "(y x) h c -> y x (h c)", y=len(x))
+        return (x + self.to_out[0](mixed)) / self.output_scale_factor
