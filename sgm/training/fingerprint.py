@@ -176,7 +176,9 @@ def check_same_run(call: str, run: Path, now: dict[str, Any]) -> None:
 def _differing(saved: Any, now: Any, name: str) -> list[str]:
     """The entries in which two descriptions differ, as "name.average_decay: 0.99, not 0.999" (the first is saved)."""
     if isinstance(saved, dict) and isinstance(now, dict) and saved.get("type") == now.get("type"):
-        parts = ((saved.get(part), now.get(part), f"{name}.{part}") for part in saved | now)
+        # All options of a class are written. One that is not there is newer than the run.
+        known = saved | now if "type" not in saved else saved
+        parts = ((saved.get(part), now.get(part), f"{name}.{part}") for part in known)
         return [line for part in parts for line in _differing(*part)]
     if saved == now or _is_close(saved, now):
         return []

@@ -114,6 +114,19 @@ def test_a_run_without_a_checkpoint_takes_other_settings(tmp_path):
     assert latest_step(tmp_path) == STEPS
 
 
+def test_a_run_that_is_older_than_an_option_goes_on(tmp_path):
+    run_to(tmp_path, stop=2)
+    path = tmp_path / "fingerprint.json"
+    written = json.loads(path.read_text())
+    del written["recipe"]["trained"], written["model"]["network"]["frequencies"]
+    path.write_text(json.dumps(written))
+    run_to(tmp_path)
+    assert latest_step(tmp_path) == STEPS
+    # A block that the run does not have is no option.
+    with pytest.raises(RunMismatch, match=r"model\.network\.depth: 1, not 2"):
+        load_run(tmp_path, sgm.VP(), model(depth=2))
+
+
 def test_a_run_is_loaded_by_a_model_like_its_own(begun):
     _, loaded = load_run(begun, sgm.VP(), model())
     assert not np.array_equal(loaded.network.outlet.bias, model().network.outlet.bias)
