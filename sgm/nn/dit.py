@@ -48,7 +48,7 @@ DIT_PRESETS: dict[str, Any] = {
 
 # Of a block, only what its linear layers return is kept for the gradient; to find the rest again costs less than to
 # carry it out of the loop over the blocks.
-_SAVE_LINEAR = jax.checkpoint_policies.save_only_these_names("linear")
+SAVE_LINEAR = jax.checkpoint_policies.save_only_these_names("linear")
 
 
 class DiTBlock(eqx.Module):
@@ -97,7 +97,7 @@ def through_blocks(
         return block(tokens, embedded, block_key, *more), None
 
     # A scan keeps what is computed again from being merged with what it repeats.
-    kept = jax.checkpoint(apply, policy=None if remat else _SAVE_LINEAR, prevent_cse=False)
+    kept = jax.checkpoint(apply, policy=None if remat else SAVE_LINEAR, prevent_cse=False)
     return jax.lax.scan(kept, tokens, arrays)[0]
 
 

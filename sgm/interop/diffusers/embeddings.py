@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.frozen import Frozen
@@ -24,9 +25,11 @@ def sinusoids(
         freq_shift: What is taken from the number of steps between the first frequency and 1e-4.
     """
     half = features // 2
-    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half) / (half - freq_shift))
-    waves = [jnp.sin(timestep * frequencies), jnp.cos(timestep * frequencies)]
-    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), jnp.zeros(features % 2)])
+    # The logarithms are rounded to float32, as the networks were trained: angles are up to 1000.
+    logs = np.float32(-math.log(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half - freq_shift)
+    angles = timestep * jnp.asarray(np.exp(logs.astype(np.float64)), timestep.dtype)
+    waves = [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), jnp.zeros(features % 2, angles.dtype)])
 
 
 class GaussianFourierProjection(eqx.Module):
