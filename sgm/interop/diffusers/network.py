@@ -32,7 +32,7 @@ class AbstractDiffusersNetwork(eqx.Module):
 
     @property
     def has_null(self) -> bool:
-        """Whether it can do without a label; the null, of which classifier-free guidance is made, has label `classes`."""
+        """Whether it has a null of classifier-free guidance, which stands for no label and whose label is `classes`."""
         return False
 
     @abstractmethod
@@ -48,8 +48,8 @@ class AbstractDiffusersNetwork(eqx.Module):
         Arguments:
             x: Noisy example, of shape (height, width, channels).
             timestep: Number that stands for the noise level; it may lie between whole ones.
-            label: Label of the example, 0 ... classes - 1, where it has `classes`; with `has_null` also `classes`, as is
-                None.
+            label: Label of the example, 0 ... classes - 1, where it has `classes`. With `has_null`, None and the label
+                `classes` are the null.
             key: Key of the dropout, which is switched off without one.
 
         Returns:
