@@ -162,7 +162,7 @@ class DiTTransformer2DModel(AbstractDiffusersNetwork):
         timestep: Float[Array, ""],
         label: Int[Array, ""] | None = None,
         key: PRNGKeyArray | None = None,
-    ) -> Image:
+    ) -> Float[Array, "height width outputs"]:
         name, patch = type(self).__name__, self.patch_size
         check_input(name, x, self.shape)
         check_divisible(name, x.shape, patch, "resize the data")

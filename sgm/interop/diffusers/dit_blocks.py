@@ -197,9 +197,9 @@ class PatchConvolution(eqx.Module):
         self.kernel = jr.uniform(key_kernel, (patch, patch, inputs, width), minval=-reach, maxval=reach)
         self.bias = jr.uniform(key_bias, (width,), minval=-reach, maxval=reach)
 
-    def __call__(self, x: Image) -> Tokens:
-        patch, width = self.kernel.shape[0], self.kernel.shape[-1]
-        return to_patches(x, patch) @ self.kernel.reshape(-1, width).astype(x.dtype) + self.bias.astype(x.dtype)
+    def __call__(self, x: Image) -> Float[Array, "tokens features"]:
+        kernel = self.kernel.reshape(-1, self.kernel.shape[-1])
+        return to_patches(x, self.kernel.shape[0]) @ kernel.astype(x.dtype) + self.bias.astype(x.dtype)
 
 
 class PatchEmbed(eqx.Module):
@@ -210,12 +210,11 @@ class PatchEmbed(eqx.Module):
     def __init__(self, inputs, width, patch, *, key):
         self.proj = PatchConvolution(inputs, width, patch, key=key)
 
-    def __call__(self, x: Image, size: int) -> Tokens:
+    def __call__(self, x: Image, size: int) -> Float[Array, "tokens features"]:
         """Tokens in row-major order, at places of a grid that is stretched to `size` patches a side."""
         tokens, patch = self.proj(x), self.proj.kernel.shape[0]
-        return tokens + jnp.asarray(
-            _positions((x.shape[0] // patch, x.shape[1] // patch), tokens.shape[-1], size), x.dtype
-        )
+        grid = (x.shape[0] // patch, x.shape[1] // patch)
+        return tokens + jnp.asarray(_positions(grid, tokens.shape[-1], size), x.dtype)
 
 
 def _positions(grid: tuple[int, int], width: int, size: int) -> np.ndarray:

@@ -61,5 +61,5 @@ class TimestepEmbedding(eqx.Module):
         key_1, key_2 = jr.split(key)
         self.linear_1, self.linear_2 = Linear(inputs, width, key=key_1), Linear(width, width, key=key_2)
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " width"]:
         return self.linear_2(jax.nn.silu(self.linear_1(x)))
