@@ -62,7 +62,8 @@ def _tensor(path, name, data, *, dtype, shape, data_offsets):
     if dtype not in _DTYPES:
         raise ValueError(f"{path}: {name} has the dtype {dtype}; convert it to one of {', '.join(_DTYPES)}.")
     kind, (begin, end) = np.dtype(_DTYPES[dtype]), data_offsets
-    if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * kind.itemsize:
+    is_whole = 0 <= begin <= end <= len(data) and end - begin == math.prod(shape) * kind.itemsize
+    if not is_whole or any(size < 0 for size in shape):
         raise ValueError(
             f"{path}: {name} is of shape {tuple(shape)} and dtype {dtype} at the bytes {begin} to {end}, but there are "
             f"{len(data)}; download it again."
