@@ -1,6 +1,6 @@
 """How long a transformer of the size of DiT-XL/2 takes to load, over reading its file.
 
-The file, of 3 GB, has random weights, and is in the cache of the system. Minima of interleaved runs, in 6 GB of memory.
+The file, of 3 GB, has random weights, and is in the cache of the system. Minima of interleaved runs, in 9 GB of memory.
 
 python tests/benchmarks/load_dit.py
 """

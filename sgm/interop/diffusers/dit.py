@@ -22,8 +22,9 @@ class DiTTransformer2DModel(AbstractDiffusersNetwork):
     for no label. Training drops no label by itself, as diffusers does: pass `Loss(condition_dropout=0.1)`. A label that
     is none of these makes the output nan.
 
-    `PixArtTransformer2DModel`, `Transformer2DModel` with other norms, and other transformers of diffusers are other
-    networks: they read text, or have other norms and positions.
+    It is also what diffusers makes of a `Transformer2DModel` with `norm_type="ada_norm_zero"`, as early files name it. Of
+    its other transformers none is supported: `PixArtTransformer2DModel`, `HunyuanDiT2DModel` and their like read text.
+    For SiT it has no class.
 
     Arguments:
         num_attention_heads: Number of attention heads.

@@ -242,7 +242,8 @@ def test_output_of_xl_2_is_that_of_diffusers():
     x = examples({"sample_size": 32, "in_channels": 4})[:1]
     true = torch_output(model, x, TIMESTEPS[2:3], LABELS[:1]).numpy()
     network, tensors = loaded(model, config)
-    assert sum(tensor.size for tensor in tensors.values()) == 749_835_296
+    # The 675M of the paper's network, less its stored positions, and an embedding for each other block.
+    assert sum(tensor.size for tensor in tensors.values()) == 675_129_632 - 256 * 1152 + 27 * (1152 * 2411)
     del model, tensors
     gc.collect()
-    assert relative_error(our_output(network, x, TIMESTEPS[2:3], LABELS[:1]), true) < 1e-4
+    assert relative_error(our_output(network, x, TIMESTEPS[2:3], LABELS[:1]), true) < 1e-5
