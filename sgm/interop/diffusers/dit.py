@@ -19,12 +19,11 @@ class DiTTransformer2DModel(AbstractDiffusersNetwork):
 
     Each block has its own embedding of the timestep and of the label; that of the first block also drives the output.
     A table of labels has one row more than there are classes: the null, of label `num_embeds_ada_norm`, which stands
-    for no label. Training drops no label by itself, as diffusers does: pass `Loss(condition_dropout=0.1)`. A label that
-    is none of these makes the output nan.
+    for no label. A label that is none of these makes the output nan. Unlike that of diffusers in training, it drops no
+    label by itself: train it with `Loss(condition_dropout=0.1)`.
 
-    It is also what diffusers makes of a `Transformer2DModel` with `norm_type="ada_norm_zero"`, as early files name it. Of
-    its other transformers none is supported: `PixArtTransformer2DModel`, `HunyuanDiT2DModel` and their like read text.
-    For SiT it has no class.
+    Early files name it `Transformer2DModel`, with `norm_type="ada_norm_zero"`. None of the other transformers of diffusers
+    is supported: `PixArtTransformer2DModel`, `HunyuanDiT2DModel` and their like read text. It has no class for SiT.
 
     Arguments:
         num_attention_heads: Number of attention heads.
