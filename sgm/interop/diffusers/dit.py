@@ -22,8 +22,8 @@ class DiTTransformer2DModel(AbstractDiffusersNetwork):
     for no label. A label that is none of these makes the output nan. Unlike that of diffusers in training, it drops no
     label by itself: train it with `Loss(condition_dropout=0.1)`.
 
-    Early files name it `Transformer2DModel`, with `norm_type="ada_norm_zero"`. None of the other transformers of diffusers
-    is supported: `PixArtTransformer2DModel`, `HunyuanDiT2DModel` and their like read text. It has no class for SiT.
+    Early files name it `Transformer2DModel`, with `norm_type="ada_norm_zero"`. No other transformer of diffusers is
+    supported: `PixArtTransformer2DModel`, `HunyuanDiT2DModel` and their like read text. It has no class for SiT.
 
     Arguments:
         num_attention_heads: Number of attention heads.
