@@ -48,7 +48,7 @@ DIT_PRESETS: dict[str, Any] = {
 
 # Of a block, only what its linear layers return is kept for the gradient; to find the rest again costs less than to
 # carry it out of the loop over the blocks.
-_SAVE_LINEAR = jax.checkpoint_policies.save_only_these_names("linear")
+SAVE_LINEAR = jax.checkpoint_policies.save_only_these_names("linear")
 
 
 class DiTBlock(eqx.Module):
@@ -89,7 +89,7 @@ def through_blocks(
     blocks: DiTBlock, tokens: Tokens, embedded: Features, key: PRNGKeyArray | None, remat: bool, *more: Any
 ) -> Tokens:
     """What the stacked blocks make of the tokens, as one scan. `more` is given to the attention of each."""
-    depth = blocks.modulation.bias.shape[0]
+    depth = len(blocks.modulation.kernel)
     arrays, static = eqx.partition((blocks, None if key is None else jr.split(key, depth)), eqx.is_array)
 
     def apply(tokens, arrays):
@@ -97,7 +97,7 @@ def through_blocks(
         return block(tokens, embedded, block_key, *more), None
 
     # A scan keeps what is computed again from being merged with what it repeats.
-    kept = jax.checkpoint(apply, policy=None if remat else _SAVE_LINEAR, prevent_cse=False)
+    kept = jax.checkpoint(apply, policy=None if remat else SAVE_LINEAR, prevent_cse=False)
     return jax.lax.scan(kept, tokens, arrays)[0]
 
 

@@ -32,16 +32,17 @@ class Linear(eqx.Module):
     """x kernel + bias over the last axis; checkpoint policies know the result as "linear"."""
 
     kernel: Float[Array, "*depth inputs outputs"]
-    bias: Float[Array, "*depth outputs"]
+    bias: Float[Array, "*depth outputs"] | None
 
-    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, key: PRNGKeyArray):
         key_kernel, key_bias = jr.split(key)
         reach = inputs**-0.5
         self.kernel = jr.uniform(key_kernel, (inputs, outputs), minval=-reach, maxval=reach)
-        self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach)
+        self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach) if bias else None
 
     def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
-        return checkpoint_name(x @ self.kernel.astype(x.dtype) + self.bias.astype(x.dtype), "linear")
+        product = x @ self.kernel.astype(x.dtype)
+        return checkpoint_name(product if self.bias is None else product + self.bias.astype(x.dtype), "linear")
 
 
 class GroupNorm(eqx.Module):
@@ -166,9 +167,9 @@ def angles_of(grid: tuple[int, ...], count: int, periodic: bool) -> list[Real[np
     return [along(axis, place) for axis, place in enumerate(np.indices(grid))]
 
 
-def layer_norm(x: Float[Array, "*space features"]) -> Float[Array, "*space features"]:
-    """Each position's features with mean 0 and variance 1."""
-    return jax.nn.standardize(_at_least_float32(x), axis=-1, epsilon=1e-6).astype(x.dtype)
+def layer_norm(x: Float[Array, "*space features"], epsilon: float = 1e-6) -> Float[Array, "*space features"]:
+    """Each position's features with mean 0 and variance 1; epsilon is added to their variance."""
+    return jax.nn.standardize(_at_least_float32(x), axis=-1, epsilon=epsilon).astype(x.dtype)
 
 
 def rms_norm(x: Float[Array, "*space features"], scale: Features) -> Float[Array, "*space features"]:

@@ -25,12 +25,11 @@ def sinusoids(
         freq_shift: What is taken from the number of steps between the first frequency and 1e-4.
     """
     half = features // 2
-    # In float32 and in diffusers' order: a rounding of a frequency is a thousand times as large in the angle.
-    exponents = np.float32(-math.log(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half - freq_shift)
-    angles = timestep * jnp.asarray(np.exp(exponents), timestep.dtype)
+    # The logarithms are rounded to float32, as the networks were trained: angles are up to 1000.
+    logs = np.float32(-math.log(10_000)) * np.arange(half, dtype=np.float32) / np.float32(half - freq_shift)
+    angles = timestep * jnp.asarray(np.exp(logs.astype(np.float64)), timestep.dtype)
     waves = [jnp.sin(angles), jnp.cos(angles)]
-    end = jnp.zeros(features % 2, timestep.dtype)
-    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), end])
+    return jnp.concatenate([*(reversed(waves) if flip_sin_to_cos else waves), jnp.zeros(features % 2, angles.dtype)])
 
 
 class GaussianFourierProjection(eqx.Module):
