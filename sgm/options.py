@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import equinox as eqx
 
 from sgm.model.base import AbstractModifier
+from sgm.model.score_model import ScoreModel
 from sgm.nn.network import AbstractNetwork
 
 MISSING: Any = inspect.Parameter.empty
@@ -25,6 +26,8 @@ MISSING: Any = inspect.Parameter.empty
 _SCALARS = (float, int, bool, str, NoneType)
 # What a network is given when it is built, by the data and the prediction, and a guidance by the run.
 _OF_THE_BUILD = {AbstractNetwork: ("shape", "outputs", "conditioning", "key"), AbstractModifier: ("model",)}
+# What is used up by a build, and not kept: keys make weights, and a model keeps what it asks of its data.
+_USED_UP = {ScoreModel: ("data",), eqx.Module: ("key",)}
 
 
 class ExperimentError(ValueError):
@@ -59,13 +62,23 @@ class Option:
 
 
 @functools.lru_cache(maxsize=1024)
-def options(cls: type) -> dict[str, Option]:
-    """List the options of a class by their names, without what a network or a guidance is given when it is built."""
+def options(cls: type, whole: bool = False) -> dict[str, Option]:
+    """List the options of a class by their names.
+
+    Arguments:
+        cls: Class.
+        whole: Whether to list all that an object keeps. By default, what a network or a guidance is given when it is
+            built is left out.
+
+    Returns:
+        The options, in the order of the constructor's arguments.
+    """
     try:
         signature = inspect.signature(cls, eval_str=True)
     except NameError:  # Of annotations in quotes that are not imported, which cannot be written as text anyway.
         signature = inspect.signature(cls)
-    left_out = next((names for base, names in _OF_THE_BUILD.items() if issubclass(cls, base)), ())
+    table = _USED_UP if whole else _OF_THE_BUILD
+    left_out = next((names for base, names in table.items() if issubclass(cls, base)), ())
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     made = {field.name: field.default_factory for field in fields if field.default_factory is not dataclasses.MISSING}
     return {
@@ -78,6 +91,12 @@ def options(cls: type) -> dict[str, Option]:
 def class_of(made: Any) -> Any:
     """The class of an object, or the class that a `functools.partial` builds."""
     return made.func if isinstance(made, partial) else type(made)
+
+
+def is_static(made: Any, name: str) -> bool:
+    """Whether an object keeps an option outside of its arrays."""
+    fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
+    return any(field.name == name and field.metadata.get("static", False) for field in fields)
 
 
 def value_of(made: Any, option: Option) -> Any:
@@ -130,23 +149,28 @@ def bases(kind: Any) -> tuple[type, ...]:
     return tuple(found)
 
 
-def choices(kind: Any) -> list[type]:
-    """List the concrete classes that can stand for an option: the only ones that flags and files can name."""
+def choices(kind: Any, whole: bool = False) -> list[type]:
+    """List the concrete classes that can stand for an option: the only ones that flags and files can name.
+
+    Arguments:
+        kind: Annotation of the option.
+        whole: Whether to list those as well that must be given an array, or what text has no form for.
+    """
     found: dict[tuple[str, str], type] = {}
     for base in bases(kind):
         for cls in _descendants(base):
-            if _is_concrete(cls) and _is_writable(cls):
+            if _is_concrete(cls) and (whole or _is_writable(cls)):
                 found[cls.__module__, cls.__qualname__] = cls  # The last one, of a notebook's cell that ran twice.
     return list(found.values())
 
 
-def named(kind: Any, name: str, where: str) -> type:
-    """Find the class of this name among the choices for an option.
+def named(kind: Any, name: str, where: str, whole: bool = False) -> type:
+    """Find the class of this name among the choices for an option (see `choices`).
 
     Raises:
         ExperimentError: where there is none, or more than one.
     """
-    known = choices(kind)
+    known = choices(kind, whole)
     found = [cls for cls in known if cls.__name__ == name]
     if len(found) > 1:
         places = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
@@ -204,7 +228,8 @@ def _descendants(base):
 
 def _is_concrete(cls):
     # A class of the library is public where its folder has its name.
-    room = ".".join(cls.__module__.split(".")[:2])
+    places = cls.__module__.split(".")
+    room = ".".join(places[: max(2, len(places) - 1)])
     is_ours = room.startswith("sgm.") and room in sys.modules
     private = cls.__name__.startswith(("_", "Abstract")) or (is_ours and not hasattr(sys.modules[room], cls.__name__))
     return not (private or inspect.isabstract(cls) or getattr(cls, "__abstractvars__", ()))

@@ -5,6 +5,7 @@ A module of this package has the attributes of its torch counterpart, so that th
 `Stacked` block, whose arrays have a leading axis; each of them is as many tensors as there are blocks.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -80,7 +81,7 @@ def to_tensors(module: eqx.Module) -> dict[str, np.ndarray]:
         place, array = _place(path, leaf), np.asarray(leaf.value if isinstance(leaf, Frozen) else leaf)
         for name, part in zip(place.names, array if place.is_stacked else [array], strict=True):
             tensors[name] = part if place.axes is None else np.transpose(part, np.argsort(place.axes))
-    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
 
 
 def _is_array(leaf):
@@ -126,17 +127,40 @@ def _listed(names: set[str], most: int = 8) -> str:
 
 
 def _filled(place, leaf, tensors, where):
-    one = _shape(leaf)[1:] if place.is_stacked else _shape(leaf)
-    parts = []
-    for name in place.names:
+    shape = _shape(leaf)
+    one = shape[1:] if place.is_stacked else shape
+    whole = None
+    for number, name in enumerate(place.names):
         tensor = tensors[name]
-        ours = tensor if place.axes is None or tensor.ndim != len(place.axes) else np.transpose(tensor, place.axes)
-        if ours.shape != one:
-            theirs = one if place.axes is None else tuple(np.take(one, np.argsort(place.axes)).tolist())
+        theirs = one if place.axes is None else tuple(np.take(one, np.argsort(place.axes)).tolist())
+        if tensor.shape != theirs:
             raise ValueError(
                 f"{where}: {name} has shape {tensor.shape}, but by config.json it has {theirs}; pass the folder of a "
                 "model whose config.json is its own."
             )
-        parts.append(ours)
-    whole = np.stack(parts) if place.is_stacked else np.ascontiguousarray(parts[0])
-    return Frozen(whole) if isinstance(leaf, Frozen) else jax.numpy.asarray(whole)
+        whole = _aligned(shape, tensor.dtype) if whole is None else whole
+        _copy(tensor, place.axes, whole[number] if place.is_stacked else whole)
+    return Frozen(_real(whole)) if isinstance(leaf, Frozen) else jax.numpy.asarray(whole)
+
+
+def _aligned(shape, dtype):
+    """An array that JAX can take over without a copy, for which it has to begin at a multiple of 64 bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
+def _copy(tensor, axes, into):
+    if axes is None:
+        into[...] = tensor
+        return
+    # The last of our axes is the first of the tensor's: some of it at a time, so that both stay in the cache.
+    ours = np.transpose(tensor, axes)
+    for start in range(0, ours.shape[-1], 64):
+        into[..., start : start + 64] = ours[..., start : start + 64]
+
+
+def _real(numbers):
+    """Numbers that are never trained, in single precision at least."""
+    return numbers.astype(np.float32) if numbers.dtype.itemsize < 4 else numbers
