@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -119,7 +119,8 @@ def value_of(made: Any, option: Option) -> Any:
 def members(kind: Any) -> tuple[Any, ...]:
     """List the alternatives of an annotation that can be written as text: scalars, literals, tuples and classes.
 
-    Arrays and functions cannot, and are left out. A number that may be an array, or one for each example, is a float.
+    Arrays and functions cannot, and are left out. A number that may be an array, or one for each example, is a float,
+    and a sequence a tuple.
     """
     origin = get_origin(kind)
     if origin is Annotated:
@@ -128,6 +129,8 @@ def members(kind: Any) -> tuple[Any, ...]:
         parts = tuple(member for part in get_args(kind) for member in members(part))
         other = (part for part in parts if (part in _SCALARS and part is not int) or get_origin(part) is not None)
         return tuple(other) if float in parts else parts
+    if origin is Sequence:
+        return members(tuple[get_args(kind)[0], ...])
     if origin is tuple:
         return (kind,) if all(members(part) for part in get_args(kind) if part is not ...) else ()
     named = isinstance(kind, type) and (

@@ -105,9 +105,7 @@ def from_json(value: Any, kind: Any, where: str = "", *, whole: bool = False) ->
             kinds = kinds[:1] * len(value) if ... in kinds else kinds
             if get_origin(part) is tuple and len(kinds) == len(value):
                 pairs = enumerate(zip(value, kinds, strict=True))
-                return tuple(
-                    from_json(entry, kind, f"{where}[{place}]", whole=whole) for place, (entry, kind) in pairs
-                )
+                return tuple(from_json(entry, kind, f"{where}[{place}]", whole=whole) for place, (entry, kind) in pairs)
     elif any(_fits(value, part) for part in parts):
         return value
     elif float in parts and value in _NUMBERS:

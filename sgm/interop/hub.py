@@ -1,10 +1,12 @@
 """Models to and from the HuggingFace hub."""
 
-import os
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+# Not every JSON: tokenizers, which are not read, have large ones.
+_DESCRIPTIONS = ("*config.json", "model_index.json", "*.index*.json")
 _TOKEN_REMEDY = "log in by `hf auth login`, or pass a token of your account that may write"
 
 
@@ -12,10 +14,51 @@ class HubError(Exception):
     """A model that the hub does not give, or does not take."""
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a name may be that of a model of the hub, "user/name", and is not that of a place on this computer."""
-    owner = name.partition("/")[0]
-    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not Path(owner).exists()
+_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a model is read from: a folder of this computer, or a model of the hub.
+
+    Arguments:
+        folder: Folder.
+        name: Name of the model on the hub; None for a folder of this computer.
+        revision: Revision of the model on the hub.
+    """
+
+    folder: Path
+    name: str | None = None
+    revision: str | None = None
+
+    def with_files(self, names: Sequence[str]) -> Path:
+        """The folder, once these files are in it too that the hub has."""
+        if self.name is None:
+            return self.folder
+        return snapshot(self.name, [*_DESCRIPTIONS, *names], revision=self.revision)
+
+    def __str__(self):
+        return str(self.folder) if self.name is None else self.name
+
+
+def find_source(path: str | Path, *, revision: str | None = None) -> Source:
+    """Find a folder, or a model of the hub, of which the files that describe it are downloaded.
+
+    Arguments:
+        path: Path of a folder, or the name of a model, "user/name". A folder comes first, and so does one that is to be
+            made: where there is a folder "runs", "runs/digits" is no model of the hub.
+        revision: Branch, tag or commit of a model of the hub.
+
+    Raises:
+        ValueError: for a revision of a folder.
+        HubError: for a model that cannot be downloaded.
+    """
+    folder, name = Path(path).expanduser(), str(path)
+    if folder.exists() or _NAME.fullmatch(name) is None or Path(name.partition("/")[0]).exists():
+        if revision is not None:
+            raise ValueError(f"load: revision = {revision!r}, but {path} is no model of the hub; leave it out.")
+        return Source(folder)
+    return Source(snapshot(name, _DESCRIPTIONS, revision=revision), name, revision)
 
 
 def snapshot(name: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
@@ -35,7 +78,7 @@ def snapshot(name: str, patterns: Sequence[str], *, revision: str | None = None)
         HubError: for a model that the hub does not have, and one that is not in the cache where the hub is out of
             reach.
     """
-    from huggingface_hub import errors, snapshot_download  # here, so that it is loaded when used
+    from huggingface_hub import constants, errors, snapshot_download  # here, so that it is loaded when used
     from huggingface_hub.utils import httpx
 
     try:
@@ -51,8 +94,8 @@ def snapshot(name: str, patterns: Sequence[str], *, revision: str | None = None)
             "commit that it has."
         ) from None
     except errors.LocalEntryNotFoundError as error:
-        is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        reason = "HF_HUB_OFFLINE is set" if is_offline else f"the hub is out of reach: {_first_line(error)}"
+        reason = f"the hub is out of reach: {_first_line(error)}"
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else reason
         raise HubError(
             f"load: the model {name} is not in the cache of the HuggingFace hub, and cannot be downloaded ({reason}); "
             "load it once with a connection, or pass a folder that holds it."
@@ -92,7 +135,7 @@ def push(
     path = Path(folder).expanduser()
     if not any((path / file).is_file() for file in ("config.json", "model_index.json")):
         raise ValueError(f"push: {path} holds no saved model; pass a folder that sgm.save has written.")
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is None:
+    if _NAME.fullmatch(name) is None:
         raise ValueError(f'push: name = {name!r}; pass the name of a model on the hub, as "user/name".')
     if token is None and get_token() is None:
         raise HubError(f"push: no one is logged in to the HuggingFace hub; {_TOKEN_REMEDY}.")

@@ -17,7 +17,8 @@ import numpy as np
 from sgm.evaluation import Report
 from sgm.interop.card import write_card
 from sgm.interop.folders import written_whole
-from sgm.interop.tensor_files import TensorFiles, write_tensors
+from sgm.interop.hub import Source
+from sgm.interop.tensor_files import map_tensors, write_tensors
 from sgm.model import AbstractModel
 from sgm.model.base import check_process_and_model
 from sgm.nn.frozen import Frozen
@@ -106,12 +107,12 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(
-    folder: Path, *, precision: Precision | None = None, progress: bool = True
+    source: Source, *, precision: Precision | None = None, progress: bool = True
 ) -> tuple[AbstractSDE, AbstractModel]:
     """Read what `save` has written.
 
     Arguments:
-        folder: Folder.
+        source: Where it is: a folder, or a model of the hub.
         precision: Precision in which the networks compute, if they have that option; None for that of when it was
             saved.
         progress: Whether a bar is shown.
@@ -124,15 +125,15 @@ def read_saved(
             of the description.
         ExperimentError: for a description of classes that are not there.
     """
-    config = json.loads((folder / _CONFIG).read_text())
+    config = json.loads((source.folder / _CONFIG).read_text())
     if config["format"] > FORMAT:
         raise SavedError(
-            f"load: {folder} was saved by sgm {config['version']}, in format {config['format']}, but this is sgm "
+            f"load: {source} was saved by sgm {config['version']}, in format {config['format']}, but this is sgm "
             f"{version('sgm')}, which reads format {FORMAT}; install sgm {config['version']} or later."
         )
     skeleton = _skeleton(config if precision is None else _with_precision(config, precision))
-    with TensorFiles([folder / _TENSORS], None, progress=progress) as tensors:
-        return _filled(skeleton, tensors, folder)
+    path = source.with_files([_TENSORS]) / _TENSORS
+    return _filled(skeleton, map_tensors([path]), path, progress)
 
 
 def _described(sde, model):
@@ -156,7 +157,6 @@ def _described(sde, model):
 
 def _skeleton(config):
     """The process and the model of a description, with shapes in the place of arrays."""
-    import sgm.interop.diffusers  # noqa: F401  for its classes
 
     def build():
         return (
@@ -167,22 +167,22 @@ def _skeleton(config):
     return eqx.filter_eval_shape(build)
 
 
-def _filled(skeleton, tensors, folder):
+def _filled(skeleton, tensors, path, progress):
+    from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
+
     places = {name: leaf for name, leaf in _named(skeleton) if _is_array(leaf)}
     faults = {"missing": places.keys() - set(tensors), "of another model": set(tensors) - places.keys()}
     for what, names in faults.items():
         if names:
             raise SavedError(
-                f"load: {folder / _TENSORS}: arrays {what}: {', '.join(sorted(names)[:8])}; restore it, so that it is "
+                f"load: {path}: arrays {what}: {', '.join(sorted(names)[:8])}; restore it, so that it is "
                 f"that of its {_CONFIG}."
             )
     found = {}
-    for name, place in places.items():
+    for name, place in tqdm(places.items(), desc="load", unit="array", disable=not progress):
         tensor, shape = tensors[name], _shape(place)
         if tensor.shape != shape:
-            raise SavedError(
-                f"load: {folder / _TENSORS}: {name} has shape {tensor.shape}, but by {_CONFIG} {shape}; restore it."
-            )
+            raise SavedError(f"load: {path}: {name} has shape {tensor.shape}, but by {_CONFIG} {shape}; restore it.")
         found[name] = Frozen(tensor) if isinstance(place, Frozen) else jnp.array(tensor, copy=True)
     return _replaced(skeleton, found)
 

@@ -3,10 +3,8 @@
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,68 +30,35 @@ class TensorFileError(ValueError):
     """A file of tensors that is missing, damaged or of another format."""
 
 
-class TensorFiles(Mapping[str, np.ndarray]):
-    """The tensors of one or more safetensors files by their names.
-
-    They are read-only, and those that are not converted are the memory of the file itself: copy what is kept.
+def map_tensors(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Map the tensors of safetensors files into memory.
 
     Arguments:
         paths: Files, no two of which have a tensor of one name.
-        dtype: Precision to which real numbers are converted; None for that of the files.
-        progress: Whether a bar counts the bytes that are asked for, while it is used as a context.
+
+    Returns:
+        The tensors by their names. They are read-only, and are the memory of the files: copy what is kept.
 
     Raises:
         TensorFileError: for a file that is missing, damaged or of another format, and a tensor of a type that NumPy
             does not have, naming it.
 
     Example:
-        >>> with TensorFiles([Path("model.safetensors")]) as tensors:
-        ...     weight = np.array(tensors["conv_in.weight"])
+        >>> weight = np.array(map_tensors([Path("model.safetensors")])["conv_in.weight"])
     """
-
-    def __init__(self, paths: Sequence[Path], dtype: Any = np.float32, *, progress: bool = False):
-        self.dtype, self.progress = dtype, progress
-        self._bar: Any = None
-        self._places: dict[str, tuple[np.memmap, dict[str, Any]]] = {}
-        for path in paths:
-            bytes_, entries = _mapped(path)
-            for name, entry in entries.items():
-                if name in self._places:
-                    raise TensorFileError(f"{path}: the tensor {name} is in another file too; leave one of them out.")
-                if entry["dtype"] not in _DTYPES:
-                    raise TensorFileError(
-                        f"{path}: the tensor {name} is of the type {entry['dtype']}; convert it to F32, F16 or BF16."
-                    )
-                self._places[name] = bytes_, entry
-
-    def __enter__(self) -> "TensorFiles":
-        from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
-
-        total = sum(_size(entry) for _, entry in self._places.values())
-        self._bar = tqdm(desc="load", total=total, unit="B", unit_scale=True, disable=not self.progress)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-        self._bar = None
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        bytes_, entry = self._places[name]
-        start, end = entry["data_offsets"]
-        tensor = bytes_[start:end].view(np.ndarray).view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        if self._bar is not None:
-            self._bar.update(end - start)
-        if self.dtype is None or not jnp.issubdtype(tensor.dtype, jnp.floating):
-            return tensor
-        return tensor.astype(self.dtype, copy=False)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+    tensors: dict[str, np.ndarray] = {}
+    for path in paths:
+        memory, entries = _mapped(path)
+        for name, entry in entries.items():
+            if name in tensors:
+                raise TensorFileError(f"{path}: the tensor {name} is in another file too; leave one of them out.")
+            if entry["dtype"] not in _DTYPES:
+                raise TensorFileError(
+                    f"{path}: the tensor {name} is of the type {entry['dtype']}; convert it to F32, F16 or BF16."
+                )
+            start, end = entry["data_offsets"]
+            tensors[name] = memory[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

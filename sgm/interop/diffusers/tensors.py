@@ -7,10 +7,12 @@ A module of this package has the attributes of its torch counterpart, so that th
 
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sgm.nn.frozen import Frozen
@@ -36,32 +38,52 @@ class _Place(NamedTuple):
     axes: tuple[int, ...] | None
 
 
-def from_tensors(skeleton: Module, tensors: Mapping[str, np.ndarray], where: str) -> Module:
+def from_tensors(
+    skeleton: Module, tensors: Mapping[str, np.ndarray], where: str, *, dtype: Any = None, progress: bool = False
+) -> Module:
     """Fill a module with tensors, each copied once.
 
     Arguments:
         skeleton: Module of arrays, or of their shapes (`equinox.filter_eval_shape`).
-        tensors: Arrays by their torch names. One is read when its turn comes.
+        tensors: Arrays by their torch names, which may be views of a file.
         where: What they were read from, for errors.
+        dtype: Precision of the real numbers; None for that of the tensors.
+        progress: Whether a bar is shown.
 
     Returns:
-        The module, with arrays of the tensors' precision.
+        The module. What is never trained is in single precision at least.
 
     Raises:
-        ValueError: for tensors that are missing, that the module does not have, or of another shape, all named.
+        ValueError: for tensors that are missing, that the module does not have, or of another shape, all named, and for
+            equal blocks of different precisions.
 
     Example:
         >>> network = from_tensors(eqx.filter_eval_shape(UNet2DModel, key=jr.key(0)), tensors, "unet/")
     """
+    from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
+
     leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton, is_leaf=_is_array)
-    places = [_place(path, leaf) if _is_array(leaf) else None for path, leaf in leaves]
-    wanted = {name for place in places if place is not None for name in place.names}
+    filled = [leaf for _, leaf in leaves]
+    places = {number: _place(path, leaf) for number, (path, leaf) in enumerate(leaves) if _is_array(leaf)}
+    wanted = {name for place in places.values() for name in place.names}
     if faults := _differences(wanted, set(tensors)):
         raise ValueError(f"{where}: {faults}; pass the folder of a model whose config.json is its own.")
-    filled = [
-        leaf if place is None else _filled(place, leaf, tensors, where)
-        for place, (_, leaf) in zip(places, leaves, strict=True)
+    arrays = {number: _empty(place, filled[number], tensors, where, dtype) for number, place in places.items()}
+    copies = [
+        (part, tensors[name], place.axes)
+        for number, place in places.items()
+        for name, part in zip(place.names, arrays[number] if place.is_stacked else [arrays[number]], strict=True)
     ]
+    total = sum(array.nbytes for array in arrays.values())
+    with (
+        tqdm(desc=where, total=total, unit="B", unit_scale=True, disable=not progress) as bar,
+        ThreadPoolExecutor() as threads,  # NumPy copies without Python's lock
+    ):
+        for nbytes in threads.map(_copy, *zip(*copies, strict=True)):
+            bar.update(nbytes)
+    for number, array in arrays.items():
+        # Unlike `jax.numpy.asarray`, takes aligned memory as it is.
+        filled[number] = Frozen(array) if isinstance(filled[number], Frozen) else jax.device_put(array)
     return jax.tree_util.tree_unflatten(structure, filled)
 
 
@@ -126,41 +148,48 @@ def _listed(names: set[str], most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _filled(place, leaf, tensors, where):
+def _empty(place, leaf, tensors, where, asked) -> np.ndarray:
+    """Memory for the array of a leaf, after a look at its tensors."""
     shape = _shape(leaf)
     one = shape[1:] if place.is_stacked else shape
-    whole = None
-    for number, name in enumerate(place.names):
+    theirs = one if place.axes is None else tuple(np.take(one, np.argsort(place.axes)).tolist())
+    dtype = tensors[place.names[0]].dtype
+    for name in place.names:
         tensor = tensors[name]
-        theirs = one if place.axes is None else tuple(np.take(one, np.argsort(place.axes)).tolist())
         if tensor.shape != theirs:
             raise ValueError(
                 f"{where}: {name} has shape {tensor.shape}, but by config.json it has {theirs}; pass the folder of a "
                 "model whose config.json is its own."
             )
-        whole = _aligned(shape, tensor.dtype) if whole is None else whole
-        _copy(tensor, place.axes, whole[number] if place.is_stacked else whole)
-    return Frozen(_real(whole)) if isinstance(leaf, Frozen) else jax.numpy.asarray(whole)
+        if asked is None and tensor.dtype != dtype:
+            raise ValueError(
+                f"{where}: {name} has dtype {tensor.dtype}, but {place.names[0]} has {dtype}; save them in one."
+            )
+    if asked is not None and jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.dtype(asked)
+    if isinstance(leaf, Frozen) and dtype.itemsize < 4:
+        dtype = jnp.dtype(np.float32)
+    # At a multiple of 64 bytes, where JAX on the CPU takes it as it is.
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def _aligned(shape, dtype):
-    """An array that JAX can take over without a copy, for which it has to begin at a multiple of 64 bytes."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.empty(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size].view(dtype).reshape(shape)
+def _copy(part: np.ndarray, tensor: np.ndarray, axes: tuple[int, ...] | None) -> int:
+    """Write a tensor into our part; the number of its bytes.
 
-
-def _copy(tensor, axes, into):
+    Where the order of axes changes, torch's first axis becomes our last. Some of its rows at a time are made one with
+    the processor's cache. There they are a line further apart than they are long: rows that are a multiple of a power
+    of two apart would push each other out.
+    """
     if axes is None:
-        into[...] = tensor
-        return
-    # The last of our axes is the first of the tensor's: some of it at a time, so that both stay in the cache.
-    ours = np.transpose(tensor, axes)
-    for start in range(0, ours.shape[-1], 64):
-        into[..., start : start + 64] = ours[..., start : start + 64]
-
-
-def _real(numbers):
-    """Numbers that are never trained, in single precision at least."""
-    return numbers.astype(np.float32) if numbers.dtype.itemsize < 4 else numbers
+        part[...] = tensor
+        return tensor.nbytes
+    count, size = 64, math.prod(tensor.shape[1:])
+    rows = np.empty((count, size + 64 // tensor.itemsize), tensor.dtype)[:, :size].reshape(count, *tensor.shape[1:])
+    for start in range(0, len(tensor), count):
+        some = tensor[start : start + count]
+        rows[: len(some)] = some
+        part[..., start : start + count] = np.transpose(rows[: len(some)], axes)
+    return tensor.nbytes
