@@ -116,35 +116,39 @@ def value_of(made: Any, option: Option) -> Any:
         ) from None
 
 
-def members(kind: Any) -> tuple[Any, ...]:
+def members(kind: Any, whole: bool = False) -> tuple[Any, ...]:
     """List the alternatives of an annotation that can be written as text: scalars, literals, tuples and classes.
 
     Arrays and functions cannot, and are left out. A number that may be an array, or one for each example, is a float,
     and a sequence a tuple.
+
+    Arguments:
+        kind: Annotation.
+        whole: Whether what is not a float alone is listed too of such a number.
     """
     origin = get_origin(kind)
     if origin is Annotated:
-        return members(get_args(kind)[0])
+        return members(get_args(kind)[0], whole)
     if origin in (Union, UnionType):
-        parts = tuple(member for part in get_args(kind) for member in members(part))
+        parts = tuple(member for part in get_args(kind) for member in members(part, whole))
         other = (part for part in parts if (part in _SCALARS and part is not int) or get_origin(part) is not None)
-        return tuple(other) if float in parts else parts
+        return tuple(other) if float in parts and not whole else parts
     if origin is Sequence:
-        return members(tuple[get_args(kind)[0], ...])
+        return members(tuple[get_args(kind)[0], ...], whole)
     if origin is tuple:
-        return (kind,) if all(members(part) for part in get_args(kind) if part is not ...) else ()
+        return (kind,) if all(members(part, whole) for part in get_args(kind) if part is not ...) else ()
     named = isinstance(kind, type) and (
         issubclass(kind, eqx.Module) or dataclasses.is_dataclass(kind) or kind.__name__.startswith("Abstract")
     )
     return (kind,) if origin in (Literal, partial) or kind in _SCALARS or named else ()
 
 
-def bases(kind: Any) -> tuple[type, ...]:
+def bases(kind: Any, whole: bool = False) -> tuple[type, ...]:
     """The classes of which, or of whose subclasses, an option takes an instance, or a tuple of instances."""
     found = []
-    for member in members(kind):
+    for member in members(kind, whole):
         if get_origin(member) is tuple:
-            found += [base for part in get_args(member) if part is not ... for base in bases(part)]
+            found += [base for part in get_args(member) if part is not ... for base in bases(part, whole)]
         elif get_origin(member) is partial:
             found += get_args(member)
         elif get_origin(member) is None and member not in _SCALARS:
@@ -160,7 +164,7 @@ def choices(kind: Any, whole: bool = False) -> list[type]:
         whole: Whether to list those as well that must be given an array, or what text has no form for.
     """
     found: dict[tuple[str, str], type] = {}
-    for base in bases(kind):
+    for base in bases(kind, whole):
         for cls in _descendants(base):
             if _is_concrete(cls) and (whole or _is_writable(cls)):
                 found[cls.__module__, cls.__qualname__] = cls  # The last one, of a notebook's cell that ran twice.

@@ -92,11 +92,11 @@ def from_json(value: Any, kind: Any, where: str = "", *, whole: bool = False) ->
         ExperimentError: for a class that cannot stand there, an option that it does not have or lacks, or a value of
             another type.
     """
-    parts = members(kind)
+    parts = members(kind, whole)
     if whole and isinstance(value, dict) and value.get("type") == _ARRAY:
         return _zeros(value, where)
     if isinstance(value, dict):
-        classes = tuple(part for part in parts if bases(part) and get_origin(part) is not tuple)
+        classes = tuple(part for part in parts if bases(part, whole) and get_origin(part) is not tuple)
         if classes:
             return _build(value, Union[classes], where, whole)  # noqa: UP007
     elif isinstance(value, list):

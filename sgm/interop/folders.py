@@ -22,6 +22,7 @@ def written_whole(call: str, folder: Path, last: str, is_ours: Callable[[Path], 
     Raises:
         ValueError: for a folder that holds something else.
     """
+    folder = folder.absolute()
     is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not is_new and not (folder.is_dir() and is_ours(folder)):
         raise ValueError(f"{call}: {folder} holds something else already; pass a new folder, or an empty one.")
@@ -30,6 +31,8 @@ def written_whole(call: str, folder: Path, last: str, is_ours: Callable[[Path], 
     try:
         yield part
         if is_new:
+            if folder.exists():
+                folder.rmdir()
             os.replace(part, folder)
             return
         (folder / last).unlink(missing_ok=True)

@@ -80,7 +80,7 @@ def save(
     """
     check_process_and_model("save", sde, model)
     config, tensors = _described(sde, model)
-    target = Path(folder).expanduser()
+    target = Path(folder).expanduser().absolute()
     with written_whole("save", target, _CONFIG, is_saved) as part:
         write_tensors(part / _TENSORS, tensors, {"format": "np"})
         write_card(
