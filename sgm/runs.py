@@ -105,7 +105,7 @@ def load(
     folder, raw = source.folder, None if average else False
     if (folder / _FILE).exists():
         _check_options(path, "a run", variant=variant)
-        return _load_run(folder, average, precision)
+        return load_trained(folder, average=average, precision=precision)
     if is_saved(folder):
         _check_options(path, "a saved model", average=raw, variant=variant)
         return read_saved(source, precision=precision, progress=progress)
@@ -130,7 +130,22 @@ def _check_options(path, kind, **given):
             raise ValueError(f"load: {name} = {value!r}, but {path} is {kind}, which has no such choice; leave it out.")
 
 
-def _load_run(run, average, precision):
+def load_trained(
+    run: Path, *, average: bool = True, precision: Precision | None = None
+) -> tuple[AbstractSDE, AbstractModel]:
+    """Load what the command line has trained.
+
+    Arguments:
+        run: Folder of the run.
+        average, precision: As those of `load`.
+
+    Returns:
+        The process and the model of the newest checkpoint, in the units of the data.
+
+    Raises:
+        ExperimentError: where the folder has no experiment, or one with a class whose module is not imported.
+        CheckpointError: where there is no checkpoint, or it is damaged.
+    """
     experiment = read_experiment(run)
     network: Any = experiment.network.func
     if precision is not None and "precision" in options(network):
