@@ -6,6 +6,8 @@ from sgm import data, evaluation, likelihood, model, nn, plot, posterior, sde, s
 from sgm.encode import decode, encode
 from sgm.evaluation import evaluate
 from sgm.experiment import Experiment
+from sgm.interop.hub import push
+from sgm.interop.saved import save
 from sgm.likelihood import (
     Exact,
     Hutchinson,
@@ -82,9 +84,11 @@ __all__ = [
     "plot",
     "posterior",
     "prior_mismatch",
+    "push",
     "sample",
     "sample_and_log_prob",
     "sample_posterior",
+    "save",
     "score_matching_loss",
     "sde",
     "solve",

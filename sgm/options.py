@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import equinox as eqx
 
 from sgm.model.base import AbstractModifier
+from sgm.model.score_model import ScoreModel
 from sgm.nn.network import AbstractNetwork
 
 MISSING: Any = inspect.Parameter.empty
@@ -25,6 +26,8 @@ MISSING: Any = inspect.Parameter.empty
 _SCALARS = (float, int, bool, str, NoneType)
 # What a network is given when it is built, by the data and the prediction, and a guidance by the run.
 _OF_THE_BUILD = {AbstractNetwork: ("shape", "outputs", "conditioning", "key"), AbstractModifier: ("model",)}
+# What is used up by a build, and not kept: keys make weights, and a model keeps what it asks of its data.
+_USED_UP = {ScoreModel: ("data",), eqx.Module: ("key",)}
 
 
 class ExperimentError(ValueError):
@@ -59,13 +62,23 @@ class Option:
 
 
 @functools.lru_cache(maxsize=1024)
-def options(cls: type) -> dict[str, Option]:
-    """List the options of a class by their names, without what a network or a guidance is given when it is built."""
+def options(cls: type, whole: bool = False) -> dict[str, Option]:
+    """List the options of a class by their names.
+
+    Arguments:
+        cls: Class.
+        whole: Whether to list all that an object keeps. By default, what a network or a guidance is given when it is
+            built is left out.
+
+    Returns:
+        The options, in the order of the constructor's arguments.
+    """
     try:
         signature = inspect.signature(cls, eval_str=True)
     except NameError:  # Of annotations in quotes that are not imported, which cannot be written as text anyway.
         signature = inspect.signature(cls)
-    left_out = next((names for base, names in _OF_THE_BUILD.items() if issubclass(cls, base)), ())
+    table = _USED_UP if whole else _OF_THE_BUILD
+    left_out = next((names for base, names in table.items() if issubclass(cls, base)), ())
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     made = {field.name: field.default_factory for field in fields if field.default_factory is not dataclasses.MISSING}
     return {
@@ -78,6 +91,12 @@ def options(cls: type) -> dict[str, Option]:
 def class_of(made: Any) -> Any:
     """The class of an object, or the class that a `functools.partial` builds."""
     return made.func if isinstance(made, partial) else type(made)
+
+
+def is_static(made: Any, name: str) -> bool:
+    """Whether an object keeps an option outside of its arrays."""
+    fields = dataclasses.fields(made) if dataclasses.is_dataclass(made) else ()
+    return any(field.name == name and field.metadata.get("static", False) for field in fields)
 
 
 def value_of(made: Any, option: Option) -> Any:
@@ -97,32 +116,39 @@ def value_of(made: Any, option: Option) -> Any:
         ) from None
 
 
-def members(kind: Any) -> tuple[Any, ...]:
+def members(kind: Any, whole: bool = False) -> tuple[Any, ...]:
     """List the alternatives of an annotation that can be written as text: scalars, literals, tuples and classes.
 
-    Arrays and functions cannot, and are left out. A number that may be an array, or one for each example, is a float.
+    Arrays and functions cannot, and are left out. A number that may be an array, or one for each example, is a float,
+    and a sequence a tuple.
+
+    Arguments:
+        kind: Annotation.
+        whole: Whether what is not a float alone is listed too of such a number.
     """
     origin = get_origin(kind)
     if origin is Annotated:
-        return members(get_args(kind)[0])
+        return members(get_args(kind)[0], whole)
     if origin in (Union, UnionType):
-        parts = tuple(member for part in get_args(kind) for member in members(part))
+        parts = tuple(member for part in get_args(kind) for member in members(part, whole))
         other = (part for part in parts if (part in _SCALARS and part is not int) or get_origin(part) is not None)
-        return tuple(other) if float in parts else parts
+        return tuple(other) if float in parts and not whole else parts
+    if origin is Sequence:
+        return members(tuple[get_args(kind)[0], ...], whole)
     if origin is tuple:
-        return (kind,) if all(members(part) for part in get_args(kind) if part is not ...) else ()
+        return (kind,) if all(members(part, whole) for part in get_args(kind) if part is not ...) else ()
     named = isinstance(kind, type) and (
         issubclass(kind, eqx.Module) or dataclasses.is_dataclass(kind) or kind.__name__.startswith("Abstract")
     )
     return (kind,) if origin in (Literal, partial) or kind in _SCALARS or named else ()
 
 
-def bases(kind: Any) -> tuple[type, ...]:
+def bases(kind: Any, whole: bool = False) -> tuple[type, ...]:
     """The classes of which, or of whose subclasses, an option takes an instance, or a tuple of instances."""
     found = []
-    for member in members(kind):
+    for member in members(kind, whole):
         if get_origin(member) is tuple:
-            found += [base for part in get_args(member) if part is not ... for base in bases(part)]
+            found += [base for part in get_args(member) if part is not ... for base in bases(part, whole)]
         elif get_origin(member) is partial:
             found += get_args(member)
         elif get_origin(member) is None and member not in _SCALARS:
@@ -130,23 +156,28 @@ def bases(kind: Any) -> tuple[type, ...]:
     return tuple(found)
 
 
-def choices(kind: Any) -> list[type]:
-    """List the concrete classes that can stand for an option: the only ones that flags and files can name."""
+def choices(kind: Any, whole: bool = False) -> list[type]:
+    """List the concrete classes that can stand for an option: the only ones that flags and files can name.
+
+    Arguments:
+        kind: Annotation of the option.
+        whole: Whether to list those as well that must be given an array, or what text has no form for.
+    """
     found: dict[tuple[str, str], type] = {}
-    for base in bases(kind):
+    for base in bases(kind, whole):
         for cls in _descendants(base):
-            if _is_concrete(cls) and _is_writable(cls):
+            if _is_concrete(cls) and (whole or _is_writable(cls)):
                 found[cls.__module__, cls.__qualname__] = cls  # The last one, of a notebook's cell that ran twice.
     return list(found.values())
 
 
-def named(kind: Any, name: str, where: str) -> type:
-    """Find the class of this name among the choices for an option.
+def named(kind: Any, name: str, where: str, whole: bool = False) -> type:
+    """Find the class of this name among the choices for an option (see `choices`).
 
     Raises:
         ExperimentError: where there is none, or more than one.
     """
-    known = choices(kind)
+    known = choices(kind, whole)
     found = [cls for cls in known if cls.__name__ == name]
     if len(found) > 1:
         places = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
@@ -204,7 +235,8 @@ def _descendants(base):
 
 def _is_concrete(cls):
     # A class of the library is public where its folder has its name.
-    room = ".".join(cls.__module__.split(".")[:2])
+    places = cls.__module__.split(".")
+    room = ".".join(places[: max(2, len(places) - 1)])
     is_ours = room.startswith("sgm.") and room in sys.modules
     private = cls.__name__.startswith(("_", "Abstract")) or (is_ours and not hasattr(sys.modules[room], cls.__name__))
     return not (private or inspect.isabstract(cls) or getattr(cls, "__abstractvars__", ()))

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 import equinox as eqx
 
 from sgm.experiment import Experiment, Records
+from sgm.interop.diffusers.folder import is_diffusers, load_source
+from sgm.interop.hub import find_source
+from sgm.interop.saved import is_saved, read_saved
 from sgm.model import AbstractModel
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, options
@@ -62,14 +65,79 @@ def _read(run: Path, name: str, kind: type[T]) -> T:
 
 
 def load(
-    run: str | Path, *, average: bool = True, precision: Precision | None = None
+    path: str | Path,
+    *,
+    average: bool = True,
+    precision: Precision | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    progress: bool = True,
+) -> tuple[AbstractSDE, AbstractModel]:
+    """Load a process and a model from a folder or from the HuggingFace hub.
+
+    It may be the run of a command line; what `sgm.save` has written; or a model of HuggingFace diffusers (see
+    `sgm.interop.diffusers.load`, which has more options, and returns the scheduler too).
+
+    Arguments:
+        path: Folder, or the name of a model on the hub, as "google/ddpm-cifar10-32". What is downloaded is kept in the
+            cache of the hub, and is read from there without a network.
+        average: Whether the averaged weights of a run are loaded, or the raw ones.
+        precision: Precision in which the network of a run, or of what `sgm.save` has written, computes, if it has that
+            option; None for that of the training.
+        revision: Branch, tag or commit of a model of the hub.
+        variant: Variant of the weights of a model of diffusers, such as "fp16".
+        progress: Whether a bar is shown while weights are read.
+
+    Returns:
+        The process and the model, in the units of the data. Of a run they are those of the newest checkpoint.
+
+    Raises:
+        ExperimentError: where there is nothing to load, or a class whose module is not imported.
+        CheckpointError: where a run has no checkpoint, or it is damaged.
+        SavedError: where what was saved is of a later version, or damaged.
+        HubError: for a model that cannot be downloaded.
+        ValueError: for a model of diffusers that cannot be read, and for an option of another kind of folder.
+
+    Example:
+        >>> sde, model = sgm.load("runs/digits")
+    """
+    source = find_source(path, revision=revision)
+    folder, raw = source.folder, None if average else False
+    if (folder / _FILE).exists():
+        _check_options(path, "a run", variant=variant)
+        return load_trained(folder, average=average, precision=precision)
+    if is_saved(folder):
+        _check_options(path, "a saved model", average=raw, variant=variant)
+        return read_saved(source, precision=precision, progress=progress)
+    if is_diffusers(folder):
+        _check_options(path, "a model of diffusers", average=raw, precision=precision)
+        return load_source(source, variant=variant, progress=progress)[:2]
+    if latest_step(folder) is not None:
+        raise ExperimentError(
+            f"load: {path} is a run of sgm.train, which does not say of what; load it by "
+            "sgm.training.load_run(run, sde, model)."
+        )
+    raise ExperimentError(
+        f"load: {path} holds no run ({_FILE}), nothing that sgm.save has written and no model of diffusers "
+        '(config.json or model_index.json); pass such a folder, or the name of a model on the hub, "user/name".'
+    )
+
+
+def _check_options(path, kind, **given):
+    """Raise for options that were given, and that the folder has nothing for."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"load: {name} = {value!r}, but {path} is {kind}, which has no such choice; leave it out.")
+
+
+def load_trained(
+    run: Path, *, average: bool = True, precision: Precision | None = None
 ) -> tuple[AbstractSDE, AbstractModel]:
     """Load what the command line has trained.
 
     Arguments:
         run: Folder of the run.
-        average: Whether the averaged weights are loaded, or the raw ones.
-        precision: Precision in which the network computes, if it has that option; None for that of the training.
+        average, precision: As those of `load`.
 
     Returns:
         The process and the model of the newest checkpoint, in the units of the data.
@@ -77,15 +145,12 @@ def load(
     Raises:
         ExperimentError: where the folder has no experiment, or one with a class whose module is not imported.
         CheckpointError: where there is no checkpoint, or it is damaged.
-
-    Example:
-        >>> sde, model = sgm.load("runs/digits")
     """
-    experiment = read_experiment(Path(run))
+    experiment = read_experiment(run)
     network: Any = experiment.network.func
     if precision is not None and "precision" in options(network):
         experiment = dataclasses.replace(experiment, network=partial(experiment.network, precision=precision))
-    sde, model = experiment.skeleton(_read(Path(run), _RECORDS, Records))
+    sde, model = experiment.skeleton(_read(run, _RECORDS, Records))
     return restore(run, sde, model, average=average)
 
 

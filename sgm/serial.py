@@ -6,31 +6,38 @@ default does not change it. A class is named by its name, and only among those t
 it, which is never imported here.
 """
 
+import inspect
 import math
+import operator
 import sys
 from functools import partial
 from types import NoneType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sgm.options import ExperimentError, bases, choices, class_of, members, named, options, value_of
+from sgm.nn.frozen import Frozen
+from sgm.options import ExperimentError, bases, choices, class_of, is_static, members, named, options, value_of
 
 _NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _LIBRARIES = ("sgm", "diffrax", "optimistix", "lineax")
+_ARRAY = "array"
 
 
 class _Unwritable(ExperimentError):
     """A value that has no form as text."""
 
 
-def to_json(value: Any, where: str = "") -> Any:
+def to_json(value: Any, where: str = "", *, whole: bool = False) -> Any:
     """Describe an object as JSON.
 
     Arguments:
         value: An object of an experiment: a number, a string, None, a tuple, a section, an instance of one of the
             library's classes or of a subclass of them, or a `functools.partial` of a network.
         where: What the value is called in an error.
+        whole: Whether what a network is given when it is built and the places of arrays are described too.
 
     Returns:
         Numbers, strings, None, lists and dictionaries. Numbers that JSON does not have are "inf", "-inf" and "nan".
@@ -39,58 +46,66 @@ def to_json(value: Any, where: str = "") -> Any:
     Raises:
         ExperimentError: for a value that cannot be written, such as a function or an array, unless it is a default.
     """
+    if whole and isinstance(value, jax.Array | np.ndarray | Frozen):
+        array = value.value if isinstance(value, Frozen) else value
+        return {"type": _ARRAY, "shape": list(array.shape), "dtype": str(array.dtype)}
     value = value.item() if isinstance(value, np.generic) or getattr(value, "ndim", None) == 0 else value
     if isinstance(value, float) and not math.isfinite(value):
         return next(name for name, number in _NUMBERS.items() if number == value or name == "nan")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
-        return [to_json(part, f"{where}[{place}]") for place, part in enumerate(value)]
+        return [to_json(part, f"{where}[{place}]", whole=whole) for place, part in enumerate(value)]
     cls = class_of(value)
     if not members(cls):
         raise _Unwritable(f"{where or 'value'} is a {cls.__name__}, which cannot be written as text; pass another.")
     written: dict[str, Any] = {"type": cls.__name__}
     if cls.__module__.partition(".")[0] not in _LIBRARIES:
         written["module"] = cls.__module__
-    for option in options(cls).values():
+    for option in options(cls, whole).values():
         given, place = value_of(value, option), f"{where}.{option.name}".lstrip(".")
-        if getattr(given, "ndim", 0) == 1 and any(get_origin(part) is tuple for part in members(option.kind)):
+        takes_tuples = any(get_origin(part) is tuple for part in members(option.kind))
+        if not whole and getattr(given, "ndim", 0) == 1 and takes_tuples:
             given = tuple(given.tolist())
         try:
-            written[option.name] = to_json(given, place)
+            # What is static is no array of the object, whatever it is.
+            written[option.name] = to_json(given, place, whole=whole and not is_static(value, option.name))
         except _Unwritable:
             if not _same(given, option.default):
                 raise
     return written
 
 
-def from_json(value: Any, kind: Any, where: str = "") -> Any:
+def from_json(value: Any, kind: Any, where: str = "", *, whole: bool = False) -> Any:
     """Build the object that JSON describes.
 
     Arguments:
         value: What `to_json` returned.
         kind: Class of the object, or any annotation of an option.
         where: What the value is called in an error.
+        whole: Whether it was written with `whole=True`.
 
     Returns:
-        The object. Options that are not written have their defaults.
+        The object. Options that are not written have their defaults, and arrays are zeros.
 
     Raises:
         ExperimentError: for a class that cannot stand there, an option that it does not have or lacks, or a value of
             another type.
     """
-    parts = members(kind)
+    parts = members(kind, whole)
+    if whole and isinstance(value, dict) and value.get("type") == _ARRAY:
+        return _zeros(value, where)
     if isinstance(value, dict):
-        classes = tuple(part for part in parts if bases(part) and get_origin(part) is not tuple)
+        classes = tuple(part for part in parts if bases(part, whole) and get_origin(part) is not tuple)
         if classes:
-            return _build(value, Union[classes], where)  # noqa: UP007
+            return _build(value, Union[classes], where, whole)  # noqa: UP007
     elif isinstance(value, list):
         for part in parts:
             kinds = get_args(part) if get_origin(part) is tuple else ()
             kinds = kinds[:1] * len(value) if ... in kinds else kinds
             if get_origin(part) is tuple and len(kinds) == len(value):
                 pairs = enumerate(zip(value, kinds, strict=True))
-                return tuple(from_json(entry, kind, f"{where}[{place}]") for place, (entry, kind) in pairs)
+                return tuple(from_json(entry, kind, f"{where}[{place}]", whole=whole) for place, (entry, kind) in pairs)
     elif any(_fits(value, part) for part in parts):
         return value
     elif float in parts and value in _NUMBERS:
@@ -121,19 +136,31 @@ def _fits(value, part):
     return type(value) is part or (part is float and type(value) is int)
 
 
-def _build(value, kind, where):
+def _zeros(written, where):
+    try:
+        shape, dtype = tuple(operator.index(size) for size in written["shape"]), jnp.dtype(written["dtype"])
+    except (KeyError, TypeError):
+        raise ExperimentError(
+            f"{where} = {written!r}; pass the shape and the dtype of an array, as {{'type': 'array', 'shape': [3], "
+            "'dtype': 'float32'}."
+        ) from None
+    return jnp.zeros(shape, jax.dtypes.canonicalize_dtype(dtype))
+
+
+def _build(value, kind, where, whole):
     written = dict(value)
     name, module = written.pop("type", None), written.pop("module", None)
     if not isinstance(name, str):
         raise ExperimentError(f'{where or "experiment"}: it does not say its type; add it, as in {{"type": "VP"}}.')
     place = where or name
-    if module is not None and module not in sys.modules and name not in {cls.__name__ for cls in choices(kind)}:
+    known = choices(kind, whole)
+    if module is not None and module not in sys.modules and name not in {cls.__name__ for cls in known}:
         raise ExperimentError(
             f"{place}: {name} is a class of the module {module!r}; import {module} first, on the command line by "
             f"--config {module}.py."
         )
-    cls = named(kind, name, place)
-    known = options(cls)
+    cls = named(kind, name, place, whole)
+    known = options(cls, whole)
     for option in written:
         if option not in known:
             raise ExperimentError(f"{place}: {name} has no option {option!r}; it has {', '.join(known) or 'none'}.")
@@ -141,8 +168,11 @@ def _build(value, kind, where):
         if option.is_required and option.name not in written:
             raise ExperimentError(f"{place}: {name} lacks {option.name!r}; pass {described(option.kind)}.")
     given = {
-        option: from_json(part, known[option].kind, f"{where}.{option}".lstrip(".")) for option, part in written.items()
+        option: from_json(part, known[option].kind, f"{where}.{option}".lstrip("."), whole=whole)
+        for option, part in written.items()
     }
+    if whole and "key" in inspect.signature(cls).parameters:
+        given["key"] = jax.random.key(0)
     if any(get_origin(member) is partial for member in members(kind)):
         return partial(cls, **given)
     return cls(**given)

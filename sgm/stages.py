@@ -22,7 +22,7 @@ from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel
 from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError, options
-from sgm.runs import begin_from, is_begun, load, write_experiment
+from sgm.runs import begin_from, is_begun, load_trained, write_experiment
 from sgm.sample import sample
 from sgm.sde import AbstractSDE
 from sgm.serial import to_json
@@ -109,7 +109,7 @@ class Preview:
 
 def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
     """Draw samples by the configured sampler and by the probability flow, and follow some paths."""
-    (sde, plain), data, drawing = load(run), experiment.data, experiment.drawing
+    (sde, plain), data, drawing = load_trained(run), experiment.data, experiment.drawing
     model = experiment.guided(plain)
     name, flow = type(experiment.sampler).__name__, adaptive_flow(drawing.tolerance)
     # Meters stand still while their solve is compiled.
@@ -141,7 +141,7 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) ->
 def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
     """Evaluate the metrics on a split, print the report and write it."""
     chosen, data = experiment.evaluation, experiment.data
-    sde, model = load(run, precision=chosen.precision)
+    sde, model = load_trained(run, precision=chosen.precision)
     # What was begun with the same options and weights goes on.
     parts = (experiment.metrics, dataclasses.replace(chosen, n=None), data, experiment.sampler, experiment.seed)
     identity = json.dumps([[to_json(part) for part in parts], latest_step(run)])

@@ -4,6 +4,7 @@ import inspect
 import math
 
 import diffrax
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import sgm
 from sgm import data, likelihood, nn, posterior, sde, solve, training
+from sgm.interop import diffusers
 from sgm.model import AbstractPrediction, AbstractVariance, Velocity
 
 ABSTRACT = (
@@ -109,6 +111,10 @@ OF_CLASS = {
     "SplitGibbs": {"reverse": solve.DDIM(7)},
     "ProbabilityFlow": {"solver": diffrax.Heun()},
     "ReverseSDE": {"solver": diffrax.SRA1()},
+    "OfTimesteps": {
+        "network": eqx.filter_eval_shape(lambda: diffusers.DiTTransformer2DModel(key=jr.key(0))),
+        "timesteps": diffusers.FlowTimesteps(7),
+    },
 }
 
 

@@ -289,7 +289,9 @@ def test_data_that_are_not_there_end_with_one_line(tmp_path, capsys, monkeypatch
 
 
 def test_load_names_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no run \(experiment.json is missing\); pass the folder of a run"):
+    with pytest.raises(
+        ValueError, match=r"holds no run \(experiment.json\), nothing that sgm.save has written and no mod"
+    ):
         sgm.load(tmp_path)
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(sgm.__file__).parent
 # Each may import what stands before it.
 ORDER = (
     *("types", "checks", "parallel", "sde", "nn", "model", "solve", "sample", "likelihood", "encode", "posterior"),
-    *("interop", "data", "plot", "training", "evaluation", "options", "serial", "flags", "experiment", "runs"),
+    *("data", "plot", "training", "evaluation", "options", "serial", "interop", "flags", "experiment", "runs"),
     *("stages", "cli"),
 )
 
@@ -48,7 +48,7 @@ def test_importing_loads_and_starts_nothing_that_is_not_used():
     program = (
         "import sys, sgm, jax\n"
         "late = {'matplotlib', 'datasets', 'scipy.stats', 'orbax', 'pyarrow', 'pandas', 'sklearn', 'tyro'}\n"
-        "late |= {'PIL', 'numpyro'}\n"
+        "late |= {'PIL', 'numpyro', 'safetensors', 'huggingface_hub'}\n"
         "print(sorted(late & set(sys.modules)), jax._src.xla_bridge._backends)"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

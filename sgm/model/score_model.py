@@ -60,7 +60,7 @@ class ScoreModel(AbstractModel):
 
     def __init__(
         self,
-        network: Callable,
+        network: AbstractNetwork | Callable,
         prediction: AbstractPrediction = Velocity(),
         *,
         shape: tuple[int, ...] | None = None,

@@ -164,7 +164,7 @@ def check_same_run(call: str, run: Path, now: dict[str, Any]) -> None:
         ) from None
     except json.JSONDecodeError as error:
         raise RunMismatch(f"{call}: {path} is not JSON ({error}); restore it, or begin in another folder.") from None
-    lines = [line for part in now for line in _differing(saved.get(part), now[part], part)]
+    lines = [line for part in now for line in differing(saved.get(part), now[part], part)]
     if lines:
         more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise RunMismatch(
@@ -173,13 +173,22 @@ def check_same_run(call: str, run: Path, now: dict[str, Any]) -> None:
         )
 
 
-def _differing(saved: Any, now: Any, name: str) -> list[str]:
-    """The entries in which two descriptions differ, as "name.average_decay: 0.99, not 0.999" (the first is saved)."""
+def differing(saved: Any, now: Any, name: str) -> list[str]:
+    """List the entries in which two descriptions differ.
+
+    Arguments:
+        saved: First description, of `describe`.
+        now: Second description.
+        name: What they describe.
+
+    Returns:
+        Lines as "name.average_decay: 0.99, not 0.999".
+    """
     if isinstance(saved, dict) and isinstance(now, dict) and saved.get("type") == now.get("type"):
         # All options of a class are written. One that is not there is newer than the run.
         known = saved | now if "type" not in saved else saved
         parts = ((saved.get(part), now.get(part), f"{name}.{part}") for part in known)
-        return [line for part in parts for line in _differing(*part)]
+        return [line for part in parts for line in differing(*part)]
     if saved == now or _is_close(saved, now):
         return []
     shown = [str(value.get("type") if isinstance(value, dict) else value) for value in (saved, now)]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sgm.nn.frozen import Frozen
@@ -37,17 +38,20 @@ class _Place(NamedTuple):
     axes: tuple[int, ...] | None
 
 
-def from_tensors(skeleton: Module, tensors: Mapping[str, np.ndarray], where: str, *, progress: bool = False) -> Module:
+def from_tensors(
+    skeleton: Module, tensors: Mapping[str, np.ndarray], where: str, *, dtype: Any = None, progress: bool = False
+) -> Module:
     """Fill a module with tensors, each copied once.
 
     Arguments:
         skeleton: Module of arrays, or of their shapes (`equinox.filter_eval_shape`).
         tensors: Arrays by their torch names, which may be views of a file.
         where: What they were read from, for errors.
+        dtype: Precision of the real numbers; None for that of the tensors.
         progress: Whether a bar is shown.
 
     Returns:
-        The module, with arrays of the tensors' precision.
+        The module. What is never trained is in single precision at least.
 
     Raises:
         ValueError: for tensors that are missing, that the module does not have, or of another shape, all named, and for
@@ -64,7 +68,7 @@ def from_tensors(skeleton: Module, tensors: Mapping[str, np.ndarray], where: str
     wanted = {name for place in places.values() for name in place.names}
     if faults := _differences(wanted, set(tensors)):
         raise ValueError(f"{where}: {faults}; pass the folder of a model whose config.json is its own.")
-    arrays = {number: _empty(place, filled[number], tensors, where) for number, place in places.items()}
+    arrays = {number: _empty(place, filled[number], tensors, where, dtype) for number, place in places.items()}
     copies = [
         (part, tensors[name], place.axes)
         for number, place in places.items()
@@ -99,7 +103,7 @@ def to_tensors(module: eqx.Module) -> dict[str, np.ndarray]:
         place, array = _place(path, leaf), np.asarray(leaf.value if isinstance(leaf, Frozen) else leaf)
         for name, part in zip(place.names, array if place.is_stacked else [array], strict=True):
             tensors[name] = part if place.axes is None else np.transpose(part, np.argsort(place.axes))
-    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
 
 
 def _is_array(leaf):
@@ -144,7 +148,7 @@ def _listed(names: set[str], most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _empty(place, leaf, tensors, where) -> np.ndarray:
+def _empty(place, leaf, tensors, where, asked) -> np.ndarray:
     """Memory for the array of a leaf, after a look at its tensors."""
     shape = _shape(leaf)
     one = shape[1:] if place.is_stacked else shape
@@ -157,10 +161,14 @@ def _empty(place, leaf, tensors, where) -> np.ndarray:
                 f"{where}: {name} has shape {tensor.shape}, but by config.json it has {theirs}; pass the folder of a "
                 "model whose config.json is its own."
             )
-        if tensor.dtype != dtype:
+        if asked is None and tensor.dtype != dtype:
             raise ValueError(
                 f"{where}: {name} has dtype {tensor.dtype}, but {place.names[0]} has {dtype}; save them in one."
             )
+    if asked is not None and jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.dtype(asked)
+    if isinstance(leaf, Frozen) and dtype.itemsize < 4:
+        dtype = jnp.dtype(np.float32)
     # At a multiple of 64 bytes, where JAX on the CPU takes it as it is.
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
