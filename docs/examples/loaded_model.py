@@ -1,6 +1,5 @@
 """What a model of diffusers is for, once it is loaded: likelihoods, latents, inpainting, gradients.
 
-    pip install 'sgm[diffusers]'
     python docs/examples/loaded_model.py google/ddpm-cifar10-32 images.npz
 
 The first is the name of a model on the hub, or a folder; the second has uint8 images of the model's size as `x`. It

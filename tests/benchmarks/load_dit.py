@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,8 +18,8 @@ import jax.random as jr
 import numpy as np
 
 from sgm.interop.diffusers.dit import DiTTransformer2DModel
-from sgm.interop.diffusers.safetensors import mapped
 from sgm.interop.diffusers.tensors import from_tensors, to_tensors
+from sgm.interop.tensor_files import map_tensors
 
 RUNS = 8
 
@@ -56,7 +57,7 @@ def main() -> None:
         loads = {
             "file, read": lambda: np.fromfile(path, np.uint8),
             "file, mapped and copied": lambda: np.array(np.memmap(path, np.uint8, "r")),
-            "network": lambda: from_tensors(skeleton, mapped(path), path),
+            "network": lambda: from_tensors(skeleton, map_tensors([Path(path)]), path),
         }
         times = {name: [] for name in loads}
         for _ in range(RUNS):
