@@ -6,6 +6,7 @@ from sgm.solve.chain_grid import AbstractChainGrid as AbstractChainGrid
 from sgm.solve.chain_grid import ChainGrid as ChainGrid
 from sgm.solve.chain_grid import LeadingGrid as LeadingGrid
 from sgm.solve.chain_grid import TrailingGrid as TrailingGrid
+from sgm.solve.chain_grid import WithinGrid as WithinGrid
 from sgm.solve.ddim import DDIM as DDIM
 from sgm.solve.dpm_solver import DPMSolverPP as DPMSolverPP
 from sgm.solve.dpm_solver import SDEDPMSolverPP as SDEDPMSolverPP

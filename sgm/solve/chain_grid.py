@@ -14,7 +14,7 @@ from jaxtyping import Int
 from sgm.checks import check_at_least, check_concrete
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
-from sgm.solve.grid import AbstractGrid
+from sgm.solve.grid import AbstractGrid, LogSNRGrid
 
 
 class AbstractChainGrid(AbstractGrid):
@@ -60,7 +60,8 @@ class ChainGrid(AbstractChainGrid):
     def numbers(self, chain, last, steps):
         count = steps + self.early_end
         _check_steps("ChainGrid", steps, last - 1 - self.early_end, last)
-        return np.rint(np.linspace(last, 1, count + 1)).astype(int)[: steps + 1]
+        # Of halves, those of k - 1 go to the even ones, as in diffusers.
+        return 1 + np.rint(np.linspace(0, last - 1, count + 1)).astype(int)[::-1][: steps + 1]
 
 
 class LeadingGrid(AbstractChainGrid):
@@ -105,6 +106,27 @@ class TrailingGrid(AbstractChainGrid):
     def numbers(self, chain, last, steps):
         _check_steps("TrailingGrid", steps, last - 1, last)
         return np.rint(last - last / (steps + 1) * np.arange(steps + 1)).astype(int)
+
+
+class WithinGrid(AbstractGrid):
+    """Steps of the one grid between the ends of another.
+
+    Arguments:
+        ends: Grid whose first and last level are taken.
+        inner: Grid of the levels between them.
+
+    Example:
+        >>> method = sgm.DDIM(19, grid=WithinGrid(TrailingGrid(), KarrasGrid()))
+    """
+
+    ends: AbstractGrid = TrailingGrid()
+    inner: AbstractGrid = LogSNRGrid()
+
+    def levels(self, sde, steps):
+        return self.inner.levels(self.ends.process(sde, steps), steps)
+
+    def process(self, sde, steps):
+        return self.ends.process(sde, steps)
 
 
 def _check_steps(name: str, steps: int, most: int, last: int) -> None:

@@ -17,8 +17,10 @@ from sgm.sde.betas import (
     ZeroTerminalSNR,
 )
 from sgm.sde.chain import DiscreteChain
-from sgm.solve.chain_grid import ChainGrid, LeadingGrid, TrailingGrid
+from sgm.solve.chain_grid import ChainGrid, LeadingGrid, TrailingGrid, WithinGrid
 from sgm.solve.grid import AbstractGrid, KarrasGrid, LogSNRGrid, UniformGrid
+
+AT_LEVEL = "diffusers ends at a noise level ({}), sgm.sample in E[x0 | x]; pass saveat=SaveAt(t0=True) for x at t0"
 
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
@@ -145,19 +147,21 @@ def read_sigmas(fields: Fields, spacing: AbstractGrid, *, spaced: bool, lu: bool
         fields.refuse(asked[0], f"{asked[1]} is true as well; only one may be")
     if asked[0] == "use_beta_sigmas":
         fields.say("levels of a beta distribution are not here; the steps are those of KarrasGrid")
-    elif spaced and not isinstance(spacing, UniformGrid):
-        fields.say("the steps go along the whole chain, not between the ends of timestep_spacing")
-    return grids[asked[0]]
+    grid = grids[asked[0]]
+    return grid if isinstance(spacing, UniformGrid) or not spaced else WithinGrid(spacing, grid)
 
 
-def read_end(fields: Fields) -> None:
-    """What the last step leads to."""
-    if fields.choice("final_sigmas_type", "zero", ("zero", "sigma_min")) == "sigma_min":
-        fields.say("samples end in the denoised estimate (final_sigmas_type: zero), not at the lowest noise level")
+def read_end(fields: Fields) -> bool:
+    """Whether the last step leads to the denoised estimate, as that of a sample always does, or to a noise level."""
+    denoises = fields.choice("final_sigmas_type", "zero", ("zero", "sigma_min")) == "zero"
+    if not denoises:
+        fields.say(AT_LEVEL.format("final_sigmas_type: sigma_min"))
+    return denoises
 
 
 def last_step(chain: DiscreteChain, evaluations: int, grid: AbstractGrid) -> int:
     """Number of steps between so many evaluations, or between as many as the chain has."""
+    grid = grid.ends if isinstance(grid, WithinGrid) else grid
     most = chain.steps - (grid.offset if isinstance(grid, LeadingGrid) else 0)
     if isinstance(grid, ChainGrid | LeadingGrid):
         most -= grid.early_end

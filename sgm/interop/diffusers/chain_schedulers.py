@@ -6,6 +6,7 @@ a sampler are ever stood in for: a field that would change the process, or what 
 
 from sgm.checks import check_order
 from sgm.interop.diffusers.chain_fields import (
+    AT_LEVEL,
     last_step,
     read_chain,
     read_clipping,
@@ -88,7 +89,6 @@ def read_multistep(fields: Fields) -> Scheduler:
         fields.say("steps of order 2 are those of solver_type: midpoint, which have the same limit")
     if order == 3:
         fields.say("steps of order 3 have the curvature of the expansion, which is twice that of diffusers")
-    read_end(fields)
     _read_lambda(fields)
     solver = SDEDPMSolverPP if str(algorithm).startswith("sde") else DPMSolverPP
     return _solved(fields, lambda steps, grid: solver(steps, order, grid), lu=True, learns=True)
@@ -100,7 +100,6 @@ def read_singlestep(fields: Fields) -> Scheduler:
     fields.choice("algorithm_type", "dpmsolver++", ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "deis"))
     fields.choice("solver_type", "midpoint", ("midpoint", "heun", "logrho", "bh1", "bh2"))
     fields.say("SingleDPMSolverPP stands in, whose inner evaluations lie elsewhere, and which has the same limit")
-    read_end(fields)
     _read_lambda(fields)
 
     def sampler(steps, grid):
@@ -113,7 +112,6 @@ def read_unipc(fields: Fields) -> Scheduler:
     """UniPCMultistepScheduler, for which DPM-Solver++ stands in."""
     order = _read_order(fields, 9)
     fields.say("the solver UniPC is not here; DPMSolverPP stands in, which has the same limit")
-    read_end(fields)
     for name in ("sigma_min", "sigma_max", "shift_terminal"):
         if fields.maybe_number(name) is not None:
             fields.say(f"the steps go along the whole process, without {name}")
@@ -125,7 +123,7 @@ def read_deis(fields: Fields) -> Scheduler:
     order = _read_order(fields, 3)
     fields.choice("algorithm_type", "deis", ("deis", "dpmsolver", "dpmsolver++"))
     fields.say("the solver DEIS is not here; DPMSolverPP stands in, which has the same limit")
-    return _solved(fields, lambda steps, grid: DPMSolverPP(steps, order, grid), rescales=False)
+    return _solved(fields, lambda steps, grid: DPMSolverPP(steps, order, grid), rescales=False, to_level=True)
 
 
 def read_euler(fields: Fields) -> Scheduler:
@@ -190,7 +188,7 @@ def _in_sigmas(fields, solver, clipping=None, first=8.5e-4, last=0.012):
     return Scheduler(chain, read_prediction(fields, chain), ChainTimesteps(chain), sampler, clipping)
 
 
-def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False):
+def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False):
     """A scheduler in the manner of DPM-Solver, by a solver of so many steps on a grid, of a chain or a flow."""
     fields.absent("use_dynamic_shifting", (None, False), _DYNAMIC.format("flow_shift"))
     shift = fields.number("flow_shift", 1.0)
@@ -201,9 +199,13 @@ def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=Fals
     learned = learns and str(fields.choice("variance_type", None, variances)).startswith("learned")
     clipping = read_thresholding(fields)
     chain = read_chain(fields, rescales=rescales)
-    grid = read_spacing(fields, "linspace", early_end=True) if spaces else ChainGrid(early_end=True)
+    if to_level:
+        fields.say(AT_LEVEL.format("the lowest"))
+    early = not to_level and read_end(fields)
+    grid = read_spacing(fields, "linspace", early_end=early) if spaces else ChainGrid(early)
     grid = read_sigmas(fields, grid, spaced=False, lu=lu)
-    steps = last_step(chain, 20, grid)
+    # The step that an early end leaves out, where it is not left out.
+    steps = last_step(chain, 20 if early else 21, grid)
     if is_flow:
         fields.choice("prediction_type", "epsilon", ("flow_prediction",))
         if not shift > 0:
@@ -235,4 +237,4 @@ def _read_lambda(fields):
 
 def _read_alpha(fields, default):
     if not fields.flag("set_alpha_to_one", default):
-        fields.say("samples end in the denoised estimate (set_alpha_to_one: true), not at the lowest noise level")
+        fields.say(AT_LEVEL.format("set_alpha_to_one: false"))

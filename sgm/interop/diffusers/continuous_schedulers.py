@@ -93,4 +93,4 @@ def read_ve(fields: Fields) -> Scheduler:
         fields.refuse("sampling_eps", "it must lie between 0 and 1")
     fields.say("the corrector has the size of steps that its norms have on average, and follows the predictor")
     sampler = PredictorCorrector(steps - 1, corrections, snr, FixedLarge())
-    return Scheduler(VE(low, high, t0=first), Score(), VETimesteps(), sampler)
+    return Scheduler(VE(low, high, first), Score(), VETimesteps(), sampler)

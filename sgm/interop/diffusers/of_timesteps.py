@@ -1,14 +1,19 @@
 """A network of diffusers as a network of the noise level."""
 
+import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
+from sgm.checks import check_instance
 from sgm.interop.diffusers.network import AbstractDiffusersNetwork
 from sgm.interop.diffusers.timesteps import AbstractTimesteps
+from sgm.nn.condition import Condition
 from sgm.nn.conditioning import Conditioning
-from sgm.nn.network import AbstractNetwork
+from sgm.nn.layers import Image
+from sgm.types import Scalar
 
 
-class OfTimesteps(AbstractNetwork):
+class OfTimesteps(eqx.Module):
     """A network of diffusers that `sgm.ScoreModel` can read, whose condition is a label if it has classes.
 
     Arguments:
@@ -22,16 +27,19 @@ class OfTimesteps(AbstractNetwork):
     network: AbstractDiffusersNetwork
     timesteps: AbstractTimesteps
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of one example: (height, width, channels)."""
-        return self.network.shape
+    def __check_init__(self):
+        check_instance("OfTimesteps", "network", self.network, AbstractDiffusersNetwork, "UNet2DModel(key=key)")
+        check_instance("OfTimesteps", "timesteps", self.timesteps, AbstractTimesteps, "ChainTimesteps(chain)")
 
     @property
-    def conditioning(self):
+    def conditioning(self) -> Conditioning:
+        """What the network is conditioned on."""
         return Conditioning(classes=self.network.classes, null=self.network.null_label is not None)
 
-    def __call__(self, level, u, cond=None, key=None):
+    def __call__(
+        self, level: Scalar, u: Image, cond: Condition | None = None, key: PRNGKeyArray | None = None
+    ) -> Image:
+        """Compute the output at noise level log tan(theta), of shape (height, width, outputs)."""
         self.conditioning.check_one(cond)
         timestep = self.timesteps(level)
         inputs = u * jnp.asarray(timestep.input_scale, u.dtype)

@@ -79,7 +79,7 @@ class Scheduler(eqx.Module):
             return model
         if model.units.shape not in ((), (1,)):
             raise ValueError(
-                "Scheduler: it clips all channels alike, but the units of the model differ by channel; pass a model with "
+                "Scheduler: it clips all channels alike, but the model's units differ by channel; pass a model with "
                 "units of one number, or wrap it in sgm.model.Clipped."
             )
         ends = {name: float(model.units.restore(self.clipping.keywords[name]).reshape(())) for name in ("low", "high")}
