@@ -43,7 +43,10 @@ _VARIANCES: dict[str | None, AbstractVariance] = {
 
 
 def read_ddpm(fields: Fields) -> Scheduler:
-    """DDPMScheduler: the ancestral sampler, by default of all steps of the chain."""
+    """DDPMScheduler: the ancestral sampler, by default of all steps of the chain.
+
+    The last step adds no noise. That of diffusers does so where fewer steps do not end at k = 1, of large variance.
+    """
     chain = read_chain(fields)
     prediction = read_prediction(fields, chain)
     if fields.config.get("variance_type") == "fixed_large_log":

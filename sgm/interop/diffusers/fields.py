@@ -37,11 +37,11 @@ class Fields:
     def __init__(self, config: Mapping[str, Any], where: str):
         self.config, self.where = config, where
         self.said: list[str] = []
-        self._read: set[str] = set()
+        self._read: dict[str, Any] = {}
 
     def refuse(self, name: str, remedy: str) -> NoReturn:
         """Raise ValueError for a field's value."""
-        raise ValueError(f"{self.where}: {name} = {self.config.get(name)!r}; {remedy}.")
+        raise ValueError(f"{self.where}: {name} = {self._read.get(name, self.config.get(name))!r}; {remedy}.")
 
     def say(self, words: str) -> None:
         """Note what the sampler does otherwise than diffusers' own, for a warning."""
@@ -100,14 +100,13 @@ class Fields:
         Arguments:
             without_effect: Reasons for which fields change nothing, by their names.
         """
-        unknown = set(self.config) - self._read - set(without_effect) - set(_METADATA) - _OF_OTHERS
+        unknown = set(self.config) - set(self._read) - set(without_effect) - set(_METADATA) - _OF_OTHERS
         if unknown:
-            known = sorted(self._read | set(without_effect))
+            known = sorted({*self._read, *without_effect})
             raise ValueError(
                 f"{self.where}: unknown fields {', '.join(sorted(unknown))}; leave them out if they change nothing. "
                 f"Known are {', '.join(known)}."
             )
 
     def _value(self, name, default):
-        self._read.add(name)
-        return self.config.get(name, default)
+        return self._read.setdefault(name, self.config.get(name, default))

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_instance
 from sgm.interop.diffusers.network import AbstractDiffusersNetwork
@@ -38,7 +38,7 @@ class OfTimesteps(eqx.Module):
 
     def __call__(
         self, level: Scalar, u: Image, cond: Condition | None = None, key: PRNGKeyArray | None = None
-    ) -> Image:
+    ) -> Float[Array, "height width outputs"]:
         """Compute the output at noise level log tan(theta), of shape (height, width, outputs)."""
         self.conditioning.check_one(cond)
         timestep = self.timesteps(level)

@@ -51,6 +51,9 @@ _READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "UniPCMultistepScheduler": read_unipc,
 }
 
+KNOWN = tuple(_READERS)
+"""Names of the schedulers that can be read."""
+
 _FEW = "it lowers the order of the last steps of fewer than 15, or of those that the denoised end makes"
 _REPLACED = "it is of a solver for which another stands in"
 _DYNAMIC = "it is of use_dynamic_shifting, which is refused"
@@ -108,7 +111,7 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Scheduler:
     """
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in _READERS:
-        raise ValueError(f"{where}: the scheduler is {name!r}; what is known is {', '.join(_READERS)}.")
+        raise ValueError(f"{where}: the scheduler is {name!r}; what is known is {', '.join(KNOWN)}.")
     fields = Fields(config, f"{where}: {name}")
     scheduler = _READERS[name](fields)
     fields.finish(WITHOUT_EFFECT.get(name, {}))

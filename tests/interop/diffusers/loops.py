@@ -96,6 +96,7 @@ def latents(theirs, scheduler: Scheduler, sampler) -> Float[Array, "..."]:
 
 def our_loop(theirs, scheduler: Scheduler, evaluations: int, at_level: bool = False):
     """What our sampler draws; `at_level` without its denoised end."""
+    theirs.set_timesteps(evaluations)  # Which sets the scale of its noise.
     sampler = with_evaluations(scheduler, evaluations)
     model, x1 = scheduler.sampled(scheduler.model(Closed())), latents(theirs, scheduler, sampler)
     saveat = diffrax.SaveAt(t0=True) if at_level else None
