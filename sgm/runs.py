@@ -82,8 +82,8 @@ def load(
         path: Folder, or the name of a model on the hub, as "google/ddpm-cifar10-32". What is downloaded is kept in the
             cache of the hub, and is read from there without a network.
         average: Whether the averaged weights of a run are loaded, or the raw ones.
-        precision: Precision in which the network of a run, or of what `sgm.save` has written, computes, if it has that
-            option; None for that of the training.
+        precision: Precision in which the network computes, if it has that option; None for that of the training, and
+            float32 of a model of diffusers.
         revision: Branch, tag or commit of a model of the hub.
         variant: Variant of the weights of a model of diffusers, such as "fp16".
         progress: Whether a bar is shown while weights are read.
@@ -110,8 +110,8 @@ def load(
         _check_options(path, "a saved model", average=raw, variant=variant)
         return read_saved(source, precision=precision, progress=progress)
     if is_diffusers(folder):
-        _check_options(path, "a model of diffusers", average=raw, precision=precision)
-        return load_source(source, variant=variant, progress=progress)[:2]
+        _check_options(path, "a model of diffusers", average=raw)
+        return load_source(source, variant=variant, precision=precision or "float32", progress=progress)[:2]
     if latest_step(folder) is not None:
         raise ExperimentError(
             f"load: {path} is a run of sgm.train, which does not say of what; load it by "

@@ -128,7 +128,8 @@ def sample(
             the method lie between t and t0.
 
     Returns:
-        E[x0 | x] of the end of each path, or what `saveat` asks for, in the data's units.
+        E[x0 | x] of the end of each path, or what `saveat` asks for, in the data's units. The path is between the ends
+        of the method's grid, `method.process(sde)`, if that does not go all the way.
 
     Raises:
         ValueError: for n < 1, a condition of another batch, or times outside [t0, t1] or of `saveat` that do not
@@ -147,6 +148,7 @@ def sample(
         if x1 is not None:
             raise ValueError("sample: both x1 and start are given; pass the one from which the paths are to begin.")
         sde, x1 = _started(sde, model, start)
+    sde = method.process(sde)
     count = _count(model, n, x1)
     if batch_size is not None:
         check_count("sample", "batch_size", batch_size)

@@ -52,8 +52,9 @@ def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
     """Train up to the configured step, and draw what is trained at every preview."""
     data, training = experiment.data, experiment.training
-    experiment.sampler.check(experiment.sde)
-    experiment.sampler.levels(experiment.sde)
+    sampled = experiment.sampler.process(experiment.sde)
+    experiment.sampler.check(sampled)
+    experiment.sampler.levels(sampled)
     run.mkdir(parents=True, exist_ok=True)
     # A run that has begun goes on from its own checkpoint.
     begins = begins_from is not None and not is_begun(run)

@@ -61,6 +61,8 @@ VALUES = {
     "reconstruction": likelihood.DiscretisedGaussian(8),
     "bound": training.Bound(sgm.model.Learned(7)),
     "grid": solve.KarrasGrid(3.0),
+    "ends": solve.LeadingGrid(2),
+    "inner": solve.KarrasGrid(3.0),
     "distribution": "normal",
     "strides": (2, 2, 1),
     "t0": 0.0125,

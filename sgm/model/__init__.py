@@ -18,12 +18,14 @@ from sgm.model.conditioned import Conditioned as Conditioned
 from sgm.model.kernel import AbstractVariance as AbstractVariance
 from sgm.model.kernel import FixedLarge as FixedLarge
 from sgm.model.kernel import FixedSmall as FixedSmall
+from sgm.model.kernel import Given as Given
 from sgm.model.kernel import Interpolated as Interpolated
 from sgm.model.kernel import Learned as Learned
 from sgm.model.observations import Observations as Observations
 from sgm.model.per_example import PerExample as PerExample
 from sgm.model.prediction import AbstractPrediction as AbstractPrediction
 from sgm.model.prediction import Denoised as Denoised
+from sgm.model.prediction import Flow as Flow
 from sgm.model.prediction import Karras as Karras
 from sgm.model.prediction import MeanCoefficient as MeanCoefficient
 from sgm.model.prediction import Noise as Noise

@@ -91,6 +91,18 @@ class Interpolated(AbstractVariance):
         return share * log_transition_variance(s, t) + (1 - share) * log_posterior_variance(s, t)
 
 
+class Given(AbstractVariance):
+    """The model's second output itself, of the steps for which it is learned: nan where that is negative.
+
+    Reference: the variance "learned" of diffusers' DDPMScheduler.
+    """
+
+    learned = True
+
+    def log_variance(self, s, t, estimate):
+        return jnp.log(_second_output("Given", estimate))
+
+
 class Learned(AbstractVariance):
     """sigmoid(logit(beta) + v / sqrt(steps)), around the large variance beta, with the model's second output v.
 

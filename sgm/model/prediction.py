@@ -65,6 +65,28 @@ class Velocity(AbstractPrediction):
         return from_velocity(level, u, network(u))
 
 
+class Flow(AbstractPrediction):
+    """The output F is E[noise - x0 | u], the velocity dx/dt of rectified flow. The network is called on its x.
+
+    On the straight path x = (1 - t) x0 + t noise, t is sin / (cos + sin) and x is u / (cos + sin), so
+
+        x0       = (u - sin F) / (cos + sin)
+        noise    = (u + cos F) / (cos + sin)
+        velocity = ((cos - sin) u + F) / (cos + sin)
+
+    in which no digits are lost at either end.
+
+    Reference: Liu et al. 2023 (arXiv:2209.03003); Lipman et al. 2023 (arXiv:2210.02747).
+    """
+
+    def estimate(self, network, level, u):
+        cos, sin = cos_of(level), sin_of(level)
+        total = cos + sin
+        x = u / total
+        output = network(x) / total
+        return Estimate(x - sin * output, x + cos * output, (cos - sin) * x + output)
+
+
 class Score(AbstractPrediction):
     """The output is grad_u log p(u) = -E[noise | u] / sin(theta). Source: Song et al. 2021 (arXiv:2011.13456)."""
 

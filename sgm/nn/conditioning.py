@@ -99,6 +99,15 @@ class Conditioning:
                 )
             self._check_part(call, "observed", observed, self.observed)
 
+    def check_one(self, cond: Any) -> None:
+        """Raise unless `cond` is what the network was built for, of one example."""
+        self.check("network", cond)
+        axes = set() if cond is None else cond.batch_axes(self)
+        if not axes <= {()}:
+            raise ValueError(
+                f"network: cond has the batch axes {sorted(axes)}, but a network acts on one example; use jax.vmap."
+            )
+
     def _check_part(self, call, name, part, size):
         if name == "label":
             if not jnp.issubdtype(part.dtype, jnp.integer):
@@ -167,12 +176,7 @@ class Embedding(eqx.Module):
         self.conditioning = conditioning
 
     def __call__(self, level: Float[Array, ""], cond: Any) -> Features:
-        self.conditioning.check("network", cond)
-        axes = set() if cond is None else cond.batch_axes(self.conditioning)
-        if not axes <= {()}:
-            raise ValueError(
-                f"network: cond has the batch axes {sorted(axes)}, but a network acts on one example; use jax.vmap."
-            )
+        self.conditioning.check_one(cond)
         embedded = self.first(sinusoids(level)) + self._condition(cond).astype(level.dtype)
         return jax.nn.silu(self.second(jax.nn.silu(embedded)))
 

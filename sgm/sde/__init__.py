@@ -5,9 +5,11 @@ from sgm.sde.base import Prior as Prior
 from sgm.sde.betas import AbstractBetas as AbstractBetas
 from sgm.sde.betas import CosineBetas as CosineBetas
 from sgm.sde.betas import LinearBetas as LinearBetas
+from sgm.sde.betas import ScaledLinearBetas as ScaledLinearBetas
 from sgm.sde.betas import SigmoidBetas as SigmoidBetas
 from sgm.sde.betas import SohlDicksteinBetas as SohlDicksteinBetas
 from sgm.sde.betas import TableBetas as TableBetas
+from sgm.sde.betas import ZeroTerminalSNR as ZeroTerminalSNR
 from sgm.sde.betas import cosine_betas as cosine_betas
 from sgm.sde.betas import linear_betas as linear_betas
 from sgm.sde.betas import sigmoid_betas as sigmoid_betas

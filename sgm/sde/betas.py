@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
 
-from sgm.checks import check_at_least, check_concrete
+from sgm.checks import check_at_least, check_concrete, check_instance
 from sgm.sde.schedules import to_table
 
 Table = Float64[np.ndarray, " steps"]
@@ -57,6 +57,29 @@ class LinearBetas(AbstractBetas):
     @property
     def values(self):
         return np.linspace(self.first, self.last, self.steps)
+
+
+class ScaledLinearBetas(AbstractBetas):
+    """Betas whose square roots are evenly spaced.
+
+    Arguments:
+        steps: Number of steps, N.
+        first: Value of beta_1.
+        last: Value of beta_N.
+
+    Reference: Rombach et al. 2022 (latent diffusion, arXiv:2112.10752), by its published code.
+    """
+
+    steps: int = eqx.field(static=True, default=1000)
+    first: float = eqx.field(static=True, default=8.5e-4)
+    last: float = eqx.field(static=True, default=0.012)
+
+    def __check_init__(self):
+        _check(self, "first", "last")
+
+    @property
+    def values(self):
+        return np.linspace(self.first**0.5, self.last**0.5, self.steps) ** 2
 
 
 class CosineBetas(AbstractBetas):
@@ -134,6 +157,32 @@ class SohlDicksteinBetas(AbstractBetas):
         least = np.full(self.steps, self.floor)
         least[0] += self.step1
         return least + (1 - least - 1e-5) / np.linspace(self.steps, 2, self.steps)
+
+
+class ZeroTerminalSNR(AbstractBetas):
+    """Betas after which nothing is left of the data: beta_N = 1.
+
+    Where alpha at k is a_k for the `betas` themselves, it is (a_k - a_N) a_1 / (a_1 - a_N) here: 0 at the last step,
+    and as before at the first.
+
+    Arguments:
+        betas: Betas that are rescaled.
+
+    Reference: Lin et al. 2023 (arXiv:2305.08891, algorithm 1).
+    """
+
+    betas: AbstractBetas = eqx.field(default_factory=LinearBetas)
+
+    def __check_init__(self):
+        check_instance("ZeroTerminalSNR", "betas", self.betas, AbstractBetas, "sgm.sde.LinearBetas(1000)")
+
+    @property
+    def values(self):
+        betas = self.betas.values
+        alpha = np.sqrt(np.cumprod(1 - betas))
+        # At the last step 0 to the bit, and at the first the alpha of before.
+        alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
+        return np.concatenate([betas[:1], 1 - (alpha[1:] / alpha[:-1]) ** 2])
 
 
 def linear_betas(*options: Any, **named: Any) -> Table:

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least, check_concrete, check_instance, is_traced
+from sgm.checks import check_at_least, check_instance, is_traced
 from sgm.sde.base import AbstractSDE
-from sgm.sde.chain import DiscreteChain
 from sgm.types import Number
 
 FIRST_LEVEL = math.log(1e3)
@@ -23,6 +22,10 @@ class AbstractGrid(eqx.Module):
     @abstractmethod
     def levels(self, sde: AbstractSDE, steps: int) -> Float[Array, "{steps}+1"]:
         """`steps + 1` decreasing levels log tan(theta), the first that of `sde.t1` and the last that of `sde.t0`."""
+
+    def process(self, sde: AbstractSDE, steps: int) -> AbstractSDE:
+        """`sde` between the ends of a grid that does not go all the way, and `sde` itself of one that does."""
+        return sde
 
     def times(self, sde: AbstractSDE, steps: int) -> Float[Array, "{steps}+1"]:
         """The times of the levels, the first exactly `sde.t1` and the last exactly `sde.t0`."""
@@ -88,22 +91,25 @@ class KarrasGrid(AbstractGrid):
         return _with_ends(first, self.power * jnp.log(inner), last)
 
 
-class ChainGrid(AbstractGrid):
-    """A chain's own integer times, evenly strided: `chain.steps - 1` steps take all of them.
+class ShiftedGrid(AbstractGrid):
+    """Uniform in t / (shift - (shift - 1) t), for a process on [0, 1]: with shift > 1 denser near the noise.
 
-    Source: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3, linear).
+    Arguments:
+        shift: Factor of (1 - t) / t by which all times but 0 and 1 are moved. It is uniform in t at 1.
+
+    Reference: Esser et al. 2024 (arXiv:2403.03206, eq. 23).
     """
 
+    shift: Number = 3.0
+
+    def __check_init__(self):
+        if not is_traced(self) and not self.shift > 0:
+            raise ValueError(f"ShiftedGrid: shift = {self.shift}; pass shift > 0.")
+
     def levels(self, sde, steps):
-        if not isinstance(sde, DiscreteChain):
-            raise ValueError(f"ChainGrid: the process is a {type(sde).__name__}; pass a DiscreteChain or another grid.")
-        check_concrete("ChainGrid", t1=sde.t1)
-        last = round(float(sde.t1))  # Less than sde.steps, where a sample starts at a noised example.
-        if steps >= last:
-            raise ValueError(
-                f"ChainGrid: steps = {steps}, but from k = {last} to 1 there are {last - 1}; pass no more."
-            )
-        return sde.level(jnp.asarray(np.rint(np.linspace(last, 1, steps + 1)), jnp.result_type(float)))
+        first, last = (t / (self.shift - (self.shift - 1) * t) for t in (sde.t1, sde.t0))
+        even = jnp.linspace(first, last, steps + 1)[1:-1]
+        return sde.level(_with_ends(sde.t1, self.shift * even / (1 + (self.shift - 1) * even), sde.t0))
 
 
 class FixedSteps(eqx.Module):
@@ -121,8 +127,21 @@ class FixedSteps(eqx.Module):
         check_at_least("FixedSteps", "steps", self.steps)
         check_instance("FixedSteps", "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
+    def process(self, sde: AbstractSDE) -> AbstractSDE:
+        """The process between the ends of the grid."""
+        return self.grid.process(sde, self.steps)
+
     def levels(self, sde: AbstractSDE) -> Float[Array, " levels"]:
-        """The grid's levels, from that of t1 down to that of t0; ValueError if they do not decrease."""
+        """The grid's levels, from that of t1 down to that of t0.
+
+        Raise ValueError if they do not decrease, or have other ends.
+        """
+        between = self.process(sde)
+        if between is not sde:
+            raise ValueError(
+                f"{type(self.grid).__name__}: {self.steps} steps go from t = {between.t1} to {between.t0}, but the "
+                f"process from {sde.t1} to {sde.t0}; pass the process between their ends, grid.process(sde, steps)."
+            )
         levels = self.grid.levels(sde, self.steps)
         if not is_traced(levels):
             falls = np.asarray(levels[1:] < levels[:-1])

@@ -52,6 +52,10 @@ class AbstractMethod(eqx.Module):
         """The method with all that it holds in the data's units brought to standardised coordinates."""
         return self
 
+    def process(self, sde: AbstractSDE) -> AbstractSDE:
+        """The process between the ends of its steps, where they do not go all the way; else `sde` itself."""
+        return self.stepping.process(sde) if isinstance(self.stepping, FixedSteps) else sde
+
     def check(self, sde: AbstractSDE) -> None:
         """Raise ValueError for a process that it cannot sample."""
 

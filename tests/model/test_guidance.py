@@ -1,5 +1,7 @@
 """Models made from models, held to exact ones."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -145,6 +147,22 @@ def test_thresholding_clips_to_a_quantile_and_scales_back():
     levels = sgm.model.WithUnits(Fixed(x0), sgm.Units(127.5, 127.5))
     in_levels = Thresholded(levels, quantile=0.75, low=0.0, high=255.0).predict(jnp.asarray(0.3), jnp.zeros(5)).denoised
     np.testing.assert_allclose(in_levels, found, atol=1e-6)
+    # With `largest` 1 it clips.
+    clipped = Thresholded(Fixed(x0), quantile=0.75, largest=1.0).predict(jnp.asarray(0.3), jnp.zeros(5)).denoised
+    np.testing.assert_allclose(clipped, np.clip(x0, -1, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [sgm.model.Clipped, partial(Thresholded, quantile=0.75)])
+def test_the_noise_stays_where_it_is_not_to_move(kind):
+    x0, level, u = jnp.asarray([0.5, -1.0, 2.0, -4.0, 3.0]), jnp.asarray(0.3), jnp.arange(5.0)
+    before, moved, stays = (
+        model.predict(level, u) for model in (Fixed(x0), kind(Fixed(x0)), kind(Fixed(x0), moves_noise=False))
+    )
+    np.testing.assert_allclose(stays.denoised, moved.denoised, rtol=1e-6)
+    np.testing.assert_array_equal(stays.noise, before.noise)
+    np.testing.assert_array_equal(stays.velocity, before.velocity)
+    again = from_denoised(level, u, moved.denoised)
+    np.testing.assert_allclose(moved.noise, again.noise, rtol=1e-5)
 
 
 class TestComposed:
@@ -244,6 +262,7 @@ WRONG = [
     (lambda: Conditioned(MODEL, sgm.Condition(params=[1.0])), "Conditioned: cond has `params`"),
     (lambda: Conditioned(MODEL, COND).predict(LEVEL, U, COND), "Conditioned: the condition is fixed"),
     (lambda: Observations(MODEL, COND, MODEL), r"have batch axes \[\(\)\]; pass conditions with one leading axis"),
+    (lambda: Thresholded(MODEL, largest=0.5), "Thresholded: largest = 0.5; pass largest >= 1"),
     (lambda: Thresholded(MODEL, quantile=0.0), "quantile = 0.0; pass 0 < quantile <= 1"),
     (
         lambda: AutoGuidance(MODEL, sgm.model.WithUnits(MODEL, sgm.Units(1.0, 2.0))),

@@ -9,7 +9,7 @@ import pytest
 from truth import gaussian
 
 import sgm
-from sgm.model import FixedLarge, FixedSmall, Interpolated, Learned, WithVariance
+from sgm.model import FixedLarge, FixedSmall, Given, Interpolated, Learned, WithVariance
 from sgm.model.kernel import cos_of, posterior_mean, sin_of
 from sgm.sde import DiscreteChain, linear_betas
 
@@ -69,7 +69,13 @@ def test_a_second_output_moves_the_variance():
     np.testing.assert_allclose(jnp.exp(Learned(100).log_variance(s, t, second)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Interpolated(), Learned()])
+def test_a_given_variance_is_the_second_output():
+    second = dataclasses.replace(ESTIMATE, log_variance=jnp.asarray([0.02, -0.1]))
+    log_variance = Given().log_variance(jnp.asarray(-1.0), jnp.asarray(-0.7), second)
+    np.testing.assert_allclose(log_variance, [np.log(0.02), np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Interpolated(), Learned(), Given()])
 def test_a_missing_second_output_is_named(kind):
     with pytest.raises(ValueError, match=f"{type(kind).__name__}: the model has no second output for the variance"):
         kind.log_variance(jnp.asarray(-1.0), jnp.asarray(0.0), ESTIMATE)

@@ -7,7 +7,7 @@ import pytest
 from truth import PROCESSES, gaussian
 
 import sgm
-from sgm.model import Denoised, Gaussian, Karras, Noise, Score, Velocity
+from sgm.model import Denoised, Flow, Gaussian, Karras, Noise, Score, Velocity
 
 pytestmark = pytest.mark.quick
 
@@ -15,6 +15,7 @@ PREDICTIONS = {
     "Noise": (Noise(), lambda estimate, sin: estimate.noise),
     "Denoised": (Denoised(), lambda estimate, sin: estimate.denoised),
     "Velocity": (Velocity(), lambda estimate, sin: estimate.velocity),
+    "Flow": (Flow(), lambda estimate, sin: estimate.noise - estimate.denoised),
     "Score": (Score(), lambda estimate, sin: -estimate.noise / sin),
 }
 
@@ -28,6 +29,25 @@ def test_the_right_output_gives_the_exact_estimate(float64, name, theta):
     estimate = prediction.estimate(lambda inputs: target(exact, np.sin(theta)), level, u)
     for field in ("denoised", "noise", "velocity"):
         np.testing.assert_allclose(getattr(estimate, field), getattr(exact, field), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("t", [1e-4, 0.3, 0.9999, 1.0])
+def test_flow_is_read_on_its_straight_path(t):
+    x0, noise = np.asarray([0.7, -1.3]), np.asarray([0.2, 0.4])
+    x, inputs = (1 - t) * x0 + t * noise, []
+
+    def network(value):
+        inputs.append(value)
+        return jnp.asarray(noise - x0, jnp.float32)
+
+    level = jnp.asarray(sgm.Rectified(t1=1.0).level(t))
+    u = jnp.asarray(x / np.hypot(1 - t, t), jnp.float32)
+    estimate = Flow().estimate(network, level, u)
+    np.testing.assert_allclose(inputs[0], x, rtol=1e-6)
+    np.testing.assert_allclose(estimate.denoised, x0, rtol=1e-6, atol=3e-7)
+    np.testing.assert_allclose(estimate.noise, noise, rtol=1e-6, atol=3e-7)
+    velocity = ((1 - t) * noise - t * x0) / np.hypot(1 - t, t)
+    np.testing.assert_allclose(estimate.velocity, velocity, rtol=1e-6, atol=3e-7)
 
 
 @pytest.mark.parametrize("theta", [1e-3, 0.5, 1.56])

@@ -6,9 +6,20 @@ import pytest
 from truth import PROCESSES, gaussian
 
 import sgm
-from sgm.sde import DiscreteChain, cosine_betas, linear_betas, sigmoid_betas, sohl_dickstein_betas
+from sgm.sde import (
+    CosineBetas,
+    DiscreteChain,
+    LinearBetas,
+    ScaledLinearBetas,
+    ZeroTerminalSNR,
+    cosine_betas,
+    linear_betas,
+    sigmoid_betas,
+    sohl_dickstein_betas,
+)
 
 TABLES = {
+    "scaled": ScaledLinearBetas(1000).values,
     "linear": linear_betas(1000),
     "cosine": cosine_betas(1000),
     "sigmoid": sigmoid_betas(1000),
@@ -69,6 +80,28 @@ def test_tables_are_those_of_their_papers():
     np.testing.assert_allclose(-np.diff(left), 1e-3, rtol=0.01)
     np.testing.assert_allclose(left[-1], 1e-3, rtol=0.05)
     np.testing.assert_allclose(TABLES["2015"][0], 0.001 + 0.001 + 1e-6, rtol=2e-3)
+
+
+def test_scaled_betas_have_even_roots():
+    betas = ScaledLinearBetas(1000, 8.5e-4, 0.012).values
+    np.testing.assert_allclose(np.diff(np.sqrt(betas)), (0.012**0.5 - 8.5e-4**0.5) / 999, rtol=1e-9)
+    np.testing.assert_allclose(betas[[0, -1]], [8.5e-4, 0.012], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "betas", [LinearBetas(1000), ScaledLinearBetas(1000), CosineBetas(50), LinearBetas(2, 0.1, 0.2)]
+)
+def test_zero_terminal_snr_leaves_nothing(betas):
+    before, chain = np.sqrt(np.cumprod(1 - betas.values)), DiscreteChain(ZeroTerminalSNR(betas))
+    k = jnp.arange(1.0, len(before) + 1)
+    # An affine map of the alphas that keeps the first and takes the last to 0.
+    after = before[0] * (before - before[-1]) / (before[0] - before[-1])
+    np.testing.assert_allclose(np.sqrt(np.cumprod(1 - chain.betas.values)), after, rtol=1e-9)
+    np.testing.assert_allclose(chain.alpha(k), after, rtol=1e-5)
+    assert chain.betas.values[-1] == 1 and chain.betas.values[0] == betas.values[0]
+    assert chain.level(k[-1]) == np.inf and chain.ends_in_pure_noise
+    # Within the last step, alpha falls linearly.
+    np.testing.assert_allclose(chain.alpha(k[-1] - 0.5), after[-2] / 2, rtol=1e-5)
 
 
 def test_a_chain_is_a_process_in_continuous_time_and_back():

@@ -20,6 +20,7 @@ from sgm.interop.diffusers.tensors import from_tensors
 from sgm.interop.hub import Source, find_source
 from sgm.interop.tensor_files import map_tensors
 from sgm.model import ScoreModel
+from sgm.nn.layers import Precision
 from sgm.nn.units import Units
 from sgm.options import choices
 from sgm.sde import AbstractSDE
@@ -69,6 +70,7 @@ def load(
     variant: str | None = None,
     revision: str | None = None,
     dtype: Any = np.float32,
+    precision: Precision = "float32",
     progress: bool = True,
 ) -> Loaded:
     """Load a model of HuggingFace diffusers, without torch.
@@ -86,6 +88,7 @@ def load(
         variant: Variant of the files of weights, such as "fp16".
         revision: Branch, tag or commit of a model of the hub.
         dtype: Precision of the weights; None for that of the files.
+        precision: Precision in which the network computes.
         progress: Whether a bar is shown.
 
     Returns:
@@ -101,7 +104,8 @@ def load(
         >>> x = sgm.sample(sde, scheduler.sampled(model), jr.key(0), 16, method=scheduler.sampler)
     """
     source = find_source(path, revision=revision)
-    return load_source(source, scheduler=scheduler, units=units, variant=variant, dtype=dtype, progress=progress)
+    options = {"units": units, "variant": variant, "dtype": dtype, "precision": precision, "progress": progress}
+    return load_source(source, scheduler=scheduler, **options)
 
 
 def load_source(
@@ -111,6 +115,7 @@ def load_source(
     units: Units | None = None,
     variant: str | None = None,
     dtype: Any = np.float32,
+    precision: Precision = "float32",
     progress: bool = True,
 ) -> Loaded:
     """`load` from what `find_source` has found."""
@@ -118,7 +123,7 @@ def load_source(
     where, config = _scheduler_config(source, parts, scheduler)
     # The scheduler first: a mistake in it is told before gigabytes are read.
     process = read_scheduler(config, where)
-    model = process.model(_network(source, parts.network, variant, dtype, progress), units)
+    model = process.model(_network(source, parts.network, variant, dtype, progress), units, precision)
     if parts.others:
         warnings.warn(_left_out(source, parts), stacklevel=3)
     return Loaded(process.sde, model, process)

@@ -271,10 +271,8 @@ def test_weights_and_variants_that_are_not_there_are_named(pipeline):
         ValueError, match=r"has no diffusion_pytorch_model.safetensors; download it again, or restore it"
     ):
         sgm.load(pipeline)
-    with pytest.raises(
-        ValueError, match=r"precision = 'bfloat16', but .*pipeline is a model of diffusers, which has no"
-    ):
-        sgm.load(pipeline, precision="bfloat16")
+    with pytest.raises(ValueError, match=r"average = False, but .*pipeline is a model of diffusers, which has no"):
+        sgm.load(pipeline, average=False)
 
 
 def test_of_the_hub_only_what_is_read_is_downloaded(pipeline, network, tmp_path, monkeypatch):

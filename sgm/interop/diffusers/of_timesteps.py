@@ -1,0 +1,59 @@
+"""A network of diffusers as a network of the noise level."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sgm.checks import check_instance
+from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.timesteps import AbstractTimesteps
+from sgm.nn.condition import Condition
+from sgm.nn.conditioning import Conditioning
+from sgm.nn.layers import Image, Precision, check_options, to_precision
+from sgm.nn.network import AbstractNetwork
+from sgm.types import Scalar
+
+
+class OfTimesteps(AbstractNetwork):
+    """A network of diffusers that `sgm.ScoreModel` can read, whose condition is a label if it has classes.
+
+    Arguments:
+        network: Network of a timestep.
+        timesteps: Timestep of a noise level.
+        precision: Precision in which the network computes; its parameters and its output keep their own.
+
+    Example:
+        >>> model = ScoreModel(OfTimesteps(unet, ChainTimesteps(chain)), Noise(), shape=unet.shape)
+    """
+
+    network: AbstractDiffusersNetwork
+    timesteps: AbstractTimesteps
+    precision: Precision = eqx.field(static=True, default="float32")
+
+    def __check_init__(self):
+        check_instance("OfTimesteps", "network", self.network, AbstractDiffusersNetwork, "UNet2DModel(key=key)")
+        check_instance("OfTimesteps", "timesteps", self.timesteps, AbstractTimesteps, "ChainTimesteps(chain)")
+        check_options("OfTimesteps", 0.0, self.precision)
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """What the network is conditioned on."""
+        return Conditioning(classes=self.network.classes, null=self.network.has_null)
+
+    def __call__(
+        self, level: Scalar, u: Image, cond: Condition | None = None, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "height width outputs"]:
+        """Compute the output at noise level log tan(theta), of shape (height, width, outputs)."""
+        self.conditioning.check_one(cond)
+        timestep = self.timesteps(level)
+        inputs = to_precision(u * jnp.asarray(timestep.input_scale, u.dtype), self.precision)
+        output = self.network(inputs, timestep.number, self._label(cond), key).astype(u.dtype)
+        return output * jnp.asarray(timestep.output_scale, u.dtype)
+
+    def _label(self, cond):
+        null = jnp.asarray(self.network.classes) if self.network.has_null else None
+        if cond is None or cond.label is None:
+            return null
+        if null is None or cond.dropped is None:
+            return cond.label
+        return jnp.where(cond.dropped, null.astype(cond.label.dtype), cond.label)

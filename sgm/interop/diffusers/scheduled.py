@@ -1,0 +1,91 @@
+"""What the config of a scheduler says."""
+
+from functools import partial
+
+import equinox as eqx
+
+from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.of_timesteps import OfTimesteps
+from sgm.interop.diffusers.timesteps import AbstractTimesteps
+from sgm.model.base import AbstractModel, AbstractModifier
+from sgm.model.prediction import AbstractPrediction, WithVariance
+from sgm.model.score_model import ScoreModel
+from sgm.nn.layers import Precision
+from sgm.nn.units import Units
+from sgm.sde.base import AbstractSDE
+from sgm.solve.method import AbstractMethod
+
+
+class Scheduler(eqx.Module):
+    """A scheduler of diffusers: a process, what a network's input and output mean, and a sampler.
+
+    Arguments:
+        sde: Process.
+        prediction: Meaning of the network's output.
+        timesteps: Timestep of a noise level.
+        sampler: Sampler that does as diffusers' pipeline does by default, as far as there is one.
+        clipping: Change of the model that samples are drawn by, in the network's coordinates: a `functools.partial` of
+            `Clipped` or `Thresholded`, None for no change.
+
+    Example:
+        >>> scheduler = read_scheduler(config, "scheduler/scheduler_config.json")
+        >>> model = scheduler.model(unet)
+        >>> x = sgm.sample(scheduler.sde, scheduler.sampled(model), key, 4, method=scheduler.sampler)
+    """
+
+    sde: AbstractSDE
+    prediction: AbstractPrediction
+    timesteps: AbstractTimesteps
+    sampler: AbstractMethod
+    clipping: partial[AbstractModifier] | None = eqx.field(static=True, default=None)
+
+    def model(
+        self, network: AbstractDiffusersNetwork, units: Units | None = None, precision: Precision = "float32"
+    ) -> ScoreModel:
+        """Make a model of a network.
+
+        Arguments:
+            network: Network that is trained under this scheduler.
+            units: Units of the data; the network's coordinates are the standardised ones.
+            precision: Precision in which the network computes.
+
+        Returns:
+            The model. It is not clipped, so that it has a likelihood; samples are drawn by `sampled(model)`.
+
+        Raises:
+            ValueError: for a network with another number of outputs than are read.
+        """
+        shares, rest = divmod(network.outputs, network.shape[-1])
+        prediction = self.prediction
+        # Pipelines of such networks drop the second half, unless the scheduler has a learned variance.
+        prediction = WithVariance(prediction) if (shares, prediction.outputs) == (2, 1) else prediction
+        if rest or shares != prediction.outputs:
+            raise ValueError(
+                f"Scheduler: the network has {network.outputs} outputs for {network.shape[-1]} channels, but "
+                f"{type(prediction).__name__} reads {prediction.outputs} a channel; pass the network of this scheduler."
+            )
+        of_level = OfTimesteps(network=network, timesteps=self.timesteps, precision=precision)
+        return ScoreModel(of_level, prediction, shape=network.shape, units=units)
+
+    def sampled(self, model: AbstractModel) -> AbstractModel:
+        """Change a model to that by which diffusers draws samples.
+
+        Arguments:
+            model: Model of this scheduler.
+
+        Returns:
+            The model, its denoised estimate clipped where the scheduler does so. Its flow is of no density that the
+            model has, so that likelihoods are to be asked of the model itself.
+
+        Raises:
+            ValueError: where the scheduler clips, and the units of the model differ between channels.
+        """
+        if self.clipping is None:
+            return model
+        if model.units.shape not in ((), (1,)):
+            raise ValueError(
+                "Scheduler: it clips all channels alike, but the model's units differ by channel; pass a model with "
+                "units of one number, or wrap it in sgm.model.Clipped."
+            )
+        ends = {name: float(model.units.restore(self.clipping.keywords[name]).reshape(())) for name in ("low", "high")}
+        return self.clipping(model, **ends)

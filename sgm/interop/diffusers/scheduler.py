@@ -1,0 +1,120 @@
+"""From a scheduler's config to a process, the meaning of a network's output, and a sampler."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sgm.interop.diffusers.chain_schedulers import (
+    read_ddim,
+    read_ddpm,
+    read_deis,
+    read_euler,
+    read_euler_ancestral,
+    read_heun,
+    read_kdpm2,
+    read_lms,
+    read_multistep,
+    read_pndm,
+    read_singlestep,
+    read_stochastic,
+    read_unipc,
+)
+from sgm.interop.diffusers.continuous_schedulers import (
+    read_edm_euler,
+    read_edm_multistep,
+    read_flow_euler,
+    read_flow_heun,
+    read_ve,
+)
+from sgm.interop.diffusers.fields import Fields
+from sgm.interop.diffusers.scheduled import Scheduler
+
+_READERS: dict[str, Callable[[Fields], Scheduler]] = {
+    "DDIMScheduler": read_ddim,
+    "DDPMScheduler": read_ddpm,
+    "DEISMultistepScheduler": read_deis,
+    "DPMSolverMultistepScheduler": read_multistep,
+    "DPMSolverSDEScheduler": read_stochastic,
+    "DPMSolverSinglestepScheduler": read_singlestep,
+    "EDMDPMSolverMultistepScheduler": read_edm_multistep,
+    "EDMEulerScheduler": read_edm_euler,
+    "EulerAncestralDiscreteScheduler": read_euler_ancestral,
+    "EulerDiscreteScheduler": read_euler,
+    "FlowMatchEulerDiscreteScheduler": read_flow_euler,
+    "FlowMatchHeunDiscreteScheduler": read_flow_heun,
+    "HeunDiscreteScheduler": read_heun,
+    "KDPM2AncestralDiscreteScheduler": read_stochastic,
+    "KDPM2DiscreteScheduler": read_kdpm2,
+    "LMSDiscreteScheduler": read_lms,
+    "PNDMScheduler": read_pndm,
+    "ScoreSdeVeScheduler": read_ve,
+    "UniPCMultistepScheduler": read_unipc,
+}
+
+KNOWN = tuple(_READERS)
+"""Names of the schedulers that can be read."""
+
+_FEW = "it lowers the order of the last steps of fewer than 15, or of those that the denoised end makes"
+_REPLACED = "it is of a solver for which another stands in"
+_DYNAMIC = "it is of use_dynamic_shifting, which is refused"
+
+WITHOUT_EFFECT: dict[str, dict[str, str]] = {
+    "DEISMultistepScheduler": {
+        "lower_order_final": _FEW,
+        "solver_type": _REPLACED,
+        "time_shift_type": _DYNAMIC,
+    },
+    "DPMSolverMultistepScheduler": {
+        "euler_at_final": "the last step, to the denoised estimate, is of order 1",
+        "lower_order_final": _FEW,
+        "time_shift_type": _DYNAMIC,
+    },
+    "DPMSolverSDEScheduler": {"noise_sampler_seed": "the key of all randomness is given to sgm.sample"},
+    "DPMSolverSinglestepScheduler": {"lower_order_final": _FEW, "time_shift_type": _DYNAMIC},
+    "EDMDPMSolverMultistepScheduler": {
+        "euler_at_final": "the last step, to the denoised estimate, is of order 1",
+        "lower_order_final": _FEW,
+        "num_train_timesteps": "levels of EDM are continuous",
+    },
+    "EDMEulerScheduler": {"num_train_timesteps": "levels of EDM are continuous"},
+    "FlowMatchEulerDiscreteScheduler": dict.fromkeys(
+        ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"), _DYNAMIC
+    ),
+    "PNDMScheduler": {"skip_prk_steps": _REPLACED},
+    "UniPCMultistepScheduler": {
+        **dict.fromkeys(("disable_corrector", "predict_x0", "solver_p", "solver_type"), _REPLACED),
+        "lower_order_final": _FEW,
+        "time_shift_type": _DYNAMIC,
+    },
+}
+"""Fields that change nothing, each with the reason, by the class that has them."""
+
+
+def read_scheduler(config: Mapping[str, Any], where: str) -> Scheduler:
+    """Read the config of a scheduler of diffusers.
+
+    A solver that is not here has a sampler of the same limit in its place, and a warning says so.
+
+    Arguments:
+        config: Fields of `scheduler_config.json`.
+        where: What they were read from, for errors.
+
+    Returns:
+        Process, prediction, timesteps, sampler and clipping.
+
+    Raises:
+        ValueError: for a scheduler that is not known, and for a field that is not known or has a value that would
+            change the process or what the network's output means.
+
+    Example:
+        >>> scheduler = read_scheduler({"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}, "a config")
+    """
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in _READERS:
+        raise ValueError(f"{where}: the scheduler is {name!r}; what is known is {', '.join(KNOWN)}.")
+    fields = Fields(config, f"{where}: {name}")
+    scheduler = _READERS[name](fields)
+    fields.finish(WITHOUT_EFFECT.get(name, {}))
+    for words in fields.said:
+        warnings.warn(words, stacklevel=2)
+    return scheduler

@@ -1,0 +1,220 @@
+"""What is refused, and what is said, of a scheduler's config. It needs neither torch nor diffusers."""
+
+import jax.numpy as jnp
+import pytest
+
+import sgm
+from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.scheduler import KNOWN, WITHOUT_EFFECT, read_scheduler
+from sgm.model import Clipped, Denoised, FixedLarge, Noise, Thresholded, Velocity, WithVariance
+from sgm.sde import DiscreteChain, LinearBetas, ScaledLinearBetas, ZeroTerminalSNR
+from sgm.solve import DDIM, Ancestral, LeadingGrid, TrailingGrid
+
+pytestmark = pytest.mark.quick
+
+# The config of google/ddpm-cifar10-32, by its first release, as it is on the hub.
+CIFAR10 = {
+    "_class_name": "DDPMScheduler",
+    "_diffusers_version": "0.1.1",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "clip_sample": True,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
+    "variance_type": "fixed_large",
+}
+
+
+def test_the_config_of_ddpm_on_cifar10():
+    scheduler = read_scheduler(CIFAR10, "scheduler")
+    assert scheduler.sde == DiscreteChain(LinearBetas(1000, 1e-4, 0.02))
+    assert scheduler.prediction == Noise()
+    assert scheduler.sampler == Ancestral(999, FixedLarge(), LeadingGrid())
+    assert scheduler.clipping is not None
+    assert scheduler.clipping.func is Clipped
+    assert scheduler.clipping.keywords == {"low": -1.0, "high": 1.0, "moves_noise": True}
+
+
+def test_fields_of_other_schedulers_change_nothing():
+    """As in a config made from another's, which diffusers does not read either."""
+    config = {
+        "_class_name": "EulerDiscreteScheduler",
+        "beta_schedule": "scaled_linear",
+        "clip_sample": True,
+        "skip_prk_steps": True,
+        "set_alpha_to_one": False,
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+    }
+    scheduler = read_scheduler(config, "scheduler")
+    assert scheduler.sde.betas == ScaledLinearBetas(1000, 1e-4, 0.02)
+    assert scheduler.sampler == DDIM(49, grid=LeadingGrid(1))
+    assert scheduler.clipping is None
+
+
+def test_zero_terminal_snr():
+    config = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    scheduler = read_scheduler({"_class_name": "DDIMScheduler", **config}, "scheduler")
+    assert scheduler.sde == DiscreteChain(ZeroTerminalSNR(LinearBetas(1000, 1e-4, 0.02)))
+    assert scheduler.sde.ends_in_pure_noise and scheduler.prediction == Velocity()
+    assert scheduler.sampler == DDIM(49, grid=TrailingGrid())
+
+
+def test_small_chains_have_as_many_steps_as_they_can():
+    for offset, steps in ((0, 19), (1, 18)):
+        for name in ("DDIMScheduler", "DDPMScheduler"):
+            config = {"_class_name": name, "num_train_timesteps": 20, "steps_offset": offset}
+            scheduler = read_scheduler(config, "scheduler")
+            assert scheduler.sampler.steps == steps
+            scheduler.sampler.process(scheduler.sde)
+
+
+def one(**config):
+    """A config of one class, DDIMScheduler unless it names another."""
+    return {"_class_name": "DDIMScheduler", **config}
+
+
+REFUSED = {
+    "class": (
+        {"_class_name": "SASolverScheduler"},
+        "folder: the scheduler is 'SASolverScheduler'; what is known is DDIMScheduler, DDPM",
+    ),
+    "no class": ({}, "folder: the scheduler is None; what is known is"),
+    "unknown": (one(beta_middle=0.1), "folder: DDIMScheduler: unknown fields beta_middle; leave them out .* Known are"),
+    "betas": (one(beta_schedule="laplace"), "beta_schedule = 'laplace'; what is known is linear, scaled_linear, sq"),
+    "number": (one(beta_start="small"), "beta_start = 'small'; it must be a number"),
+    "count": (one(num_train_timesteps=1), "num_train_timesteps = 1; it must be a whole number of 2 or more"),
+    "flag": (one(clip_sample=1), "clip_sample = 1; it must be true or false"),
+    "table": (one(trained_betas=[0.1, 0.2]), "num_train_timesteps = 1000; trained_betas are 2, so it must be 2"),
+    "order": (
+        one(trained_betas=[1.0, 0.2], num_train_timesteps=2),
+        "folder: DDIMScheduler: DiscreteChain: beta_1 = 1.0; pass betas between 0 and 1",
+    ),
+    "pure noise": (
+        one(rescale_betas_zero_snr=True),
+        "prediction_type = 'epsilon'; the chain ends in pure noise .* where the noise tells nothing of the data",
+    ),
+    "old prediction": (one(predict_epsilon=False), 'predict_epsilon = False; .* write "prediction_type": "sample"'),
+    "prediction": (one(prediction_type="score"), "prediction_type = 'score'; what is known is epsilon, sample,"),
+    "range": (one(clip_sample_range=0.0), "clip_sample_range = 0.0; it must be above 0"),
+    "threshold": (one(thresholding=True, sample_max_value=0.5), "sample_max_value = 0.5; it must be 1 or more"),
+    "variance": (
+        one(_class_name="DDPMScheduler", variance_type="fixed_large_log"),
+        "variance_type = 'fixed_large_log'; diffusers takes the root of a negative number",
+    ),
+    "two spacings": (
+        one(_class_name="HeunDiscreteScheduler", use_karras_sigmas=True, use_beta_sigmas=True),
+        "use_karras_sigmas = True; use_beta_sigmas is true as well; only one may be",
+    ),
+    "flow": (
+        one(_class_name="UniPCMultistepScheduler", prediction_type="flow_prediction"),
+        "use_flow_sigmas = False; it goes with prediction_type: flow_prediction",
+    ),
+    "dynamic": (
+        one(_class_name="FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True),
+        "use_dynamic_shifting = True; the shift follows from the size of the image there; set it to false, and shift",
+    ),
+    "dynamic flow": (
+        one(_class_name="DPMSolverMultistepScheduler", use_dynamic_shifting=True),
+        "use_dynamic_shifting = True; .* and flow_shift to the exponential of its mu",
+    ),
+    "inverted": (one(_class_name="FlowMatchEulerDiscreteScheduler", invert_sigmas=True), "invert_sigmas = True; time"),
+    "stochastic": (
+        one(_class_name="FlowMatchEulerDiscreteScheduler", stochastic_sampling=True),
+        "stochastic_sampling = True; each step draws all noise afresh there",
+    ),
+    "solver order": (one(_class_name="DPMSolverMultistepScheduler", solver_order=4), "solver_order = 4; it must be 3"),
+    "sigmas": (one(_class_name="EDMEulerScheduler", sigma_min=90.0), "sigma_min = 90.0; it must lie between 0 and"),
+    "snr": (one(_class_name="ScoreSdeVeScheduler", snr=2.0), "snr = 2.0; it must lie between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_change_the_model_is_refused(case):
+    config, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        read_scheduler(config, "folder")
+
+
+SAID = {
+    "PNDMScheduler": (
+        {},
+        "PNDMScheduler: the solver PNDM is not here; DPMSolverPP stands in, which has",
+    ),
+    "DDIMScheduler": ({"timestep_spacing": "linspace"}, "each step leads to where the next begins; those of diffusers"),
+    "DPMSolverMultistepScheduler": (
+        {"algorithm_type": "sde-dpmsolver"},
+        r"sde-dpmsolver is not here; .*\+\+ stands",
+    ),
+    "EulerDiscreteScheduler": (
+        {"final_sigmas_type": "sigma_min"},
+        r"ends at a noise level .*; pass saveat=SaveAt\(t0",
+    ),
+    "LMSDiscreteScheduler": ({"use_beta_sigmas": True}, "levels of a beta distribution are not here"),
+    "FlowMatchEulerDiscreteScheduler": ({"shift_terminal": 0.1}, "steps are not stretched to shift_terminal"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAID)
+def test_what_samples_otherwise_is_said(name):
+    config, message = SAID[name]
+    with pytest.warns(UserWarning, match=message):
+        read_scheduler({"_class_name": name, **config}, "folder")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", KNOWN)
+def test_defaults_are_read(name):
+    scheduler = read_scheduler({"_class_name": name}, "folder")
+    # Its steps fit its process.
+    levels = scheduler.sampler.levels(scheduler.sampler.process(scheduler.sde))
+    assert levels is not None and bool(jnp.all(jnp.diff(levels) < 0))
+    scheduler.prediction.check(scheduler.sde)
+    assert set(WITHOUT_EFFECT) <= set(KNOWN)
+
+
+class Two(AbstractDiffusersNetwork):
+    """A network of one channel and two outputs."""
+
+    count: int = 2
+
+    @property
+    def shape(self):
+        return 2, 2, 1
+
+    @property
+    def outputs(self):
+        return self.count
+
+    @property
+    def classes(self):
+        return None
+
+    def __call__(self, x, timestep, label=None, key=None):
+        return jnp.concatenate([x] * self.count, axis=-1)
+
+
+def test_second_outputs_are_read_where_there_are_any():
+    scheduler = read_scheduler(one(prediction_type="sample"), "folder")
+    assert scheduler.model(Two(1)).prediction == Denoised()
+    assert scheduler.model(Two(2)).prediction == WithVariance(Denoised())
+    ranged = read_scheduler(one(_class_name="DDPMScheduler", variance_type="learned_range"), "folder")
+    assert ranged.model(Two(2)).prediction == WithVariance(Noise())
+    with pytest.raises(ValueError, match="Scheduler: the network has 1 outputs for 1 channels, but WithVariance"):
+        ranged.model(Two(1))
+
+
+def test_clipping_is_in_the_units_of_the_data():
+    scheduler = read_scheduler(one(prediction_type="sample", clip_sample_range=0.5), "folder")
+    model = scheduler.model(Two(1), sgm.Units.of_levels(256))
+    assert isinstance(model, sgm.ScoreModel)
+    x = jnp.asarray([0.0, 100.0, 255.0, 127.5]).reshape(2, 2, 1)
+    estimate = scheduler.sampled(model).denoise(scheduler.sde, 1.0, x)
+    assert estimate.reshape(4).tolist() == pytest.approx([63.5, 100.0, 191.5, 127.5], abs=1e-3)
+    with pytest.raises(ValueError, match="Scheduler: it clips all channels alike, but the model's units differ"):
+        scheduler.sampled(scheduler.model(Two(1), sgm.Units(jnp.zeros((2, 1)), jnp.ones((2, 1)))))
+    thresholded = read_scheduler(one(thresholding=True, sample_max_value=2.0), "folder").clipping
+    assert thresholded is not None and thresholded.func is Thresholded
+    assert thresholded.keywords["largest"] == 2.0
