@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jaxtyping import Array
 
 import sgm
 from sgm.interop.diffusers.network import AbstractDiffusersNetwork
@@ -68,7 +71,7 @@ def test_timesteps_of_flow_edm_and_ve():
 class Exact(AbstractDiffusersNetwork):
     """A network of the exact answer for data from N(0, std^2), in the units of its kind."""
 
-    answer: object
+    answer: Callable[..., Array]
     reads: int | None = None
     null: bool = False
 
