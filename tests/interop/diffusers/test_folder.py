@@ -10,38 +10,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import randomised
+from interop.diffusers.pipelines import FIELDS, INDEX, SCHEDULER, random_network, write, write_pipeline
 
 import sgm
 from sgm.interop import diffusers
-from sgm.interop.diffusers import UNet2DModel
 from sgm.interop.tensor_files import map_tensors, write_tensors
 from sgm.nn import MLP
 
-FIELDS = {
-    "sample_size": 8,
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-}
-SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 50, "beta_end": 0.1, "clip_sample": False}
-INDEX = {
-    "_class_name": "DDPMPipeline",
-    "_diffusers_version": "0.30.0",
-    "scheduler": ["diffusers", "DDPMScheduler"],
-    "unet": ["diffusers", "UNet2DModel"],
-}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
 
 
 def read(path):
@@ -50,17 +26,12 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def network():
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in FIELDS.items()}
-    return randomised(eqx.filter_jit(UNet2DModel)(**fields, key=jr.key(0)))
+    return random_network()
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, network):
-    folder = tmp_path_factory.mktemp("made") / "pipeline"
-    diffusers.save_network(folder / "unet", network)
-    write(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    write(folder / "model_index.json", INDEX)
-    return folder
+    return write_pipeline(tmp_path_factory.mktemp("made") / "pipeline", network)
 
 
 @pytest.fixture
