@@ -28,7 +28,8 @@ class AbstractGrid(eqx.Module):
         return sde
 
     def times(self, sde: AbstractSDE, steps: int) -> Float[Array, "{steps}+1"]:
-        """The times of the levels, the first exactly `sde.t1` and the last exactly `sde.t0`."""
+        """The times of the levels, the first exactly `t1` and the last exactly `t0` of `process(sde, steps)`."""
+        sde = self.process(sde, steps)
         return _with_ends(sde.t1, sde.time(self.levels(sde, steps)[1:-1]), sde.t0)
 
 

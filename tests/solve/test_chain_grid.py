@@ -29,6 +29,7 @@ def test_timesteps_are_those_of_the_paper(name):
     grid, timesteps = TIMESTEPS[name]
     levels = grid.levels(CHAIN, 9)
     np.testing.assert_array_equal(levels, CHAIN.level(jnp.asarray(timesteps, jnp.float32) + 1))
+    np.testing.assert_allclose(grid.times(CHAIN, 9), np.asarray(timesteps) + 1, rtol=1e-6)
     between = grid.process(CHAIN, 9)
     assert (between.t1, between.t0) == (timesteps[0] + 1, timesteps[-1] + 1)
     # The process between the ends has the same steps, and is itself between them.
