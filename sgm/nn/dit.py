@@ -89,7 +89,7 @@ def through_blocks(
     blocks: DiTBlock, tokens: Tokens, embedded: Features, key: PRNGKeyArray | None, remat: bool, *more: Any
 ) -> Tokens:
     """What the stacked blocks make of the tokens, as one scan. `more` is given to the attention of each."""
-    depth = blocks.modulation.bias.shape[0]
+    depth = len(blocks.modulation.kernel)
     arrays, static = eqx.partition((blocks, None if key is None else jr.split(key, depth)), eqx.is_array)
 
     def apply(tokens, arrays):

@@ -32,16 +32,17 @@ class Linear(eqx.Module):
     """x kernel + bias over the last axis; checkpoint policies know the result as "linear"."""
 
     kernel: Float[Array, "*depth inputs outputs"]
-    bias: Float[Array, "*depth outputs"]
+    bias: Float[Array, "*depth outputs"] | None
 
-    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, key: PRNGKeyArray):
         key_kernel, key_bias = jr.split(key)
         reach = inputs**-0.5
         self.kernel = jr.uniform(key_kernel, (inputs, outputs), minval=-reach, maxval=reach)
-        self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach)
+        self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach) if bias else None
 
     def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
-        return checkpoint_name(x @ self.kernel.astype(x.dtype) + self.bias.astype(x.dtype), "linear")
+        product = x @ self.kernel.astype(x.dtype)
+        return checkpoint_name(product if self.bias is None else product + self.bias.astype(x.dtype), "linear")
 
 
 class GroupNorm(eqx.Module):

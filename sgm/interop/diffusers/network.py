@@ -30,6 +30,11 @@ class AbstractDiffusersNetwork(eqx.Module):
     def classes(self) -> int | None:
         """Number of classes of the label that it reads, None where it reads none."""
 
+    @property
+    def null_label(self) -> int | None:
+        """Label that stands for no condition, None where it has learned none."""
+        return None
+
     @abstractmethod
     def __call__(
         self,
