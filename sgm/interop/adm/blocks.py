@@ -96,7 +96,7 @@ class AttentionBlock(eqx.Module):
     def __init__(self, channels: int, heads: int, is_new_order: bool, *, key: PRNGKeyArray):
         if channels % heads:
             raise ValueError(
-                f"UNetModel: {heads} heads do not divide {channels} channels; pass another num_heads or num_head_channels."
+                f"UNetModel: {heads} heads do not divide {channels} channels; pass another number of heads."
             )
         key_qkv, key_out = jr.split(key)
         self.norm = group_norm(channels)

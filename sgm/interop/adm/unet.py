@@ -229,8 +229,8 @@ class UNetModel(AbstractDiffusersNetwork):
             heads, rest = divmod(channels, self.num_head_channels)
             if rest:
                 raise ValueError(
-                    f"UNetModel: num_head_channels = {self.num_head_channels} does not divide {channels} channels; pass "
-                    "one that does."
+                    f"UNetModel: num_head_channels = {self.num_head_channels} does not divide {channels} channels; "
+                    "pass one that does."
                 )
         return AttentionBlock(channels, heads, self.use_new_attention_order, key=key)
 

@@ -1,5 +1,6 @@
 """What the networks of EDM are made of, by the names that its checkpoints give their tensors."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.diffusers.attention import attend
@@ -128,7 +128,7 @@ class UNetBlock(eqx.Module):
 
 
 class FourierEmbedding(eqx.Module):
-    """Cosines, then sines, of the timestep times 2 pi and random frequencies, which are never trained."""
+    """Sines, then cosines, of the timestep times 2 pi and random frequencies, which are never trained."""
 
     freqs: Frozen
 
@@ -136,26 +136,8 @@ class FourierEmbedding(eqx.Module):
         self.freqs = Frozen(16 * jr.normal(key, (features // 2,)))
 
     def __call__(self, timestep: Float[Array, ""]) -> Features:
-        return _waves(timestep, 2 * np.float32(np.pi) * self.freqs.value)
-
-
-def positional_embedding(timestep: Float[Array, ""], features: int, *, endpoint: bool = False) -> Features:
-    """Cosines, then sines, of the timestep times features/2 frequencies, from 1 down to 1e-4.
-
-    Arguments:
-        timestep: Timestep.
-        features: Number of features, which is even.
-        endpoint: Whether 1e-4 itself is the last frequency, and not the one that would follow.
-    """
-    half = features // 2
-    # In float32 as there: a rounding of a frequency is a thousand times as large in the angle.
-    exponents = np.arange(half, dtype=np.float32) / np.float32(half - endpoint)
-    return _waves(timestep, jnp.asarray(np.float32(1e-4) ** exponents))
-
-
-def _waves(timestep, frequencies):
-    angles = timestep * frequencies.astype(timestep.dtype)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])
+        angles = timestep * (2 * math.pi * self.freqs.value).astype(timestep.dtype)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
 def group_norm(channels: int, eps: float) -> GroupNorm:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from sgm.interop.diffusers.embeddings import sinusoids
 from sgm.interop.edm.blocks import (
     FILTERS,
     BlockOptions,
@@ -14,7 +15,6 @@ from sgm.interop.edm.blocks import (
     build_encoder,
     go_up,
     group_norm,
-    positional_embedding,
 )
 from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_network
 from sgm.nn.convolution import Convolution
@@ -141,7 +141,7 @@ class DhariwalUNet(AbstractEDMNetwork):
         return self.out_conv(jax.nn.silu(self.out_norm(hidden)))
 
     def _embedded(self, timestep, label) -> Features:
-        features = positional_embedding(timestep, self.model_channels)
+        features = sinusoids(timestep, self.model_channels, flip_sin_to_cos=True)
         features = self.map_layer1(jax.nn.silu(self.map_layer0(features)))
         vector = self._label(label)
         if self.map_label is not None and vector is not None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from sgm.interop.diffusers.embeddings import sinusoids
 from sgm.interop.edm.blocks import (
     FILTERS,
     BlockOptions,
@@ -16,7 +17,6 @@ from sgm.interop.edm.blocks import (
     build_encoder,
     go_up,
     group_norm,
-    positional_embedding,
 )
 from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_network
 from sgm.nn.convolution import Convolution
@@ -205,10 +205,9 @@ class SongUNet(AbstractEDMNetwork):
 
     def _embedded(self, timestep, label) -> Features:
         if self.map_noise is None:
-            waves = positional_embedding(timestep, self._features, endpoint=True)
+            features = sinusoids(timestep, self._features, freq_shift=1)
         else:
-            waves = self.map_noise(timestep)
-        features = jnp.roll(waves, self._features // 2)  # Sines come first here.
+            features = self.map_noise(timestep)
         vector = self._label(label)
         if self.map_label is not None and vector is not None:
             features = features + self.map_label(vector * self.label_dim**0.5)
