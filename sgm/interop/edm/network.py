@@ -69,6 +69,8 @@ def check_network(network: AbstractEDMNetwork, **counts: int) -> None:
     for name in ("label_dim", "augment_dim"):
         if getattr(network, name) < 0:
             raise ValueError(f"{call}: {name} = {getattr(network, name)}; pass 0 for none, or their number.")
+    if counts.get("model_channels", 0) % 2:
+        raise ValueError(f"{call}: model_channels = {counts['model_channels']}; pass an even number.")
     check_levels(network, network.shape)
 
 

@@ -127,9 +127,7 @@ class SongUNet(AbstractEDMNetwork):
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 listed = ", ".join(map(repr, known))
-                raise ValueError(
-                    f"SongUNet: {name} = {getattr(self, name)!r}, which is not known; pass one of {listed}."
-                )
+                raise ValueError(f"SongUNet: {name} = {getattr(self, name)!r} is not known; pass one of {listed}.")
         keys, features, width = key_stream(key), self._features, model_channels * channel_mult_emb
         self.map_noise = FourierEmbedding(features, key=next(keys)) if embedding_type == "fourier" else None
         self.map_label = Linear(label_dim, features, key=next(keys)) if label_dim else None
