@@ -119,7 +119,7 @@ def test_images_of_other_sizes(theirs):
     network, tensors = network_of(theirs, **BASE)
     mine, x = eqx.filter_jit(ours(tensors, BASE)), image(12, 16)
     assert gap(mine(jnp.asarray(x), jnp.asarray(17.0)), output_of_theirs(network, x, 17.0)) < 1e-5
-    with pytest.raises(ValueError, match="the width of .* is 9, but the network is for multiples of 2"):
+    with pytest.raises(ValueError, match=r"the width of .* is 9, but the network is for multiples of 2"):
         mine(jnp.asarray(image(8, 9)), jnp.asarray(17.0))
 
 
