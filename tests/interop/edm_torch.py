@@ -115,8 +115,8 @@ class Network(nn.Module):
         self.config, self.own = config, own
         multipliers = config.get("channel_mult", (1, 2))
         self.count, base = config.get("num_blocks", 1), config["model_channels"]
-        self.names = [f"{config['img_resolution'] >> level}x" * 2 for level in range(len(multipliers))]
-        self.names = [name[:-1] for name in self.names]
+        resolutions = [config["img_resolution"] >> level for level in range(len(multipliers))]
+        self.names = [f"{resolution}x{resolution}" for resolution in resolutions]
         self.widths = [base * multiplier for multiplier in multipliers]
         self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
         channels, read = first, [first]
@@ -142,9 +142,6 @@ class Network(nn.Module):
                     own, channels + read.pop(), width, heads_up(level, number, width)
                 )
                 channels = width
-
-    def attends(self, level):
-        return int(self.names[level].split("x")[0]) in self.config.get("attn_resolutions", ())
 
     def down(self, x, embedded, joined):
         states = []

@@ -13,7 +13,7 @@ import pytest
 
 import sgm
 from sgm.interop.adm import UNetModel
-from sgm.interop.diffusers import load
+from sgm.interop.diffusers import load, save
 from sgm.interop.diffusers.tensors import to_tensors
 from sgm.sde import VE, VP, DiscreteChain
 
@@ -100,6 +100,19 @@ def test_tensors_are_those_of_the_file(tool, tmp_path):
     wanted = {name: part.numpy() for name, part in network.state_dict().items() if not name.endswith("filter")}
     assert found.keys() == wanted.keys() and "map_augment.weight" in found and "map_noise.freqs" in found
     assert all(np.array_equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_is_saved_again_as_it_was(kind, tool, tmp_path):
+    name, changes = KINDS[kind]
+    theirs = getattr(edm_torch, kind)(getattr(edm_torch, name)(**CONFIG | changes))
+    tool.main(["edm", str(pickled(tmp_path / "model.pkl", theirs)), str(tmp_path / "folder")])
+    sde, model, _ = load(tmp_path / "folder", progress=False)
+    save(tmp_path / "again", sde, model, like=tmp_path / "folder")
+    found = load(tmp_path / "again", progress=False)[:2]
+    assert jax.tree.structure(found) == jax.tree.structure((sde, model))
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves((sde, model)), strict=True)
+    assert all(np.array_equal(one, two) for one, two in pairs)
 
 
 def test_a_pickle_of_another_network_is_refused(tool, tmp_path):

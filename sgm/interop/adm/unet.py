@@ -179,8 +179,9 @@ class UNetModel(AbstractDiffusersNetwork):
                 raise ValueError("UNetModel: label is given, but the network reads none; leave it out.")
             return embedded
         if label is None:
+            last = len(self.label_emb.table) - 1
             raise ValueError(
-                f"UNetModel: label = None, but the network reads one; pass a whole number from 0 to {self.classes - 1}."
+                f"UNetModel: label = None, but the network reads one; pass a whole number from 0 to {last}."
             )
         return embedded + self.label_emb(label).astype(embedded.dtype)
 

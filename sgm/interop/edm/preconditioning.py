@@ -32,7 +32,7 @@ def read_vp(fields: Fields) -> Scheduler:
     _check_positive(fields, beta_min=lowest, beta_d=slope)
     if not 0 < first < 1:
         fields.refuse("epsilon_t", "it must lie between 0 and 1")
-    sde = VP(Linear(lowest, lowest + slope), t0=first)
+    sde = VP(schedule=Linear(lowest, lowest + slope), t0=first)
     return Scheduler(sde, Noise(), VPTimesteps(sde, steps), EDMHeun(_STEPS))
 
 
