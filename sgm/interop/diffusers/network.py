@@ -31,9 +31,9 @@ class AbstractDiffusersNetwork(eqx.Module):
         """Number of classes of the label that it reads, None where it reads none."""
 
     @property
-    def null_label(self) -> int | None:
-        """Label that stands for no condition, None where it has learned none."""
-        return None
+    def has_null(self) -> bool:
+        """Whether it has a null of classifier-free guidance, which stands for no label and whose label is `classes`."""
+        return False
 
     @abstractmethod
     def __call__(
@@ -48,7 +48,8 @@ class AbstractDiffusersNetwork(eqx.Module):
         Arguments:
             x: Noisy example, of shape (height, width, channels).
             timestep: Number that stands for the noise level; it may lie between whole ones.
-            label: Label of the example, where it has `classes`.
+            label: Label of the example, 0 ... classes - 1, where it has `classes`. With `has_null`, None and the label
+                `classes` are the null.
             key: Key of the dropout, which is switched off without one.
 
         Returns:

@@ -145,19 +145,20 @@ def group_norm(channels: int, eps: float) -> GroupNorm:
     return GroupNorm(channels, max(1, min(32, channels // 4)), eps)
 
 
-def one_hot(call: str, label: Int[Array, ""] | None, classes: int, null: int | None) -> Features:
-    """A label as a vector: zeros for the null label, nan for one that does not exist.
+def one_hot(call: str, label: Int[Array, ""] | None, classes: int, has_null: bool) -> Features:
+    """A label as a vector: zeros for the null, which are no label and the label `classes`, nan for one beyond.
 
     Raises:
-        ValueError: for no label, which is not the same as the null one.
+        ValueError: for no label, where there is no null.
     """
-    if label is None:
+    if label is None and not has_null:
         raise ValueError(
             f"{call}: label = None, but the network reads one; pass a whole number from 0 to {classes - 1}."
         )
-    known = (label >= 0) & (label < classes)
-    vector = jax.nn.one_hot(label, classes)
-    return jnp.where(known if null is None else known | (label == null), vector, jnp.nan)
+    if label is None:
+        return jnp.zeros(classes)
+    known = (label >= 0) & (label < classes + has_null)
+    return jnp.where(known, jax.nn.one_hot(label, classes), jnp.nan)
 
 
 def build_encoder(

@@ -40,8 +40,8 @@ class DhariwalUNet(AbstractEDMNetwork):
         num_blocks: Number of blocks at each level on the way down; on the way up there is one more.
         attn_resolutions: Heights at which blocks attend.
         dropout: Probability with which a feature is dropped in training.
-        label_dropout: Probability with which a label was left out in training; where it is not 0, the label `label_dim`
-            stands for none.
+        label_dropout: Probability with which a label was left out in training; where it is not 0, there is a null of
+            classifier-free guidance.
         key: Key of the initial weights.
 
     Raises:

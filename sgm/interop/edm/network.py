@@ -32,8 +32,8 @@ class AbstractEDMNetwork(AbstractDiffusersNetwork):
         return self.label_dim or None
 
     @property
-    def null_label(self) -> int | None:
-        return self.label_dim if self.label_dim and self.label_dropout else None
+    def has_null(self) -> bool:
+        return self.label_dim > 0 and self.label_dropout > 0
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class AbstractEDMNetwork(AbstractDiffusersNetwork):
         """The label as a vector; None where the network reads none."""
         call = type(self).__name__
         if self.classes is not None:
-            return one_hot(call, label, self.classes, self.null_label)
+            return one_hot(call, label, self.classes, self.has_null)
         if label is not None:
             raise ValueError(f"{call}: label is given, but the network reads none; leave it out.")
         return None

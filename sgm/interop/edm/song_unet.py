@@ -49,8 +49,8 @@ class SongUNet(AbstractEDMNetwork):
         num_blocks: Number of blocks at each level on the way down; on the way up there is one more.
         attn_resolutions: Heights at which blocks attend: all on the way down, the last on the way up.
         dropout: Probability with which a feature is dropped in training.
-        label_dropout: Probability with which a label was left out in training; where it is not 0, the label `label_dim`
-            stands for none.
+        label_dropout: Probability with which a label was left out in training; where it is not 0, there is a null of
+            classifier-free guidance.
         embedding_type: "positional" (DDPM++) or "fourier" (NCSN++) for the timestep.
         channel_mult_noise: Number of features of the timestep, as such a multiple.
         encoder_type: "standard" (DDPM++), or "skip" or "residual" (NCSN++), where the image joins each level.
