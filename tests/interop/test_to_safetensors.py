@@ -103,16 +103,17 @@ def test_tensors_are_those_of_the_file(tool, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_is_saved_again_as_it_was(kind, tool, tmp_path):
+def test_a_model_is_saved_again_as_it_was_and_as_one_of_ours(kind, tool, tmp_path):
     name, changes = KINDS[kind]
     theirs = getattr(edm_torch, kind)(getattr(edm_torch, name)(**CONFIG | changes))
     tool.main(["edm", str(pickled(tmp_path / "model.pkl", theirs)), str(tmp_path / "folder")])
     sde, model, _ = load(tmp_path / "folder", progress=False)
     save(tmp_path / "again", sde, model, like=tmp_path / "folder")
-    found = load(tmp_path / "again", progress=False)[:2]
-    assert jax.tree.structure(found) == jax.tree.structure((sde, model))
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves((sde, model)), strict=True)
-    assert all(np.array_equal(one, two) for one, two in pairs)
+    sgm.save(tmp_path / "ours", sde, model)
+    for found in (load(tmp_path / "again", progress=False)[:2], sgm.load(tmp_path / "ours")):
+        assert jax.tree.structure(found) == jax.tree.structure((sde, model))
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves((sde, model)), strict=True)
+        assert all(np.array_equal(one, two) for one, two in pairs)
 
 
 def test_a_pickle_of_another_network_is_refused(tool, tmp_path):
