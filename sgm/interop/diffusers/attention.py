@@ -1,12 +1,25 @@
-"""The attention of diffusers' U-nets."""
+"""The attention of U-nets."""
 
 import equinox as eqx
 import jax
 import jax.random as jr
 from einops import rearrange
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.layers import GroupNorm, Image, Linear
+
+
+def attend(qkv: Float[Array, "height width triples"], heads: int, order: str) -> Image:
+    """Softmax attention among the pixels, in heads.
+
+    Arguments:
+        qkv: Queries, keys and values, as the channels of one image.
+        heads: Number of heads.
+        order: Order in which the channels enumerate heads (h), features of a head (c) and queries, keys and values (t),
+            such as "t h c" where all queries come first.
+    """
+    query, key, value = rearrange(qkv, f"y x ({order}) -> t (y x) h c", t=3, h=heads)
+    return rearrange(_mixed(query, key, value), "(y x) h c -> y x (h c)", y=len(qkv))
 
 
 class Attention(eqx.Module):
@@ -51,7 +64,10 @@ class Attention(eqx.Module):
             rearrange(layer(hidden), "y x (h c) -> (y x) h c", h=self.heads)
             for layer in (self.to_q, self.to_k, self.to_v)
         )
-        with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
-            mixed = jax.nn.dot_product_attention(query, key, value)
-        mixed = rearrange(mixed, "(y x) h c -> y x (h c)", y=len(x))
+        mixed = rearrange(_mixed(query, key, value), "(y x) h c -> y x (h c)", y=len(x))
         return (x + self.to_out[0](mixed)) / self.output_scale_factor
+
+
+def _mixed(query, key, value):
+    with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
+        return jax.nn.dot_product_attention(query, key, value)

@@ -24,11 +24,7 @@ class Downsample2D(eqx.Module):
 
     def __call__(self, x: Image, embedded: Array, key: PRNGKeyArray | None) -> Halved:
         """Halve the image. What a residual block reads beside it changes nothing."""
-        pad = (self.padding, self.padding or 1)
-        halved = jax.lax.conv_general_dilated(
-            x[None], self.conv.kernel.astype(x.dtype), (2, 2), (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return halved[0] + self.conv.bias.astype(x.dtype)
+        return every_other(self.conv, x, (self.padding, self.padding or 1))
 
 
 class Upsample2D(eqx.Module):
@@ -44,16 +40,28 @@ class Upsample2D(eqx.Module):
         return self.conv(double(x))
 
 
+def every_other(conv: Convolution, x: Image, padding: tuple[int, int]) -> Halved:
+    """Every other pixel of a convolution along each axis, of an image with so many zeros before and behind."""
+    halved = jax.lax.conv_general_dilated(
+        x[None], conv.kernel.astype(x.dtype), (2, 2), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return halved[0] + conv.bias.astype(x.dtype)
+
+
 def fir_halve(x: Image) -> Halved:
     """Every other pixel of the image filtered by (1, 3, 3, 1) / 8 along each axis, with zeros outside.
 
     Source: Karras et al. 2020 (arXiv:1912.04958), as in Song et al. 2021 (arXiv:2011.13456, appendix H).
     """
+    return fir_halve_inside(jnp.pad(x, ((1, 1), (1, 1), (0, 0))))
+
+
+def fir_halve_inside(x: Float[Array, "padded_height padded_width channels"]) -> Halved:
+    """`fir_halve` of the image without its outermost pixels, which stand for the zeros outside."""
     for axis in (0, 1):
-        size = x.shape[axis]
-        padded = _with_ends(x, axis)
+        size = x.shape[axis] - 2
         first, second, third, fourth = (
-            jax.lax.slice_in_dim(padded, start, start + size - 1, stride=2, axis=axis) for start in range(4)
+            jax.lax.slice_in_dim(x, start, start + size - 1, stride=2, axis=axis) for start in range(4)
         )
         x = (first + fourth + 3 * (second + third)) / 8
     return x

@@ -1,0 +1,253 @@
+"""What the networks of EDM are made of, by the names that its checkpoints give their tensors."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from sgm.interop.diffusers.attention import attend
+from sgm.interop.diffusers.resampling import fir_double, fir_halve, fir_halve_inside
+from sgm.nn.convolution import Convolution
+from sgm.nn.frozen import Frozen
+from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
+from sgm.nn.unet import double, halve
+
+
+class Filter(NamedTuple):
+    """How images are halved and doubled.
+
+    Arguments:
+        halve: Function that halves the height and width, with zeros outside.
+        double: Function that doubles them.
+        halve_inside: Function that halves what has `padding` pixels more at every side.
+        padding: Number of pixels outside that a filter reads.
+    """
+
+    halve: Callable[[Any], Any]
+    double: Callable[[Any], Any]
+    halve_inside: Callable[[Any], Any]
+    padding: int
+
+
+FILTERS = {(1, 1): Filter(halve, double, halve, 0), (1, 3, 3, 1): Filter(fir_halve, fir_double, fir_halve_inside, 1)}
+"""The filters by the numbers that `resample_filter` gives."""
+
+
+class BlockOptions(NamedTuple):
+    """What all blocks of a network have in common.
+
+    Arguments:
+        embedding: Width of the embedding.
+        dropout: Probability with which a feature is dropped in training.
+        eps: What is added to a norm's variance.
+        skip_scale: Factor of the sum of two branches.
+        filter: How images are halved and doubled.
+        is_scaled: Whether the embedding scales and shifts the second norm, and is not added before it.
+        projects: Whether a branch that is halved or doubled has a convolution too where the channels stay.
+    """
+
+    embedding: int
+    dropout: float
+    eps: float
+    skip_scale: float
+    filter: Filter
+    is_scaled: bool
+    projects: bool
+
+
+class UNetBlock(eqx.Module):
+    """Two convolutions beside a shortcut, and attention among the pixels if there are heads.
+
+    With `resample`, both branches change their resolution before the first convolution.
+    """
+
+    norm0: GroupNorm
+    conv0: Convolution
+    affine: Linear
+    norm1: GroupNorm
+    conv1: Convolution
+    skip: Convolution | None
+    norm2: GroupNorm | None
+    qkv: Convolution | None
+    proj: Convolution | None
+    heads: int = eqx.field(static=True)
+    resample: Callable | None = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
+    skip_scale: float = eqx.field(static=True)
+    is_scaled: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        options: BlockOptions,
+        *,
+        heads: int = 0,
+        resample: Callable | None = None,
+        key: PRNGKeyArray,
+    ):
+        key_0, key_1, key_affine, key_skip, key_qkv, key_proj = jr.split(key, 6)
+        self.heads, self.resample, self.dropout = heads, resample, options.dropout
+        self.skip_scale, self.is_scaled = options.skip_scale, options.is_scaled
+        self.norm0 = group_norm(inputs, options.eps)
+        self.conv0 = Convolution(inputs, outputs, key=key_0)
+        self.affine = Linear(options.embedding, 2 * outputs if options.is_scaled else outputs, key=key_affine)
+        self.norm1 = group_norm(outputs, options.eps)
+        self.conv1 = Convolution(outputs, outputs, key=key_1)
+        has_skip = inputs != outputs or (resample is not None and options.projects)
+        self.skip = Convolution(inputs, outputs, size=1, key=key_skip) if has_skip else None
+        self.norm2, self.qkv, self.proj = None, None, None
+        if heads:
+            self.norm2 = group_norm(outputs, options.eps)
+            self.qkv = Convolution(outputs, 3 * outputs, size=1, key=key_qkv)
+            self.proj = Convolution(outputs, outputs, size=1, key=key_proj)
+
+    def __call__(
+        self, x: Image, embedded: Features, key: PRNGKeyArray | None
+    ) -> Float[Array, "new_height new_width outputs"]:
+        hidden = jax.nn.silu(self.norm0(x))
+        if self.resample is not None:
+            x, hidden = self.resample(x), self.resample(hidden)
+        hidden, projected = self.conv0(hidden), self.affine(embedded)
+        if self.is_scaled:
+            scale, shift = jnp.split(projected, 2)
+            hidden = modulate(self.norm1(hidden), shift, scale)
+        else:
+            hidden = self.norm1(hidden + projected)
+        hidden = self.conv1(dropout(jax.nn.silu(hidden), self.dropout, key))
+        x = self.skip_scale * ((x if self.skip is None else self.skip(x)) + hidden)
+        if self.norm2 is None or self.qkv is None or self.proj is None:
+            return x
+        mixed = attend(self.qkv(self.norm2(x)), self.heads, "h c t")
+        return self.skip_scale * (x + self.proj(mixed))
+
+
+class FourierEmbedding(eqx.Module):
+    """Sines, then cosines, of the timestep times 2 pi and random frequencies, which are never trained."""
+
+    freqs: Frozen
+
+    def __init__(self, features: int, *, key: PRNGKeyArray):
+        self.freqs = Frozen(16 * jr.normal(key, (features // 2,)))
+
+    def __call__(self, timestep: Float[Array, ""]) -> Features:
+        angles = timestep * (2 * math.pi * self.freqs.value).astype(timestep.dtype)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+
+
+def group_norm(channels: int, eps: float) -> GroupNorm:
+    """A norm of 32 groups, or of as many as have four channels."""
+    return GroupNorm(channels, max(1, min(32, channels // 4)), eps)
+
+
+def one_hot(call: str, label: Int[Array, ""] | None, classes: int, has_null: bool) -> Features:
+    """A label as a vector: zeros for the null, which are no label and the label `classes`, nan for one beyond.
+
+    Raises:
+        ValueError: for no label, where there is no null.
+    """
+    if label is None and not has_null:
+        raise ValueError(
+            f"{call}: label = None, but the network reads one; pass a whole number from 0 to {classes - 1}."
+        )
+    if label is None:
+        return jnp.zeros(classes)
+    known = (label >= 0) & (label < classes + has_null)
+    return jnp.where(known, jax.nn.one_hot(label, classes), jnp.nan)
+
+
+def build_encoder(
+    inputs: int,
+    first: int,
+    widths: Sequence[int],
+    sizes: Sequence[str],
+    blocks: int,
+    options: BlockOptions,
+    heads: Callable[[int, int], int],
+    keys: Iterator[Any],
+) -> tuple[dict[str, Any], list[int]]:
+    """The layers on the way down, by their names, and the channels of all that the way up reads of them.
+
+    Arguments:
+        inputs: Number of channels of the image.
+        first: Number of channels after the first convolution.
+        widths: Number of channels at each level.
+        sizes: Name of each level, by its resolution.
+        blocks: Number of blocks at each level.
+        options: What all blocks have in common.
+        heads: Number of heads of a block, of its level and channels.
+        keys: Keys of the initial weights.
+    """
+    layers: dict[str, Any] = {f"{sizes[0]}_conv": Convolution(inputs, first, key=next(keys))}
+    channels, read = first, [first]
+    for level, (size, width) in enumerate(zip(sizes, widths, strict=True)):
+        if level:
+            layers[f"{size}_down"] = UNetBlock(
+                channels, channels, options, resample=options.filter.halve, key=next(keys)
+            )
+            read.append(channels)
+        for number in range(blocks):
+            layers[f"{size}_block{number}"] = UNetBlock(
+                channels, width, options, heads=heads(level, width), key=next(keys)
+            )
+            channels = width
+            read.append(channels)
+    return layers, read
+
+
+def build_decoder(
+    read: Sequence[int],
+    widths: Sequence[int],
+    sizes: Sequence[str],
+    blocks: int,
+    options: BlockOptions,
+    heads: Callable[[int, int, int], int],
+    middle_heads: int,
+    keys: Iterator[Any],
+) -> dict[str, Any]:
+    """The layers in the middle and on the way up, by their names.
+
+    Arguments:
+        read: Channels of all that they read of the way down, the first first.
+        widths, sizes, blocks, options, keys: As those of `build_encoder`; there is one block more at each level.
+        heads: Number of heads of a block, of its level, number and channels.
+        middle_heads: Number of heads of the first block.
+    """
+    layers: dict[str, Any] = {}
+    channels, read, last = widths[-1], list(read), len(widths) - 1
+    for level in range(last, -1, -1):
+        size = sizes[level]
+        if level == last:
+            layers[f"{size}_in0"] = UNetBlock(channels, channels, options, heads=middle_heads, key=next(keys))
+            layers[f"{size}_in1"] = UNetBlock(channels, channels, options, key=next(keys))
+        else:
+            layers[f"{size}_up"] = UNetBlock(
+                channels, channels, options, resample=options.filter.double, key=next(keys)
+            )
+        for number in range(blocks + 1):
+            layers[f"{size}_block{number}"] = UNetBlock(
+                channels + read.pop(),
+                widths[level],
+                options,
+                heads=heads(level, number, widths[level]),
+                key=next(keys),
+            )
+            channels = widths[level]
+    return layers
+
+
+def go_up(
+    layers: dict[str, Any], size: str, x: Image, states: list[Any], embedded: Features, blocks: int, keys: Iterator[Any]
+) -> Float[Array, "new_height new_width outputs"]:
+    """One level on the way up; what it reads of the way down is taken from the end of `states`."""
+    for name in ("in0", "in1", "up"):
+        if f"{size}_{name}" in layers:
+            x = layers[f"{size}_{name}"](x, embedded, next(keys))
+    for number in range(blocks + 1):
+        x = layers[f"{size}_block{number}"](jnp.concatenate([x, states.pop()], axis=-1), embedded, next(keys))
+    return x
