@@ -20,7 +20,7 @@ from sgm.sde import VE, VP, DiscreteChain
 torch = pytest.importorskip("torch", reason="needs torch, on the CPU: pip install torch")
 edm_torch = pytest.importorskip("interop.edm_torch", reason="needs torch")
 
-TOOL = Path(__file__).parents[2] / "tools" / "to_safetensors.py"
+TOOL = Path(__file__).parents[2] / "docs" / "examples" / "to_safetensors.py"
 CONFIG = {
     "img_resolution": 8,
     "in_channels": 3,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sgm.checks import check_at_least, check_count
 from sgm.interop.adm.blocks import AttentionBlock, BlockOptions, Downsample, ResBlock, Upsample, group_norm
 from sgm.interop.diffusers.embeddings import LabelEmbedding, sinusoids
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import (
     Features,
@@ -26,7 +26,7 @@ from sgm.nn.layers import (
 from sgm.nn.unet import double, halve
 
 
-class UNetModel(AbstractDiffusersNetwork):
+class UNetModel(AbstractTimestepNetwork):
     """The U-net of ADM, by the arguments of its class there.
 
     All norms have 32 groups, so that numbers of channels are multiples of 32.

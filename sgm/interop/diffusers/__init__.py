@@ -4,7 +4,7 @@ from sgm.interop.diffusers.dit import DiTTransformer2DModel as DiTTransformer2DM
 from sgm.interop.diffusers.folder import Loaded as Loaded
 from sgm.interop.diffusers.folder import load as load
 from sgm.interop.diffusers.folder import load_network as load_network
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork as AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork as AbstractTimestepNetwork
 from sgm.interop.diffusers.of_timesteps import OfTimesteps as OfTimesteps
 from sgm.interop.diffusers.timesteps import AbstractTimesteps as AbstractTimesteps
 from sgm.interop.diffusers.timesteps import ChainTimesteps as ChainTimesteps

@@ -8,13 +8,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.checks import check_count
 from sgm.interop.diffusers.dit_blocks import ACTIVATIONS, Block, PatchEmbed
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.tensors import Stacked
 from sgm.nn.dit import SAVE_LINEAR, from_patches
 from sgm.nn.layers import Image, Linear, check_divisible, check_input, check_options, layer_norm, modulate
 
 
-class DiTTransformer2DModel(AbstractDiffusersNetwork):
+class DiTTransformer2DModel(AbstractTimestepNetwork):
     """The diffusion transformer of diffusers, for square images with a label.
 
     Each block has its own embedding of the timestep and of the label; that of the first block also drives the output.

@@ -1,5 +1,6 @@
 """The folder of a model of diffusers, or of a pipeline, as a process, a model and a scheduler."""
 
+import importlib
 import inspect
 import json
 import warnings
@@ -12,7 +13,7 @@ import jax.random as jr
 import numpy as np
 
 from sgm.checks import check_instance
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.old_names import ModernNames
 from sgm.interop.diffusers.scheduled import Scheduler
 from sgm.interop.diffusers.scheduler import read_scheduler
@@ -29,6 +30,8 @@ CONFIG = "config.json"
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
 STEM = "diffusion_pytorch_model"
+# Whose networks are known too.
+_PROJECTS = ("sgm.interop.adm", "sgm.interop.edm")
 _NETWORKS = ("unet", "transformer")
 _ENCODERS = ("vae", "vqvae", "movq")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -136,7 +139,7 @@ def load_network(
     revision: str | None = None,
     dtype: Any = np.float32,
     progress: bool = True,
-) -> AbstractDiffusersNetwork:
+) -> AbstractTimestepNetwork:
     """Load the network alone of a model of diffusers, a function of a noisy example and a timestep.
 
     Arguments:
@@ -243,7 +246,9 @@ def _network(source, inside, variant, dtype, progress):
 
 
 def _class_named(name, where):
-    known = {cls.__name__: cls for cls in choices(AbstractDiffusersNetwork, whole=True)}
+    for module in _PROJECTS:
+        importlib.import_module(module)
+    known = {cls.__name__: cls for cls in choices(AbstractTimestepNetwork, whole=True)}
     if name not in known:
         raise ValueError(
             f"{where}: it is of the class {name}, which is not known here; known are {', '.join(sorted(known))}."

@@ -1,4 +1,4 @@
-"""What every network of diffusers is."""
+"""What every network of a timestep is, as those of diffusers are."""
 
 from abc import abstractmethod
 from typing import Any
@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sgm.nn.layers import Image
 
 
-class AbstractDiffusersNetwork(eqx.Module):
-    """A network of diffusers, by the fields of its config.json, which it keeps under their names.
+class AbstractTimestepNetwork(eqx.Module):
+    """A network that is told a timestep, by the fields of its config.json, which it keeps under their names.
 
     It acts on one example, and computes in the precision of its input.
     """

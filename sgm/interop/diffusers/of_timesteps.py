@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_instance
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.timesteps import AbstractTimesteps
 from sgm.nn.condition import Condition
 from sgm.nn.conditioning import Conditioning
@@ -26,14 +26,17 @@ class OfTimesteps(AbstractNetwork):
         >>> model = ScoreModel(OfTimesteps(unet, ChainTimesteps(chain)), Noise(), shape=unet.shape)
     """
 
-    network: AbstractDiffusersNetwork
+    network: AbstractTimestepNetwork
     timesteps: AbstractTimesteps
-    precision: Precision = eqx.field(static=True, default="float32")
+    precision: Precision = eqx.field(static=True)
 
-    def __check_init__(self):
-        check_instance("OfTimesteps", "network", self.network, AbstractDiffusersNetwork, "UNet2DModel(key=key)")
-        check_instance("OfTimesteps", "timesteps", self.timesteps, AbstractTimesteps, "ChainTimesteps(chain)")
-        check_options("OfTimesteps", 0.0, self.precision)
+    def __init__(
+        self, network: AbstractTimestepNetwork, timesteps: AbstractTimesteps, precision: Precision = "float32"
+    ):
+        check_instance("OfTimesteps", "network", network, AbstractTimestepNetwork, "UNet2DModel(key=key)")
+        check_instance("OfTimesteps", "timesteps", timesteps, AbstractTimesteps, "ChainTimesteps(chain)")
+        check_options("OfTimesteps", 0.0, precision)
+        self.network, self.timesteps, self.precision = network, timesteps, precision
 
     @property
     def conditioning(self) -> Conditioning:

@@ -4,7 +4,7 @@ from functools import partial
 
 import equinox as eqx
 
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.of_timesteps import OfTimesteps
 from sgm.interop.diffusers.timesteps import AbstractTimesteps
 from sgm.model.base import AbstractModel, AbstractModifier
@@ -40,7 +40,7 @@ class Scheduler(eqx.Module):
     clipping: partial[AbstractModifier] | None = eqx.field(static=True, default=None)
 
     def model(
-        self, network: AbstractDiffusersNetwork, units: Units | None = None, precision: Precision = "float32"
+        self, network: AbstractTimestepNetwork, units: Units | None = None, precision: Precision = "float32"
     ) -> ScoreModel:
         """Make a model of a network.
 

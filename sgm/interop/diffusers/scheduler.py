@@ -28,6 +28,7 @@ from sgm.interop.diffusers.continuous_schedulers import (
 )
 from sgm.interop.diffusers.fields import Fields
 from sgm.interop.diffusers.scheduled import Scheduler
+from sgm.interop.edm.preconditioning import READERS as EDM_READERS
 
 _READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "DDIMScheduler": read_ddim,
@@ -49,6 +50,7 @@ _READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "PNDMScheduler": read_pndm,
     "ScoreSdeVeScheduler": read_ve,
     "UniPCMultistepScheduler": read_unipc,
+    **EDM_READERS,
 }
 
 KNOWN = tuple(_READERS)

@@ -13,7 +13,7 @@ from sgm.interop.diffusers.embeddings import (
     TimestepTable,
     sinusoids,
 )
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.resnet import ResnetOptions
 from sgm.interop.diffusers.unet_blocks import (
     BlockOptions,
@@ -28,7 +28,7 @@ from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, check_input, key_stream
 
 
-class UNet2DModel(AbstractDiffusersNetwork):
+class UNet2DModel(AbstractTimestepNetwork):
     """The U-net of diffusers for images, by the fields of its config.json.
 
     Arguments:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from sgm.checks import check_instance
 from sgm.interop.diffusers.folder import CONFIG, INDEX, STEM, find_parts, is_diffusers, read_json
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.of_timesteps import OfTimesteps
 from sgm.interop.diffusers.scheduler import read_scheduler
 from sgm.interop.diffusers.tensors import to_tensors
@@ -91,7 +91,7 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
     return target
 
 
-def save_network(folder: str | Path, model: AbstractModel | AbstractDiffusersNetwork, *, dtype: Any = None) -> Path:
+def save_network(folder: str | Path, model: AbstractModel | AbstractTimestepNetwork, *, dtype: Any = None) -> Path:
     """Save a network as diffusers does, in `config.json` and `diffusion_pytorch_model.safetensors`.
 
     Arguments:
@@ -109,7 +109,7 @@ def save_network(folder: str | Path, model: AbstractModel | AbstractDiffusersNet
         >>> save_network("unet", model)  # then, with torch, diffusers.UNet2DModel.from_pretrained("unet")
     """
     call = "save_network"
-    network = model if isinstance(model, AbstractDiffusersNetwork) else _plain(call, model).network.network
+    network = model if isinstance(model, AbstractTimestepNetwork) else _plain(call, model).network.network
     target = Path(folder).expanduser()
     with written_whole(call, target, CONFIG, is_diffusers) as part:
         _write_network(part, network, dtype)

@@ -2,12 +2,12 @@
 
 import equinox as eqx
 
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.edm.blocks import one_hot
 from sgm.nn.layers import Features, check_divisible, check_options
 
 
-class AbstractEDMNetwork(AbstractDiffusersNetwork):
+class AbstractEDMNetwork(AbstractTimestepNetwork):
     """A network of EDM, by the arguments of its class there."""
 
     img_resolution: eqx.AbstractVar[int]

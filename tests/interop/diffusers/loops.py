@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import sgm
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.scheduled import Scheduler
 from sgm.interop.diffusers.scheduler import read_scheduler
 from sgm.sde import cos_of
@@ -22,7 +22,7 @@ NOISE = np.asarray(np.random.default_rng(0).normal(size=(2, *SHAPE)), np.float32
 IN_SIGMA_SPACE = ("Euler", "Heun", "LMS", "KDPM2", "EDM")
 
 
-class Closed(AbstractDiffusersNetwork):
+class Closed(AbstractTimestepNetwork):
     """0.6 x + 0.3 sin(3 x + t / 300), and if it is `doubled` cos(x + t / 300) beside it."""
 
     doubled: bool = False

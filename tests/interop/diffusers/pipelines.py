@@ -34,9 +34,10 @@ def write(path, content):
     path.write_text(json.dumps(content))
 
 
-def random_network():
-    """A `UNet2DModel` of `FIELDS`, none of whose parameters is zero."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in FIELDS.items()}
+def random_network(**fields):
+    """A `UNet2DModel` of `FIELDS`, but for those that are given, none of whose parameters is zero."""
+    named = {name: tuple(value) if isinstance(value, list) else value for name, value in FIELDS.items()}
+    fields = named | fields
     return randomised(eqx.filter_jit(diffusers.UNet2DModel)(**fields, key=jr.key(0)))
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import sgm
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.scheduler import KNOWN, WITHOUT_EFFECT, read_scheduler
 from sgm.model import Clipped, Denoised, FixedLarge, Noise, Thresholded, Velocity, WithVariance
 from sgm.sde import DiscreteChain, LinearBetas, ScaledLinearBetas, ZeroTerminalSNR
@@ -175,7 +175,7 @@ def test_defaults_are_read(name):
     assert set(WITHOUT_EFFECT) <= set(KNOWN)
 
 
-class Two(AbstractDiffusersNetwork):
+class Two(AbstractTimestepNetwork):
     """A network of one channel and two outputs."""
 
     count: int = 2

@@ -8,7 +8,7 @@ import pytest
 from jaxtyping import Array
 
 import sgm
-from sgm.interop.diffusers.network import AbstractDiffusersNetwork
+from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.of_timesteps import OfTimesteps
 from sgm.interop.diffusers.timesteps import ChainTimesteps, EDMTimesteps, FlowTimesteps, VETimesteps
 from sgm.model import Flow, Gaussian, Karras, Noise, Score
@@ -68,7 +68,7 @@ def test_timesteps_of_flow_edm_and_ve():
     np.testing.assert_allclose(of_levels(VETimesteps(), jnp.log(sigma)), sigma, rtol=1e-6)
 
 
-class Exact(AbstractDiffusersNetwork):
+class Exact(AbstractTimestepNetwork):
     """A network of the exact answer for data from N(0, std^2), in the units of its kind."""
 
     answer: Callable[..., Array]

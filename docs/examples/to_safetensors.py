@@ -1,8 +1,8 @@
 """Turn a published checkpoint of EDM or ADM into a folder that `sgm.load` reads. Run it once, where torch is installed.
 
     git clone https://github.com/NVlabs/edm
-    PYTHONPATH=edm python tools/to_safetensors.py edm edm-cifar10-32x32-uncond-vp.pkl cifar10
-    python tools/to_safetensors.py adm 256x256_diffusion_uncond.pt imagenet256
+    PYTHONPATH=edm python docs/examples/to_safetensors.py edm edm-cifar10-32x32-uncond-vp.pkl cifar10
+    python docs/examples/to_safetensors.py adm 256x256_diffusion_uncond.pt imagenet256
 
 It needs torch and safetensors, and not sgm. The folder has `config.json`, `scheduler_config.json` and
 `diffusion_pytorch_model.safetensors`; images are in [-1, 1], as in both projects: pass
@@ -15,7 +15,7 @@ Read one that you trust alone, as from NVIDIA's own server, and compare its chec
 ADM's files do not say what network they are of. Those that were published are known by their names; of another, such as
 one that you have trained, pass the flags of its training:
 
-    python tools/to_safetensors.py adm model.pt mine --flags "--image_size 64 --num_channels 192 --learn_sigma True"
+    python docs/examples/to_safetensors.py adm model.pt mine --flags "--image_size 64 --num_channels 192 --learn_sigma True"
 """
 
 import argparse
