@@ -15,7 +15,7 @@ Read one that you trust alone, as from NVIDIA's own server, and compare its chec
 ADM's files do not say what network they are of. Those that were published are known by their names; of another, such as
 one that you have trained, pass the flags of its training:
 
-    python docs/examples/to_safetensors.py adm model.pt mine --flags "--image_size 64 --num_channels 192 --learn_sigma True"
+    python docs/examples/to_safetensors.py adm model.pt mine --flags "--image_size 64 --learn_sigma True"
 """
 
 import argparse

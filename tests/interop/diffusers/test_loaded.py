@@ -22,6 +22,11 @@ EXAMPLE = pathlib.Path(__file__).parents[3] / "docs" / "examples" / "loaded_mode
 STEPS = 24
 
 
+def quiet(network):
+    """The network with an output of about the size of noise, so that its flow is smooth."""
+    return eqx.tree_at(lambda network: network.conv_out.kernel, network, replace_fn=lambda kernel: kernel / 4)
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
     # An output of about the size of noise, so that the flow is smooth.
@@ -96,11 +101,9 @@ def test_the_example(pipeline, images, tmp_path):
     spec = importlib.util.spec_from_file_location("loaded_model", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    # Of one level, which compiles sooner, and with an output of about the size of noise, so that its flow is smooth.
+    # Of one level, which compiles sooner.
     few = {"block_out_channels": (8,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-    network = random_network(**few)
-    network = eqx.tree_at(lambda network: network.conv_out.kernel, network, replace_fn=lambda kernel: kernel / 4)
-    write_pipeline(tmp_path / "pipeline", network)
+    write_pipeline(tmp_path / "pipeline", quiet(random_network(**few)))
     np.savez(tmp_path / "images.npz", x=images)
     found = example.main(str(tmp_path / "pipeline"), str(tmp_path / "images.npz"), count=3)
     assert all(np.isfinite(number) for number in found.values())
