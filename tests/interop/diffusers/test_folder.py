@@ -278,8 +278,8 @@ def test_of_the_hub_only_what_is_read_is_downloaded(pipeline, network, tmp_path,
 @pytest.fixture(scope="module")
 def torch_pipeline(tmp_path_factory):
     """A pipeline that diffusers itself has made and written."""
-    torch = pytest.importorskip("torch", reason="it makes the models that are read; pip install '.[diffusers]'")
-    theirs = pytest.importorskip("diffusers", reason="it makes the models that are read; pip install '.[diffusers]'")
+    torch = pytest.importorskip("torch", reason="it makes the models that are read; pip install '.[torch]'")
+    theirs = pytest.importorskip("diffusers", reason="it makes the models that are read; pip install '.[torch]'")
     torch.manual_seed(0)
     unet, folder = theirs.UNet2DModel(**FIELDS), tmp_path_factory.mktemp("torch")
     theirs.DDPMPipeline(unet, theirs.DDPMScheduler(num_train_timesteps=50)).save_pretrained(folder / "pipeline")

@@ -60,7 +60,7 @@ def tuned(pipeline, images, tmp_path_factory):
 def test_a_loaded_model_is_trained_on_in_bfloat16(tuned):
     model, trained, history, _, _ = tuned
     assert model.network.precision == "bfloat16"
-    assert history["loss"][-6:].mean() < 0.7 * history["loss"][:3].mean()
+    assert history["loss"][-6:].max() < history["loss"][:3].min()
     assert {leaf.dtype for leaf in _weights(trained)} == {jnp.dtype("float32")}
     for before, after in zip(_weights(frozen(model)), _weights(frozen(trained)), strict=True):
         np.testing.assert_array_equal(before, after)
