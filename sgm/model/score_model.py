@@ -13,7 +13,7 @@ from sgm.checks import check_instance
 from sgm.model.base import AbstractModel
 from sgm.model.prediction import AbstractPrediction, Velocity
 from sgm.nn.conditioning import with_statistics
-from sgm.nn.network import AbstractNetwork
+from sgm.nn.network import AbstractLevelNetwork, AbstractNetwork
 from sgm.nn.units import Units, check_units
 from sgm.sde.level import LARGEST_LEVEL
 
@@ -60,7 +60,7 @@ class ScoreModel(AbstractModel):
 
     def __init__(
         self,
-        network: AbstractNetwork | Callable,
+        network: AbstractLevelNetwork | Callable,
         prediction: AbstractPrediction = Velocity(),
         *,
         shape: tuple[int, ...] | None = None,

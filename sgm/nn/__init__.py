@@ -8,6 +8,7 @@ from sgm.nn.dit import DIT_PRESETS as DIT_PRESETS
 from sgm.nn.dit import DiT as DiT
 from sgm.nn.frozen import Frozen as Frozen
 from sgm.nn.mlp import MLP as MLP
+from sgm.nn.network import AbstractLevelNetwork as AbstractLevelNetwork
 from sgm.nn.network import AbstractNetwork as AbstractNetwork
 from sgm.nn.transformer import Transformer as Transformer
 from sgm.nn.unet import UNet as UNet

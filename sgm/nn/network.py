@@ -9,12 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sgm.nn.conditioning import Conditioning
 
 
-class AbstractNetwork(eqx.Module):
-    """A network that `sgm.ScoreModel` reads through a prediction.
-
-    It acts on one example. A subclass is built as `Network(shape, ..., outputs=1, conditioning=conditioning, key=key)`,
-    and keeps its arguments, but for the key, under their names.
-    """
+class AbstractLevelNetwork(eqx.Module):
+    """A network of the noise level, which `sgm.ScoreModel` reads through a prediction. It acts on one example."""
 
     conditioning: eqx.AbstractVar[Conditioning]
     """What the network is conditioned on."""
@@ -43,3 +39,11 @@ class AbstractNetwork(eqx.Module):
         Returns:
             The outputs, one after the other along the last axis.
         """
+
+
+class AbstractNetwork(AbstractLevelNetwork):
+    """A network that an experiment can build.
+
+    A subclass is built as `Network(shape, ..., outputs=1, conditioning=conditioning, key=key)`, and keeps its
+    arguments, but for the key, under their names.
+    """

@@ -10,11 +10,11 @@ from sgm.interop.diffusers.timesteps import AbstractTimesteps
 from sgm.nn.condition import Condition
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.layers import Image, Precision, check_options, to_precision
-from sgm.nn.network import AbstractNetwork
+from sgm.nn.network import AbstractLevelNetwork
 from sgm.types import Scalar
 
 
-class OfTimesteps(AbstractNetwork):
+class OfTimesteps(AbstractLevelNetwork):
     """A network of diffusers that `sgm.ScoreModel` can read, whose condition is a label if it has classes.
 
     Arguments:
