@@ -18,8 +18,8 @@ import jax.random as jr
 import numpy as np
 
 from sgm.interop.diffusers.dit import DiTTransformer2DModel
-from sgm.interop.diffusers.tensors import from_tensors, to_tensors
 from sgm.interop.tensor_files import map_tensors
+from sgm.interop.timestep.tensors import from_tensors, to_tensors
 
 RUNS = 8
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sgm.interop import edm
-from sgm.interop.diffusers.tensors import from_tensors, to_tensors
+from sgm.interop.timestep.tensors import from_tensors, to_tensors
 
 torch = pytest.importorskip("torch", reason="needs torch, on the CPU: pip install torch")
 theirs = pytest.importorskip("interop.edm_torch", reason="needs torch")

@@ -14,7 +14,7 @@ import pytest
 import sgm
 from sgm.interop.adm import UNetModel
 from sgm.interop.diffusers import load, save
-from sgm.interop.diffusers.tensors import to_tensors
+from sgm.interop.timestep.tensors import to_tensors
 from sgm.sde import VE, VP, DiscreteChain
 
 torch = pytest.importorskip("torch", reason="needs torch, on the CPU: pip install torch")

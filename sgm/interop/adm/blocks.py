@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.interop.diffusers.attention import attend
-from sgm.interop.diffusers.resampling import Doubled, Halved, every_other
+from sgm.interop.timestep.attention import attend
+from sgm.interop.timestep.resampling import Doubled, Halved, every_other
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
 from sgm.nn.unet import double, halve

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_count
 from sgm.interop.adm.blocks import AttentionBlock, BlockOptions, Downsample, ResBlock, Upsample, group_norm
-from sgm.interop.diffusers.embeddings import LabelEmbedding, sinusoids
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
+from sgm.interop.timestep.embeddings import LabelEmbedding, sinusoids
+from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import (
     Features,

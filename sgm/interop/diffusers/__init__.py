@@ -4,13 +4,6 @@ from sgm.interop.diffusers.dit import DiTTransformer2DModel as DiTTransformer2DM
 from sgm.interop.diffusers.folder import Loaded as Loaded
 from sgm.interop.diffusers.folder import load as load
 from sgm.interop.diffusers.folder import load_network as load_network
-from sgm.interop.diffusers.network import AbstractTimestepNetwork as AbstractTimestepNetwork
-from sgm.interop.diffusers.of_timesteps import OfTimesteps as OfTimesteps
-from sgm.interop.diffusers.timesteps import AbstractTimesteps as AbstractTimesteps
-from sgm.interop.diffusers.timesteps import ChainTimesteps as ChainTimesteps
-from sgm.interop.diffusers.timesteps import EDMTimesteps as EDMTimesteps
-from sgm.interop.diffusers.timesteps import FlowTimesteps as FlowTimesteps
-from sgm.interop.diffusers.timesteps import VETimesteps as VETimesteps
 from sgm.interop.diffusers.unet import UNet2DModel as UNet2DModel
 from sgm.interop.diffusers.write import save as save
 from sgm.interop.diffusers.write import save_network as save_network

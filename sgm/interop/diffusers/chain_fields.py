@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from sgm.interop.diffusers.fields import Fields
+from sgm.interop.timestep.fields import Fields
 from sgm.model.base import AbstractModifier
 from sgm.model.clipped import Clipped
 from sgm.model.prediction import AbstractPrediction, Denoised, Noise, Velocity

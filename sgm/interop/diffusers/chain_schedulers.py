@@ -16,9 +16,9 @@ from sgm.interop.diffusers.chain_fields import (
     read_spacing,
     read_thresholding,
 )
-from sgm.interop.diffusers.fields import Fields
-from sgm.interop.diffusers.scheduled import Scheduler
-from sgm.interop.diffusers.timesteps import AbstractTimesteps, ChainTimesteps, EDMTimesteps, FlowTimesteps
+from sgm.interop.timestep.fields import Fields
+from sgm.interop.timestep.scheduled import Scheduler
+from sgm.interop.timestep.timesteps import AbstractTimesteps, ChainTimesteps, EDMTimesteps, FlowTimesteps
 from sgm.model.kernel import AbstractVariance, FixedLarge, FixedSmall, Given, Interpolated
 from sgm.model.prediction import Flow, WithVariance
 from sgm.sde.base import AbstractSDE

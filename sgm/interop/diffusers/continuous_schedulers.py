@@ -1,9 +1,9 @@
 """Schedulers of processes in continuous time: EDM, rectified flow and score_sde's variance-exploding one."""
 
 from sgm.interop.diffusers.chain_fields import read_end, read_thresholding
-from sgm.interop.diffusers.fields import Fields
-from sgm.interop.diffusers.scheduled import Scheduler
-from sgm.interop.diffusers.timesteps import EDMTimesteps, FlowTimesteps, VETimesteps
+from sgm.interop.timestep.fields import Fields
+from sgm.interop.timestep.scheduled import Scheduler
+from sgm.interop.timestep.timesteps import EDMTimesteps, FlowTimesteps, VETimesteps
 from sgm.model.kernel import FixedLarge
 from sgm.model.prediction import Flow, Karras, Score
 from sgm.sde.rectified import Rectified

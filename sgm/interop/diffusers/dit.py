@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.checks import check_count
 from sgm.interop.diffusers.dit_blocks import ACTIVATIONS, Block, PatchEmbed
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
-from sgm.interop.diffusers.tensors import Stacked
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.tensors import Stacked
 from sgm.nn.dit import SAVE_LINEAR, from_patches
 from sgm.nn.layers import Image, Linear, check_divisible, check_input, check_options, layer_norm, modulate
 

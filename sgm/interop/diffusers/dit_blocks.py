@@ -11,7 +11,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.interop.diffusers.embeddings import TimestepEmbedding, sinusoids
+from sgm.interop.timestep.embeddings import TimestepEmbedding, sinusoids
 from sgm.nn.dit import Tokens, to_patches
 from sgm.nn.layers import Features, Image, Linear, angles_of, dropout, layer_norm, modulate
 

@@ -1,6 +1,5 @@
 """The folder of a model of diffusers, or of a pipeline, as a process, a model and a scheduler."""
 
-import importlib
 import inspect
 import json
 import warnings
@@ -13,25 +12,32 @@ import jax.random as jr
 import numpy as np
 
 from sgm.checks import check_instance
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
+from sgm.interop.adm.unet import UNetModel
+from sgm.interop.diffusers.dit import DiTTransformer2DModel
 from sgm.interop.diffusers.old_names import ModernNames
-from sgm.interop.diffusers.scheduled import Scheduler
 from sgm.interop.diffusers.scheduler import read_scheduler
-from sgm.interop.diffusers.tensors import from_tensors
+from sgm.interop.diffusers.unet import UNet2DModel
+from sgm.interop.edm.dhariwal_unet import DhariwalUNet
+from sgm.interop.edm.song_unet import SongUNet
 from sgm.interop.hub import Source, find_source
 from sgm.interop.tensor_files import map_tensors
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.scheduled import Scheduler
+from sgm.interop.timestep.tensors import from_tensors
 from sgm.model import ScoreModel
 from sgm.nn.layers import Precision
 from sgm.nn.units import Units
-from sgm.options import choices
 from sgm.sde import AbstractSDE
 
 CONFIG = "config.json"
 INDEX = "model_index.json"
 SCHEDULER = "scheduler_config.json"
 STEM = "diffusion_pytorch_model"
-# Whose networks are known too.
-_PROJECTS = ("sgm.interop.adm", "sgm.interop.edm")
+NETWORKS: tuple[type[AbstractTimestepNetwork], ...] = (
+    *(UNet2DModel, DiTTransformer2DModel),
+    *(UNetModel, SongUNet, DhariwalUNet),
+)
+"""The networks that a config.json can name."""
 _NETWORKS = ("unet", "transformer")
 _ENCODERS = ("vae", "vqvae", "movq")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -246,9 +252,7 @@ def _network(source, inside, variant, dtype, progress):
 
 
 def _class_named(name, where):
-    for module in _PROJECTS:
-        importlib.import_module(module)
-    known = {cls.__name__: cls for cls in choices(AbstractTimestepNetwork, whole=True)}
+    known = {cls.__name__: cls for cls in NETWORKS}
     if name not in known:
         raise ValueError(
             f"{where}: it is of the class {name}, which is not known here; known are {', '.join(sorted(known))}."

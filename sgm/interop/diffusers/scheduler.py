@@ -26,9 +26,9 @@ from sgm.interop.diffusers.continuous_schedulers import (
     read_flow_heun,
     read_ve,
 )
-from sgm.interop.diffusers.fields import Fields
-from sgm.interop.diffusers.scheduled import Scheduler
 from sgm.interop.edm.preconditioning import READERS as EDM_READERS
+from sgm.interop.timestep.fields import Fields
+from sgm.interop.timestep.scheduled import Scheduler
 
 _READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "DDIMScheduler": read_ddim,

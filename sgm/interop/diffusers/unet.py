@@ -6,14 +6,6 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.interop.diffusers.embeddings import (
-    GaussianFourierProjection,
-    LabelEmbedding,
-    TimestepEmbedding,
-    TimestepTable,
-    sinusoids,
-)
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.resnet import ResnetOptions
 from sgm.interop.diffusers.unet_blocks import (
     BlockOptions,
@@ -24,6 +16,14 @@ from sgm.interop.diffusers.unet_blocks import (
     UpBlock,
 )
 from sgm.interop.diffusers.unet_config import DOWN, UP, check_config, check_sizes, kind_of, sizes_of
+from sgm.interop.timestep.embeddings import (
+    GaussianFourierProjection,
+    LabelEmbedding,
+    TimestepEmbedding,
+    TimestepTable,
+    sinusoids,
+)
+from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, check_input, key_stream
 

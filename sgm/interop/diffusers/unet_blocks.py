@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.interop.diffusers.attention import Attention
-from sgm.interop.diffusers.resampling import Downsample2D, Upsample2D, fir_double, fir_halve
 from sgm.interop.diffusers.resnet import ResnetBlock2D, ResnetOptions
+from sgm.interop.timestep.attention import Attention
+from sgm.interop.timestep.resampling import Downsample2D, Upsample2D, fir_double, fir_halve
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, key_stream
 from sgm.nn.unet import double, halve

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from sgm.checks import check_instance
 from sgm.interop.diffusers.folder import CONFIG, INDEX, STEM, find_parts, is_diffusers, read_json
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
-from sgm.interop.diffusers.of_timesteps import OfTimesteps
 from sgm.interop.diffusers.scheduler import read_scheduler
-from sgm.interop.diffusers.tensors import to_tensors
 from sgm.interop.folders import written_whole
 from sgm.interop.hub import find_source
 from sgm.interop.tensor_files import write_tensors
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.of_timesteps import OfTimesteps
+from sgm.interop.timestep.tensors import to_tensors
 from sgm.model import AbstractModel, ScoreModel
 from sgm.model.base import AbstractWrapper, check_process_and_model
 from sgm.sde import AbstractSDE

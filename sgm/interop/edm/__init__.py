@@ -1,6 +1,6 @@
 """Networks of EDM's published checkpoints, and their timesteps (Karras et al. 2022, arXiv:2206.00364).
 
-`tools/to_safetensors.py` makes folders of them that `sgm.load` reads.
+`docs/examples/to_safetensors.py` makes folders of them that `sgm.load` reads.
 """
 
 from sgm.interop.edm.dhariwal_unet import DhariwalUNet as DhariwalUNet

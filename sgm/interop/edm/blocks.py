@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.interop.diffusers.attention import attend
-from sgm.interop.diffusers.resampling import fir_double, fir_halve, fir_halve_inside
+from sgm.interop.timestep.attention import attend
+from sgm.interop.timestep.resampling import fir_double, fir_halve, fir_halve_inside
 from sgm.nn.convolution import Convolution
 from sgm.nn.frozen import Frozen
 from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate

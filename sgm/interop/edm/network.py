@@ -2,8 +2,8 @@
 
 import equinox as eqx
 
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.edm.blocks import one_hot
+from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.nn.layers import Features, check_divisible, check_options
 
 

@@ -3,10 +3,10 @@
 All have Heun's method as their sampler, as EDM has for all: 18 steps, the last of which is the denoised end.
 """
 
-from sgm.interop.diffusers.fields import Fields
-from sgm.interop.diffusers.scheduled import Scheduler
-from sgm.interop.diffusers.timesteps import ChainTimesteps, EDMTimesteps
 from sgm.interop.edm.timesteps import LogVETimesteps, VPTimesteps
+from sgm.interop.timestep.fields import Fields
+from sgm.interop.timestep.scheduled import Scheduler
+from sgm.interop.timestep.timesteps import ChainTimesteps, EDMTimesteps
 from sgm.model.prediction import Karras, Noise, WithVariance
 from sgm.sde.betas import CosineBetas
 from sgm.sde.chain import DiscreteChain

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.interop.diffusers.embeddings import sinusoids
 from sgm.interop.edm.blocks import (
     FILTERS,
     BlockOptions,
@@ -19,6 +18,7 @@ from sgm.interop.edm.blocks import (
     group_norm,
 )
 from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_network
+from sgm.interop.timestep.embeddings import sinusoids
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, Image, Linear, check_input, key_stream
 

@@ -5,7 +5,7 @@ import math
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.interop.diffusers.timesteps import AbstractTimesteps, Timestep
+from sgm.interop.timestep.timesteps import AbstractTimesteps, Timestep
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of
 

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import sgm
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
-from sgm.interop.diffusers.scheduled import Scheduler
 from sgm.interop.diffusers.scheduler import read_scheduler
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.scheduled import Scheduler
 from sgm.sde import cos_of
 
 SHAPE = (4, 4, 3)

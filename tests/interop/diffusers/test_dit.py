@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sgm.interop.diffusers.dit import DiTTransformer2DModel
-from sgm.interop.diffusers.tensors import from_tensors, to_tensors
+from sgm.interop.timestep.tensors import from_tensors, to_tensors
 
 torch = pytest.importorskip("torch", reason="the network is held to torch's, which is not installed")
 diffusers = pytest.importorskip("diffusers", reason="the network is held to diffusers', which is not installed")

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 import sgm
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
 from sgm.interop.diffusers.scheduler import KNOWN, WITHOUT_EFFECT, read_scheduler
+from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.model import Clipped, Denoised, FixedLarge, Noise, Thresholded, Velocity, WithVariance
 from sgm.sde import DiscreteChain, LinearBetas, ScaledLinearBetas, ZeroTerminalSNR
 from sgm.solve import DDIM, Ancestral, LeadingGrid, TrailingGrid

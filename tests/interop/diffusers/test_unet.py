@@ -6,10 +6,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from sgm.interop.diffusers.embeddings import LabelEmbedding, TimestepTable
 from sgm.interop.diffusers.old_names import ModernNames
-from sgm.interop.diffusers.tensors import from_tensors, to_tensors
 from sgm.interop.diffusers.unet import UNet2DModel
+from sgm.interop.timestep.embeddings import LabelEmbedding, TimestepTable
+from sgm.interop.timestep.tensors import from_tensors, to_tensors
 
 WITHOUT = "needs torch and diffusers, on the CPU: pip install torch diffusers"
 torch = pytest.importorskip("torch", reason=WITHOUT)

@@ -1,4 +1,4 @@
-"""How networks of diffusers are told the noise level: what stands for it, and in which units they read and answer."""
+"""How networks of a timestep are told the noise level: what stands for it, and in which units they read and answer."""
 
 from abc import abstractmethod
 from typing import NamedTuple

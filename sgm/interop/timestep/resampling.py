@@ -1,4 +1,4 @@
-"""Images of half and of twice the height and width, as networks of diffusers make them."""
+"""Images of half and of twice the height and width."""
 
 import equinox as eqx
 import jax

@@ -4,9 +4,9 @@ from functools import partial
 
 import equinox as eqx
 
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
-from sgm.interop.diffusers.of_timesteps import OfTimesteps
-from sgm.interop.diffusers.timesteps import AbstractTimesteps
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.of_timesteps import OfTimesteps
+from sgm.interop.timestep.timesteps import AbstractTimesteps
 from sgm.model.base import AbstractModel, AbstractModifier
 from sgm.model.prediction import AbstractPrediction, WithVariance
 from sgm.model.score_model import ScoreModel

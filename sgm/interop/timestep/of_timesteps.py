@@ -1,12 +1,12 @@
-"""A network of diffusers as a network of the noise level."""
+"""A network of a timestep as a network of the noise level."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_instance
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
-from sgm.interop.diffusers.timesteps import AbstractTimesteps
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.timesteps import AbstractTimesteps
 from sgm.nn.condition import Condition
 from sgm.nn.conditioning import Conditioning
 from sgm.nn.layers import Image, Precision, check_options, to_precision
@@ -15,7 +15,7 @@ from sgm.types import Scalar
 
 
 class OfTimesteps(AbstractLevelNetwork):
-    """A network of diffusers that `sgm.ScoreModel` can read, whose condition is a label if it has classes.
+    """A network of a timestep that `sgm.ScoreModel` can read, whose condition is a label if it has classes.
 
     Arguments:
         network: Network of a timestep.

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from sgm.interop.diffusers.tensors import Stacked, from_tensors, to_tensors
+from sgm.interop.timestep.tensors import Stacked, from_tensors, to_tensors
 from sgm.nn import Frozen
 from sgm.nn.layers import Linear
 

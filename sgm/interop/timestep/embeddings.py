@@ -1,4 +1,4 @@
-"""How networks of diffusers read the timestep."""
+"""How networks read the timestep."""
 
 import math
 

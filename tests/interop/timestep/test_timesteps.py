@@ -8,9 +8,9 @@ import pytest
 from jaxtyping import Array
 
 import sgm
-from sgm.interop.diffusers.network import AbstractTimestepNetwork
-from sgm.interop.diffusers.of_timesteps import OfTimesteps
-from sgm.interop.diffusers.timesteps import ChainTimesteps, EDMTimesteps, FlowTimesteps, VETimesteps
+from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.of_timesteps import OfTimesteps
+from sgm.interop.timestep.timesteps import ChainTimesteps, EDMTimesteps, FlowTimesteps, VETimesteps
 from sgm.model import Flow, Gaussian, Karras, Noise, Score
 from sgm.sde import CosineBetas, DiscreteChain, LinearBetas, ScaledLinearBetas, SigmoidBetas, ZeroTerminalSNR
 from sgm.sde.level import LARGEST_LEVEL
