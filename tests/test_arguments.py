@@ -12,7 +12,7 @@ import pytest
 
 import sgm
 from sgm import data, likelihood, nn, posterior, sde, solve, training
-from sgm.interop import diffusers
+from sgm.interop import diffusers, timestep
 from sgm.model import AbstractPrediction, AbstractVariance, Velocity
 
 ABSTRACT = (
@@ -115,7 +115,7 @@ OF_CLASS = {
     "ReverseSDE": {"solver": diffrax.SRA1()},
     "OfTimesteps": {
         "network": eqx.filter_eval_shape(lambda: diffusers.DiTTransformer2DModel(key=jr.key(0))),
-        "timesteps": diffusers.FlowTimesteps(7),
+        "timesteps": timestep.FlowTimesteps(7),
     },
 }
 
