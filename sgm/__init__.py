@@ -6,7 +6,7 @@ from sgm import data, evaluation, likelihood, model, nn, plot, posterior, sde, s
 from sgm.encode import decode, encode
 from sgm.evaluation import evaluate
 from sgm.experiment import Experiment
-from sgm.interop.hub import push
+from sgm.interop.push import push
 from sgm.interop.saved import save
 from sgm.likelihood import (
     Exact,

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import equinox as eqx
 
 from sgm.experiment import Experiment, Records
-from sgm.interop.diffusers.folder import is_diffusers, load_source
+from sgm.interop.diffusers.description import is_diffusers
+from sgm.interop.diffusers.folder import load_source
 from sgm.interop.hub import find_source
 from sgm.interop.saved import is_saved, read_saved
 from sgm.model import AbstractModel
@@ -92,6 +93,7 @@ def load(
         The process and the model, in the units of the data. Of a run they are those of the newest checkpoint.
 
     Raises:
+        TypeError: for what is no path, and options of another type.
         ExperimentError: where there is nothing to load, or a class whose module is not imported.
         CheckpointError: where a run has no checkpoint, or it is damaged.
         SavedError: where what was saved is of a later version, or damaged.

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgm.checks import check_instance
 from sgm.evaluation import Report
 from sgm.interop.card import write_card
 from sgm.interop.folders import written_whole
-from sgm.interop.hub import Source
+from sgm.interop.hub import Source, check_path
 from sgm.interop.tensor_files import map_tensors, write_tensors
 from sgm.model import AbstractModel
 from sgm.model.base import check_process_and_model
@@ -32,6 +33,9 @@ FORMAT = 1
 """The format of what is written. It grows by one with every change that an earlier version could not read."""
 _CONFIG = "config.json"
 _TENSORS = "model.safetensors"
+_PICTURES = "pictures"
+FILES = (_CONFIG, _TENSORS, "README.md", f"{_PICTURES}/*.png")
+"""Files that `save` writes, in which * stands for anything."""
 _REMEDY = (
     "What is saved is built again from its constructor's arguments: use classes of the library, or subclasses of them "
     "that keep every argument under its name."
@@ -78,10 +82,18 @@ def save(
         >>> sgm.save("maps", sde, model, about="Maps of 64 x 64 pixels.")
         >>> sde, model = sgm.load("maps")
     """
+    check_path("save", "folder", folder)
     check_process_and_model("save", sde, model)
+    if run is not None:
+        check_path("save", "run", run)
+    if report is not None:
+        check_instance("save", "report", report, Report, remedy="pass what sgm.evaluate returns")
+    check_instance("save", "about", about, str, "'Maps of 64 x 64 pixels.'")
+    if license is not None:
+        check_instance("save", "license", license, str, "'mit'")
     config, tensors = _described(sde, model)
     target = Path(folder).expanduser().absolute()
-    with written_whole("save", target, _CONFIG, is_saved) as part:
+    with written_whole("save", target, _CONFIG, is_saved, (_PICTURES,)) as part:
         write_tensors(part / _TENSORS, tensors, {"format": "np"})
         write_card(
             part,
@@ -121,11 +133,16 @@ def read_saved(
         The process and the model.
 
     Raises:
-        SavedError: for a folder of a later format, naming the version that reads it, and for arrays that are not those
-            of the description.
+        SavedError: for a folder of a later format, naming the version that reads it, for a damaged description, and
+            for arrays that are not those of the description.
         ExperimentError: for a description of classes that are not there.
     """
     config = json.loads((source.folder / _CONFIG).read_text())
+    kinds = {"format": (int, "a whole number"), "version": (str, "a version"), "sde": (dict, "a process")}
+    for name, (kind, what) in (kinds | {"model": (dict, "a model")}).items():
+        if type(config.get(name)) is not kind:
+            found = f"{name} = {config[name]!r}, which is not {what}" if name in config else f"it has no {name}"
+            raise SavedError(f"load: {source}/{_CONFIG}: {found}; restore it.")
     if config["format"] > FORMAT:
         raise SavedError(
             f"load: {source} was saved by sgm {config['version']}, in format {config['format']}, but this is sgm "

@@ -10,14 +10,23 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from sgm.checks import check_instance
-from sgm.interop.diffusers.folder import CONFIG, INDEX, STEM, find_parts, is_diffusers, read_json
+from sgm.interop.diffusers.description import (
+    CONFIG,
+    INDEX,
+    NETWORK_PARTS,
+    SCHEDULER,
+    STEM,
+    find_parts,
+    is_diffusers,
+    read_json,
+)
 from sgm.interop.diffusers.scheduler import read_scheduler
 from sgm.interop.folders import written_whole
-from sgm.interop.hub import find_source
+from sgm.interop.hub import check_path, find_source
 from sgm.interop.tensor_files import write_tensors
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.interop.timestep.of_timesteps import OfTimesteps
-from sgm.interop.timestep.tensors import to_tensors
+from sgm.interop.timestep.tensors import check_dtype, to_tensors
 from sgm.model import AbstractModel, ScoreModel
 from sgm.model.base import AbstractWrapper, check_process_and_model
 from sgm.sde import AbstractSDE
@@ -30,21 +39,22 @@ _RELEASE = "0.42.1"
 def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: str | Path, dtype: Any = None) -> Path:
     """Save a model that was loaded from a pipeline of diffusers, and perhaps trained on, as such a pipeline.
 
-    Its weights are written anew, and its scheduler is copied. Parts that are not loaded, such as an autoencoder, are
-    left out and named by a warning: copy their folders. The units of the model and its guidance have no place there.
+    Its weights are written anew, and its scheduler is copied; those that the folder has are replaced. Parts that are
+    not loaded, such as an autoencoder, are left out and named by a warning: copy their folders. The units of the model and its guidance have no place there.
 
     Arguments:
         folder: Folder that is written, whole or not at all.
         sde: Process.
         model: Model.
         like: Folder or name on the hub of the pipeline that the model was loaded from.
-        dtype: Precision of the weights, such as "float16"; None for that of the model.
+        dtype: Precision of the weights: "float32", "float16" or "bfloat16"; None for that of the model.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: for a model that is none of diffusers, a process or a prediction that is not that of the pipeline,
+        TypeError: for what is no path.
+        ValueError: for a model that is none of diffusers, another precision, a process or a prediction that is not that of the pipeline,
             and a folder that holds something else.
 
     Example:
@@ -52,7 +62,10 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
         >>> sgm.interop.diffusers.save("ours", sde, model, like="google/ddpm-cifar10-32")
     """
     call = "diffusers.save"
+    check_path(call, "folder", folder)
+    check_path(call, "like", like)
     check_process_and_model(call, sde, model)
+    check_dtype(call, dtype)
     plain = _plain(call, model)
     network = plain.network.network
     source = find_source(like)
@@ -79,7 +92,9 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
             )
     target = Path(folder).expanduser()
     last = INDEX if (original / INDEX).is_file() else CONFIG
-    with written_whole(call, target, last, is_diffusers) as part:
+    # An index or a folder of a network of before would be read in the place of what is written.
+    stale = (f"{STEM}*", *NETWORK_PARTS, "scheduler", SCHEDULER)
+    with written_whole(call, target, last, is_diffusers, stale) as part:
         for name in (INDEX, parts.scheduler):
             if (original / name).is_file():
                 (part / name).parent.mkdir(exist_ok=True)
@@ -97,23 +112,30 @@ def save_network(folder: str | Path, model: AbstractModel | AbstractTimestepNetw
     Arguments:
         folder: Folder that is written, whole or not at all.
         model: Network, or a model of one.
-        dtype: Precision of the weights, such as "float16"; None for that of the model.
+        dtype: Precision of the weights: "float32", "float16" or "bfloat16"; None for that of the model.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: for a model that is none of diffusers, and a folder that holds something else.
+        TypeError: for what is no path.
+        ValueError: for a model that is none of diffusers, another precision, and a folder that holds something else.
 
     Example:
         >>> save_network("unet", model)  # then, with torch, diffusers.UNet2DModel.from_pretrained("unet")
     """
     call = "save_network"
+    check_path(call, "folder", folder)
+    check_dtype(call, dtype)
     network = model if isinstance(model, AbstractTimestepNetwork) else _plain(call, model).network.network
     target = Path(folder).expanduser()
-    with written_whole(call, target, CONFIG, is_diffusers) as part:
+    with written_whole(call, target, CONFIG, _is_network, (f"{STEM}*",)) as part:
         _write_network(part, network, dtype)
     return target
+
+
+def _is_network(folder):
+    return is_diffusers(folder) and not (folder / INDEX).is_file()
 
 
 def _plain(call, model) -> Any:

@@ -20,6 +20,7 @@ from sgm.nn.frozen import Frozen
 Module = TypeVar("Module", bound=eqx.Module)
 
 _NAMES = {"kernel": "weight", "scale": "weight", "table": "weight", "shift": "bias"}
+_PRECISIONS = ("float32", "float16", "bfloat16")
 # Of a kernel by its number of axes: those of torch's tensor in our order.
 _AXES = {2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0)}
 
@@ -85,6 +86,16 @@ def from_tensors(
         # Unlike `jax.numpy.asarray`, takes aligned memory as it is.
         filled[number] = Frozen(array) if isinstance(filled[number], Frozen) else jax.device_put(array)
     return jax.tree_util.tree_unflatten(structure, filled)
+
+
+def check_dtype(call: str, dtype: Any) -> None:
+    """Raise ValueError unless weights can be kept in this precision; None is that in which they are."""
+    try:
+        known = dtype is None or jnp.dtype(dtype).name in _PRECISIONS
+    except TypeError:  # of what is no precision of NumPy, as those of torch are
+        known = False
+    if not known:
+        raise ValueError(f"{call}: dtype = {dtype!r}; pass {', '.join(map(repr, _PRECISIONS))} or None.")
 
 
 def to_tensors(module: eqx.Module) -> dict[str, np.ndarray]:
