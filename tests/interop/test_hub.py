@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import httpx
+from interop.diffusers.pipelines import INDEX, random_network, write, write_pipeline
 
 import sgm
+from sgm.interop import diffusers
 from sgm.interop.hub import HubError
 from sgm.model import Gaussian
 
@@ -60,7 +62,10 @@ def test_a_folder_of_that_name_comes_first(hub, tmp_path):
     sgm.save(tmp_path / "someone" / "maps", sgm.VP(), MODEL)
     sgm.load("someone/maps", progress=False)
     # Nor is a run that is still to be made looked for on the hub.
-    with pytest.raises(ValueError, match=r"load: someone/others holds no run \(experiment.json\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"load: there is no folder someone/others, and since someone is a folder here, no model of the hub",
+    ):
         sgm.load("someone/others")
     assert hub.asked == []
 
@@ -142,9 +147,87 @@ def test_a_saved_model_is_pushed(tmp_path, api):
     assert api.calls == [("someone/maps", True, True, "hf_given"), ("someone/maps", files, "First")]
 
 
+def uploaded(api, folder):
+    sgm.push(folder, "someone/maps")
+    return api.calls[-1][1]
+
+
+def test_only_files_of_the_format_are_pushed(tmp_path, api):
+    saved = sgm.save(tmp_path / "maps", sgm.VP(), MODEL)
+    pipeline = write_pipeline(tmp_path / "pipeline", random_network())
+    for folder in (saved, pipeline):
+        for name in (
+            "keys.json",
+            "private/keys.json",
+            "private/pictures/me.png",
+            "unet/optimizer.bin",
+            "a.safetensors",
+        ):
+            (folder / name).parent.mkdir(exist_ok=True, parents=True)
+            (folder / name).write_text("{}")
+    assert uploaded(api, saved) == ["README.md", "config.json", "model.safetensors"]
+    files = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"]
+    assert uploaded(api, pipeline) == [*files, "unet/diffusion_pytorch_model.safetensors"]
+    write(pipeline / "model_index.json", INDEX | {"vae": ["diffusers", "AutoencoderKL"]})
+    for name in ("config.json", "diffusion_pytorch_model.safetensors", "keys.json"):
+        write(pipeline / "vae" / name, {})
+    files += ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+    assert uploaded(api, pipeline) == files
+
+
+def test_pictures_of_before_are_not_pushed(tmp_path, api):
+    folder = sgm.save(tmp_path / "maps", sgm.VP(), MODEL)
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "of_another.png").write_text("")
+    sgm.save(folder, sgm.VP(), MODEL)
+    assert uploaded(api, folder) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_offline_nothing_is_pushed(tmp_path, api, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"push: HF_HUB_OFFLINE is set, so that nothing is uploaded; unset it\."):
+        sgm.push(sgm.save(tmp_path / "maps", sgm.VP(), MODEL), "someone/maps")
+    assert api.calls == []
+
+
+def test_what_is_not_there_is_said_to_be_so(hub, tmp_path):
+    with pytest.raises(ValueError, match='there is no folder nofolder, which is no name of a model .* "user/name", ei'):
+        sgm.load("nofolder")
+    assert hub.asked == []
+
+
+WRONG = [
+    (lambda: sgm.load(3), "load: path = 3; pass a path"),
+    (lambda: sgm.push(3, "someone/maps"), "push: folder = 3; pass a path"),
+    (lambda: sgm.push("maps", 3), 'push: name = 3; pass the name of a model on the hub, as "user/name"'),
+    (lambda: sgm.save(3, sgm.VP(), MODEL), "save: folder = 3; pass a path"),
+    (lambda: sgm.save("maps", sgm.VP(), MODEL, run=3), "save: run = 3; pass a path"),
+    (lambda: sgm.save("maps", sgm.VP(), MODEL, report={}), "save: report is a dict; pass what sgm.evaluate returns"),
+    (lambda: sgm.save("maps", sgm.VP(), MODEL, about=3), "save: about = 3; pass an instance such as 'Maps"),
+    (lambda: sgm.save("maps", sgm.VP(), MODEL, license=3), "save: license = 3; pass an instance such as 'mit'"),
+    (lambda: diffusers.load("maps", units=3), r"load: units = 3; pass an instance such as sgm.Units.of_levels\(256\)"),
+    (lambda: diffusers.load("maps", scheduler=3), "load: scheduler = 3; pass a configuration"),
+    (lambda: diffusers.load_network(3), "load: path = 3; pass a path"),
+    (lambda: diffusers.save("maps", sgm.VP(), MODEL, like=3), "diffusers.save: like = 3; pass a path"),
+    (lambda: diffusers.save_network(3, MODEL), "save_network: folder = 3; pass a path"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG, ids=[message[:30] for _, message in WRONG])
+@pytest.mark.usefixtures("types_unchecked")
+def test_arguments_of_another_type_are_named(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=message):
+        call()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_pushed_is_said(tmp_path, api, monkeypatch):
     folder = sgm.save(tmp_path / "maps", sgm.VP(), MODEL)
     with pytest.raises(ValueError, match=r"push: .* holds no saved model; pass a folder that sgm.save has written"):
+        sgm.push(tmp_path, "someone/maps")
+    write(tmp_path / "config.json", {"model_type": "bert"})
+    with pytest.raises(ValueError, match=r"push: .* holds no saved model"):
         sgm.push(tmp_path, "someone/maps")
     with pytest.raises(ValueError, match="push: name = 'maps'; pass the name of a model on the hub"):
         sgm.push(folder, "maps")

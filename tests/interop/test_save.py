@@ -187,6 +187,20 @@ def test_a_later_format_names_the_version_that_reads_it(tmp_path):
         sgm.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *((lambda config, name=name: config.pop(name), f"it has no {name}") for name in ("format", "sde", "model")),
+        (lambda config: config.update(format="1"), "format = '1', which is not a whole number"),
+        (lambda config: config.update(format=True), "format = True, which is not a whole number"),
+        (lambda config: config.update(model=None), "model = None, which is not a model"),
+    ],
+)
+def test_a_damaged_description_is_named(tmp_path, change, message):
+    with pytest.raises(SavedError, match=rf"load: .*/config.json: {message}; restore it\."):
+        sgm.load(edited(tmp_path, change))
+
+
 def nested(config, name, value):
     config["model"]["model"][name] = value
 

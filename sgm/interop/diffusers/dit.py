@@ -22,7 +22,8 @@ class DiTTransformer2DModel(AbstractTimestepNetwork):
     for no label. A label that is none of these makes the output nan. Unlike that of diffusers in training, it drops no
     label by itself: train it with `Loss(condition_dropout=0.1)`.
 
-    Early files name it `Transformer2DModel`, with `norm_type="ada_norm_zero"`. No other transformer of diffusers is
+    A config.json may name it `Transformer2DModel`, as early files do, with `norm_type="ada_norm_zero"`, and have that
+    class's other fields at the values that change nothing. No other transformer of diffusers is
     supported: `PixArtTransformer2DModel`, `HunyuanDiT2DModel` and their like read text. It has no class for SiT.
 
     Arguments:

@@ -40,7 +40,8 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
     """Save a model that was loaded from a pipeline of diffusers, and perhaps trained on, as such a pipeline.
 
     Its weights are written anew, and its scheduler is copied; those that the folder has are replaced. Parts that are
-    not loaded, such as an autoencoder, are left out and named by a warning: copy their folders. The units of the model and its guidance have no place there.
+    not loaded, such as an autoencoder, are left out and named by a warning: copy their folders. The units of the model
+    and its guidance have no place there.
 
     Arguments:
         folder: Folder that is written, whole or not at all.
@@ -54,8 +55,8 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
 
     Raises:
         TypeError: for what is no path.
-        ValueError: for a model that is none of diffusers, another precision, a process or a prediction that is not that of the pipeline,
-            and a folder that holds something else.
+        ValueError: for a model that is none of diffusers, another precision, a process or a prediction that is not that
+            of the pipeline, and a folder that holds something else.
 
     Example:
         >>> sde, model = sgm.load("google/ddpm-cifar10-32")

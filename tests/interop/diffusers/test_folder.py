@@ -97,6 +97,7 @@ def test_weights_in_shards(pipeline, network, variant):
 
 
 def test_a_shard_that_lies_elsewhere_is_refused(pipeline):
+    (pipeline / "unet" / WEIGHTS).unlink()
     write(pipeline / "unet" / f"{WEIGHTS}.index.json", {"weight_map": {"conv_in.weight": "../../secret.safetensors"}})
     with pytest.raises(ValueError, match=r"it names the file \.\./\.\./secret\.safetensors, which lies elsewhere"):
         sgm.load(pipeline)
