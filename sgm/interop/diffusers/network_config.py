@@ -99,7 +99,7 @@ def skeleton_of_config(written: Mapping[str, Any], where: str) -> AbstractTimest
             raise ValueError(f"{where}: {name} lacks the field {field}; add it: {described(option.kind)}.")
     given = {field: from_json(value, known[field].kind, f"{where}: {field}") for field, value in fields.items()}
     try:
-        return eqx.filter_eval_shape(lambda: cls(**given, key=jr.key(0)))
+        return eqx.filter_eval_shape(cls, **given, key=jr.key(0))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
 

@@ -1,6 +1,5 @@
 """What the config.json of a network may say, in which files its weights may lie, and in which precision."""
 
-import json
 import shutil
 
 import equinox as eqx
@@ -162,7 +161,7 @@ def test_shards_of_a_lone_network_do_not_stay(pipeline, network):
     assert sorted(path.name for path in unet.iterdir()) == ["config.json", f"{STEM}.safetensors"]
     assert eqx.tree_equal(diffusers.load_network(unet, progress=False), new)
     # In the folder of the pipeline it would not be read: its index names the other one.
-    with pytest.raises(ValueError, match="save_network: .*pipeline holds something else already"):
+    with pytest.raises(ValueError, match=r"save_network: .*pipeline holds something else already"):
         diffusers.save_network(pipeline, new)
 
 
@@ -258,7 +257,7 @@ def test_the_way_out_of_pickles_of_a_network_of_the_hub(pipeline, monkeypatch):
     with pytest.raises(ValueError) as raised:
         diffusers.load("someone/unet", scheduler=SCHEDULER, revision="main")
     for words in (
-        "UNet2DModel.from_pretrained('someone/unet', revision='main', use_safetensors=False).save_pretrained(\"folder\")",
+        "UNet2DModel.from_pretrained('someone/unet', revision='main', use_safetensors=False).save_pretrained(",
         'Then load "folder", with scheduler=, which',
     ):
         assert words in str(raised.value)
@@ -274,5 +273,4 @@ def test_the_way_out_leads_to_a_folder_that_loads(tmp_path):
     again.save_pretrained(tmp_path / "folder")
     sde, model = sgm.load(tmp_path / "folder", progress=False)
     assert sde.steps == 50
-    bias = json.loads(json.dumps(made.unet.conv_in.bias.tolist()))
-    np.testing.assert_array_equal(model.network.network.conv_in.bias, np.asarray(bias, np.float32))
+    np.testing.assert_array_equal(model.network.network.conv_in.bias, made.unet.conv_in.bias.detach().numpy())
