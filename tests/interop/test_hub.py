@@ -191,9 +191,7 @@ def test_offline_nothing_is_pushed(tmp_path, api, monkeypatch):
 
 
 def test_what_is_not_there_is_said_to_be_so(hub, tmp_path):
-    with pytest.raises(
-        ValueError, match=r'there is no folder nofolder, which is no name of a model .* "user/name"'
-    ):
+    with pytest.raises(ValueError, match=r'there is no folder nofolder, which is no name of a model .* "user/name"'):
         sgm.load("nofolder")
     assert hub.asked == []
 
