@@ -31,7 +31,7 @@ from sgm.solve.dpm_solver import DPMSolverPP, SDEDPMSolverPP
 from sgm.solve.dpm_solver_single import SingleDPMSolverPP
 from sgm.solve.edm_heun import EDMHeun
 from sgm.solve.grid import ShiftedGrid
-from sgm.solve.method import AbstractMethod
+from sgm.solve.sampler import AbstractSampler
 
 _VARIANCES: dict[str | None, AbstractVariance] = {
     "fixed_small": FixedSmall(),
@@ -104,11 +104,14 @@ def read_singlestep(fields: Fields) -> Scheduler:
     fields.choice("solver_type", "midpoint", ("midpoint", "heun", "logrho", "bh1", "bh2"))
     fields.say("SingleDPMSolverPP stands in, whose inner evaluations lie elsewhere, and which has the same limit")
     _read_lambda(fields)
-
-    def sampler(steps, grid):
-        return SingleDPMSolverPP(max(1, steps // order), order, grid)
-
-    return _solved(fields, sampler, spaces=False, rescales=False, learns=True)
+    return _solved(
+        fields,
+        lambda steps, grid: SingleDPMSolverPP(max(1, steps // order), order, grid),
+        spaces=False,
+        rescales=False,
+        learns=True,
+        each=order,
+    )
 
 
 def read_unipc(fields: Fields) -> Scheduler:
@@ -187,11 +190,11 @@ def _in_sigmas(fields, solver, clipping=None, first=8.5e-4, last=0.012):
     """A scheduler in the manner of k-diffusion, by a solver of so many steps on a grid."""
     chain = read_chain(fields, first=first, last=last, rescales=False)
     grid = read_sigmas(fields, read_spacing(fields, "linspace", whole=False), spaced=True)
-    sampler: AbstractMethod = solver(last_step(chain, 25, grid), grid=grid)
+    sampler: AbstractSampler = solver(last_step(chain, 25, grid), grid=grid)
     return Scheduler(chain, read_prediction(fields, chain), ChainTimesteps(chain), sampler, clipping)
 
 
-def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False):
+def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False, each=1):
     """A scheduler in the manner of DPM-Solver, by a solver of so many steps on a grid, of a chain or a flow."""
     fields.absent("use_dynamic_shifting", (None, False), _DYNAMIC.format("flow_shift"))
     shift = fields.number("flow_shift", 1.0)
@@ -216,10 +219,10 @@ def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=Fals
         fields.say("the last steps lie elsewhere than diffusers', by their number")
         ends = (shift * t / (1 + (shift - 1) * t) for t in (1 / chain.steps, 1 - 1 / chain.steps))
         sampler = solver(steps, ShiftedGrid(shift))
-        return Scheduler(Rectified(*ends), Flow(), FlowTimesteps(chain.steps), sampler, clipping)
+        return Scheduler(Rectified(*ends), Flow(), FlowTimesteps(chain.steps), sampler, clipping, each, early)
     prediction = read_prediction(fields, chain)
     prediction = WithVariance(prediction) if learned else prediction
-    return Scheduler(chain, prediction, ChainTimesteps(chain), solver(steps, grid), clipping)
+    return Scheduler(chain, prediction, ChainTimesteps(chain), solver(steps, grid), clipping, each, early)
 
 
 _DYNAMIC = "the shift follows from the size of the image there; set it to false, and {} to the exponential of its mu"

@@ -19,7 +19,6 @@ from interop.diffusers.loops import (
     our_loop,
     scheduler_of,
     their_loop,
-    with_evaluations,
 )
 from solve.diffusers import walk
 
@@ -65,7 +64,7 @@ def test_the_timesteps_are_those_of_the_loop():
     for config in ({}, {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}):
         theirs, ours = scheduler_of("DDIMScheduler", prediction_type="v_prediction", **config)
         theirs.set_timesteps(20)
-        sampler = with_evaluations(ours, 20)
+        sampler = ours.sampler_of(20)
         levels = jnp.minimum(sampler.levels(sampler.process(ours.sde)), 20.0)
         found = jax.vmap(lambda level, ours=ours: ours.timesteps(level).number)(levels)
         np.testing.assert_array_equal(found, theirs.timesteps.numpy())
@@ -126,8 +125,8 @@ def test_the_state_at_the_lowest_level_is_theirs(name, config):
     """Theirs end there, ours in the denoised estimate: x at t0 is the same."""
     theirs, ours = scheduler_of(name, **config)
     # 20 steps of DPM-Solver lead from 20 evaluations to the level; the last evaluation of DDIM leads nowhere.
-    evaluations = 20 if name == "DDIMScheduler" else 21
-    assert gap(our_loop(theirs, ours, evaluations, at_level=True), their_loop(theirs, 20)) < SAME
+    assert ours.sampler_of(20).steps == (19 if name == "DDIMScheduler" else 20)
+    assert gap(our_loop(theirs, ours, 20, at_level=True), their_loop(theirs, 20)) < SAME
 
 
 SAME_ALGORITHM = {
@@ -249,7 +248,7 @@ def test_the_same_noise_leads_to_the_same_image(case, monkeypatch):
     name, config, module = STOCHASTIC[case]
     doubled = config.get("variance_type") == "learned_range"
     theirs, ours = scheduler_of(name, **config)
-    sampler = with_evaluations(ours, 20)
+    sampler = ours.sampler_of(20)
     noise = np.asarray(np.random.default_rng(1).normal(size=(19, *NOISE.shape)), np.float32)
     # The last step adds none, but of Euler and DPM-Solver, which multiply it by zero.
     draws = iter([*noise, NOISE])

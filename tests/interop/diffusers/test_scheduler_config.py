@@ -175,6 +175,13 @@ def test_defaults_are_read(name):
     assert set(WITHOUT_EFFECT) <= set(KNOWN)
 
 
+def test_a_scheduler_and_its_model_fit_on_a_screen():
+    for betas in ({}, {"trained_betas": jnp.linspace(1e-4, 0.02, 1000).tolist()}):
+        scheduler = read_scheduler(one(**betas), "folder")
+        for whole in (scheduler, scheduler.model(Two(1))):
+            assert "betas=" in repr(whole) and len(repr(whole).splitlines()) < 40
+
+
 class Two(AbstractTimestepNetwork):
     """A network of one channel and two outputs."""
 
