@@ -54,6 +54,20 @@ class Fields:
             self.refuse(name, "it must be a number" + ("" if least == -math.inf else f" of {least:g} or more"))
         return float(value)
 
+    def positive(self, name: str, default: float) -> float:
+        """A real number above 0."""
+        value = self.number(name, default)
+        if not value > 0:
+            self.refuse(name, "it must be above 0")
+        return value
+
+    def sigmas(self, lowest: float, highest: float) -> tuple[float, float]:
+        """Noise levels sigma_min and sigma_max, 0 < sigma_min < sigma_max, of these defaults."""
+        low, high = self.number("sigma_min", lowest), self.number("sigma_max", highest)
+        if not 0 < low < high:
+            self.refuse("sigma_min", f"it must lie between 0 and sigma_max = {high:g}")
+        return low, high
+
     def maybe_number(self, name: str) -> float | None:
         """A real number, or None."""
         return None if self._value(name, None) is None else self.number(name, 0.0)
