@@ -79,16 +79,19 @@ def read_prediction(fields: Fields, chain: DiscreteChain) -> AbstractPrediction:
     return known[name]
 
 
-def read_clipping(fields: Fields, *, clips: bool = True, moves_noise: bool = True) -> partial[AbstractModifier] | None:
+def read_clipping(
+    fields: Fields, *, clips: bool = True, moves_noise: bool = True, thresholds: bool = True
+) -> partial[AbstractModifier] | None:
     """How samples are clipped.
 
     Arguments:
         fields: Fields of the config.
         clips: Value of `clip_sample` where there is none.
         moves_noise: Whether the noise follows the clipped estimate.
+        thresholds: Whether the scheduler reads `thresholding`.
     """
     is_clipped, reach = fields.flag("clip_sample", clips), fields.number("clip_sample_range", 1.0, least=0.0)
-    thresholded = read_thresholding(fields, moves_noise=moves_noise)
+    thresholded = read_thresholding(fields, moves_noise=moves_noise) if thresholds else None
     if thresholded is not None or not is_clipped:
         return thresholded
     if reach == 0:
@@ -179,7 +182,7 @@ def read_multistep_order(fields: Fields) -> int:
 def refuse_dynamic_shift(fields: Fields, shift: str) -> None:
     """Raise ValueError for a shift by the size of the image; `shift` is the field that has a fixed one."""
     remedy = f"the shift follows from the size of the image there; set it to false, and {shift} to the exponential"
-    fields.absent("use_dynamic_shifting", (None, False), f"{remedy} of its mu")
+    fields.absent("use_dynamic_shifting", f"{remedy} of its mu")
 
 
 def read_end(fields: Fields) -> bool:

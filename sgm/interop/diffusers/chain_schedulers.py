@@ -164,7 +164,7 @@ def read_euler_ancestral(fields: Fields) -> Scheduler:
 
 def read_heun(fields: Fields) -> Scheduler:
     """HeunDiscreteScheduler, which is EDM's without churn."""
-    return _in_sigmas(fields, EDMHeun, read_clipping(fields, clips=False))
+    return _in_sigmas(fields, EDMHeun, read_clipping(fields, clips=False, thresholds=False))
 
 
 def read_lms(fields: Fields) -> Scheduler:

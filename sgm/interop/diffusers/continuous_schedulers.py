@@ -41,8 +41,8 @@ def _edm(fields, sampler, clipping=None):
 def read_flow_euler(fields: Fields) -> Scheduler:
     """FlowMatchEulerDiscreteScheduler, which is DDIM: both are exact for a constant x0 and noise."""
     refuse_dynamic_shift(fields, "shift")
-    fields.absent("stochastic_sampling", (None, False), "each step draws all noise afresh there, which no sampler does")
-    fields.absent("invert_sigmas", (None, False), "time runs the other way there; it must be false")
+    fields.absent("stochastic_sampling", "each step draws all noise afresh there, which no sampler does")
+    fields.absent("invert_sigmas", "time runs the other way there; it must be false")
     for name in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"):
         if fields.flag(name):
             fields.say(f"the steps are even in the shifted time, without {name}")

@@ -23,7 +23,8 @@ from interop.diffusers.loops import (
 from solve.diffusers import walk
 
 import sgm
-from sgm.interop.diffusers.scheduler import KNOWN, WITHOUT_EFFECT, read_scheduler
+from sgm.interop.diffusers.scheduler import KNOWN, READERS, WITHOUT_EFFECT, read_scheduler
+from sgm.interop.timestep.fields import OF_OTHERS, Fields
 from sgm.model import Estimate
 from sgm.model.kernel import posterior_mean
 
@@ -299,10 +300,32 @@ def test_likelihoods_are_of_the_model_that_is_not_clipped():
 CLASSES = [name for name in KNOWN if hasattr(diffusers, name) and name != "DPMSolverSDEScheduler"]
 
 
+def signature(name):
+    """Fields of a class of diffusers, with their defaults."""
+    parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+    return {field: parameter.default for field, parameter in parameters.items() if field != "self"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_fields_that_are_read_are_those_of_the_class_with_its_defaults(name):
+    fields, theirs = Fields({}, name), signature(name)
+    READERS[name](fields)
+    # Of releases before 0.6, whose configs are on the hub.
+    read = {field: value for field, value in fields.read.items() if field != "predict_epsilon"}
+    assert read == {field: theirs[field] for field in theirs.keys() - WITHOUT_EFFECT.get(name, {}).keys()}
+
+
+def test_fields_that_a_class_lacks_are_those_of_another():
+    # That one is of the class that cannot be had here.
+    known = {"noise_sampler_seed"}.union(*(signature(name) for name in CLASSES))
+    assert not OF_OTHERS - known
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_field_is_read_or_changes_nothing_for_a_reason(name):
-    fields = set(inspect.signature(getattr(diffusers, name).__init__).parameters) - {"self"}
+    fields = set(signature(name))
     unread = WITHOUT_EFFECT.get(name, {})
     assert set(unread) <= fields and all(unread.values())
     for field in fields - set(unread):
