@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sgm.checks import check_at_least, check_concrete, check_instance
-from sgm.sde.schedules import to_table
+from sgm.sde.schedules import short_table, to_table
 
 Table = Float64[np.ndarray, " steps"]
 
@@ -30,6 +30,9 @@ class TableBetas(AbstractBetas):
     """
 
     table: tuple[float, ...] = eqx.field(static=True, converter=to_table)
+
+    def __pdoc__(self, **kwargs):
+        return short_table("TableBetas", table=self.table)
 
     @property
     def values(self):

@@ -1,5 +1,6 @@
 """The discrete chain, as a process in continuous time."""
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float
@@ -36,7 +37,7 @@ class DiscreteChain(AbstractVP):
     """
 
     betas: AbstractBetas
-    schedule: PiecewiseConstant
+    schedule: PiecewiseConstant = eqx.field(repr=False)  # It follows from the betas.
     t0: Number
     t1: Number
 

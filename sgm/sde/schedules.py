@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import wadler_lindig as wl
 from jaxtyping import Array, Float
 
 from sgm.checks import is_traced
@@ -27,6 +28,15 @@ class AbstractSchedule(eqx.Module):
 def to_table(numbers: tuple[float, ...] | Float[np.ndarray | Array, "..."]) -> tuple[float, ...]:
     """Real numbers as a tuple of Python floats, which keeps all digits and can be hashed."""
     return tuple(np.asarray(numbers, np.float64).tolist())
+
+
+def short_table(name: str, **fields: Any) -> wl.AbstractDoc:
+    """How a class is printed whose fields are tables or numbers: of a table its size alone, as of Equinox's arrays."""
+    texts = (
+        f"{field}=f64[{len(value)}]" if isinstance(value, tuple) else f"{field}={value}"
+        for field, value in fields.items()
+    )
+    return wl.TextDoc(f"{name}({', '.join(texts)})")
 
 
 def log1mexp(integral: Time) -> OfTime:
@@ -132,6 +142,9 @@ class PiecewiseConstant(AbstractSchedule):
     def steps(self) -> int:
         """N."""
         return len(self.increments)
+
+    def __pdoc__(self, **kwargs):
+        return short_table("PiecewiseConstant", increments=self.increments, end=self.end)
 
     def integral(self, t):
         position = jnp.asarray(t, jnp.result_type(float)) * (self.steps / self.end)

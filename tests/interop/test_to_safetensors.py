@@ -14,6 +14,7 @@ import pytest
 import sgm
 from sgm.interop.adm import UNetModel
 from sgm.interop.diffusers import load, save
+from sgm.interop.edm.preconditioning import EDMGrid
 from sgm.interop.timestep.tensors import to_tensors
 from sgm.sde import VE, VP, DiscreteChain
 
@@ -89,7 +90,7 @@ def test_the_process_of_edm_is_that_of_its_sampler(tool, tmp_path):
     tool.main(["edm", str(pickled(tmp_path / "model.pkl", theirs)), str(tmp_path / "folder")])
     sde, model, scheduler = load(tmp_path / "folder", progress=False, units=sgm.Units(127.5, 127.5))
     assert sde == VE(0.002, 80.0) and scheduler.prediction.sigma_data == 0.7
-    assert scheduler.sampler == sgm.EDMHeun(17)
+    assert scheduler.sampler == sgm.EDMHeun(17, grid=EDMGrid())
     np.testing.assert_allclose(model.units.standardise(jnp.asarray([0.0, 255.0])), [-1, 1])
 
 

@@ -136,6 +136,14 @@ def test_likelihoods_on_a_chain_are_exact():
     assert int(result.nfe.max()) < 100  # the rate jumps a thousand times
 
 
+def test_tables_are_printed_by_their_size():
+    assert len(repr(DiscreteChain())) < 300
+    table = DiscreteChain(np.linspace(0.01, 0.2, 500))
+    assert repr(table) == "DiscreteChain(betas=TableBetas(table=f64[500]), t0=1.0, t1=500.0)"
+    assert repr(table.schedule) == "PiecewiseConstant(increments=f64[500], end=500.0)"
+    assert len(repr(table.continuous())) < 300
+
+
 def test_tables_are_no_parameters():
     chain = DiscreteChain(linear_betas(10))
     assert not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(chain))

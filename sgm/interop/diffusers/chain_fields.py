@@ -22,6 +22,8 @@ from sgm.solve.grid import AbstractGrid, KarrasGrid, LogSNRGrid, UniformGrid
 
 AT_LEVEL = "diffusers ends at a noise level ({}), sgm.sample in E[x0 | x]; pass saveat=SaveAt(t0=True) for x at t0"
 
+SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
+
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
 
@@ -77,16 +79,19 @@ def read_prediction(fields: Fields, chain: DiscreteChain) -> AbstractPrediction:
     return known[name]
 
 
-def read_clipping(fields: Fields, *, clips: bool = True, moves_noise: bool = True) -> partial[AbstractModifier] | None:
+def read_clipping(
+    fields: Fields, *, clips: bool = True, moves_noise: bool = True, thresholds: bool = True
+) -> partial[AbstractModifier] | None:
     """How samples are clipped.
 
     Arguments:
         fields: Fields of the config.
         clips: Value of `clip_sample` where there is none.
         moves_noise: Whether the noise follows the clipped estimate.
+        thresholds: Whether the scheduler reads `thresholding`.
     """
     is_clipped, reach = fields.flag("clip_sample", clips), fields.number("clip_sample_range", 1.0, least=0.0)
-    thresholded = read_thresholding(fields, moves_noise=moves_noise)
+    thresholded = read_thresholding(fields, moves_noise=moves_noise) if thresholds else None
     if thresholded is not None or not is_clipped:
         return thresholded
     if reach == 0:
@@ -149,6 +154,35 @@ def read_sigmas(fields: Fields, spacing: AbstractGrid, *, spaced: bool, lu: bool
         fields.say("levels of a beta distribution are not here; the steps are those of KarrasGrid")
     grid = grids[asked[0]]
     return grid if isinstance(spacing, UniformGrid) or not spaced else WithinGrid(spacing, grid)
+
+
+def read_order(fields: Fields, most: int = 3) -> int:
+    """Order of a solver.
+
+    Arguments:
+        fields: Fields of the config.
+        most: Largest order that the scheduler has.
+    """
+    order = fields.count("solver_order", 2)
+    if order > most:
+        fields.refuse("solver_order", f"it must be {most} or less")
+    return order
+
+
+def read_multistep_order(fields: Fields) -> int:
+    """Order of DPM-Solver++, whose steps are ours but for those of two kinds."""
+    order = read_order(fields)
+    if fields.choice("solver_type", "midpoint", SOLVER_TYPES) == "heun":
+        fields.say("steps of order 2 are those of solver_type: midpoint, which have the same limit")
+    if order == 3:
+        fields.say("steps of order 3 have the curvature of the expansion, which is twice that of diffusers")
+    return order
+
+
+def refuse_dynamic_shift(fields: Fields, shift: str) -> None:
+    """Raise ValueError for a shift by the size of the image; `shift` is the field that has a fixed one."""
+    remedy = f"the shift follows from the size of the image there; set it to false, and {shift} to the exponential"
+    fields.absent("use_dynamic_shifting", f"{remedy} of its mu")
 
 
 def read_end(fields: Fields) -> bool:

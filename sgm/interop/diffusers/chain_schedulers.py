@@ -4,17 +4,20 @@ Where a solver of diffusers is not among ours, one of the same limit stands in f
 a sampler are ever stood in for: a field that would change the process, or what an output means, is an error.
 """
 
-from sgm.checks import check_order
 from sgm.interop.diffusers.chain_fields import (
     AT_LEVEL,
+    SOLVER_TYPES,
     last_step,
     read_chain,
     read_clipping,
     read_end,
+    read_multistep_order,
+    read_order,
     read_prediction,
     read_sigmas,
     read_spacing,
     read_thresholding,
+    refuse_dynamic_shift,
 )
 from sgm.interop.timestep.fields import Fields
 from sgm.interop.timestep.scheduled import Scheduler
@@ -31,7 +34,7 @@ from sgm.solve.dpm_solver import DPMSolverPP, SDEDPMSolverPP
 from sgm.solve.dpm_solver_single import SingleDPMSolverPP
 from sgm.solve.edm_heun import EDMHeun
 from sgm.solve.grid import ShiftedGrid
-from sgm.solve.method import AbstractMethod
+from sgm.solve.sampler import AbstractSampler
 
 _VARIANCES: dict[str | None, AbstractVariance] = {
     "fixed_small": FixedSmall(),
@@ -85,13 +88,9 @@ def read_multistep(fields: Fields) -> Scheduler:
     algorithm = fields.choice(
         "algorithm_type", "dpmsolver++", ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver", "deis")
     )
-    order = _read_order(fields, 3)
+    order = read_multistep_order(fields)
     if algorithm in ("dpmsolver", "sde-dpmsolver"):
         fields.say(f"{algorithm} is not here; {algorithm}++ stands in, which has the same limit")
-    if fields.choice("solver_type", "midpoint", ("midpoint", "heun", "logrho", "bh1", "bh2")) == "heun":
-        fields.say("steps of order 2 are those of solver_type: midpoint, which have the same limit")
-    if order == 3:
-        fields.say("steps of order 3 have the curvature of the expansion, which is twice that of diffusers")
     _read_lambda(fields)
     solver = SDEDPMSolverPP if str(algorithm).startswith("sde") else DPMSolverPP
     return _solved(fields, lambda steps, grid: solver(steps, order, grid), lu=True, learns=True)
@@ -99,21 +98,24 @@ def read_multistep(fields: Fields) -> Scheduler:
 
 def read_singlestep(fields: Fields) -> Scheduler:
     """DPMSolverSinglestepScheduler, whose inner evaluations lie on the grid, where ours lie evenly in the level."""
-    order = _read_order(fields, 3)
+    order = read_order(fields)
     fields.choice("algorithm_type", "dpmsolver++", ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "deis"))
-    fields.choice("solver_type", "midpoint", ("midpoint", "heun", "logrho", "bh1", "bh2"))
+    fields.choice("solver_type", "midpoint", SOLVER_TYPES)
     fields.say("SingleDPMSolverPP stands in, whose inner evaluations lie elsewhere, and which has the same limit")
     _read_lambda(fields)
-
-    def sampler(steps, grid):
-        return SingleDPMSolverPP(max(1, steps // order), order, grid)
-
-    return _solved(fields, sampler, spaces=False, rescales=False, learns=True)
+    return _solved(
+        fields,
+        lambda steps, grid: SingleDPMSolverPP(max(1, steps // order), order, grid),
+        spaces=False,
+        rescales=False,
+        learns=True,
+        each=order,
+    )
 
 
 def read_unipc(fields: Fields) -> Scheduler:
     """UniPCMultistepScheduler, for which DPM-Solver++ stands in."""
-    order = _read_order(fields, 9)
+    order = read_order(fields, 9)
     fields.say("the solver UniPC is not here; DPMSolverPP stands in, which has the same limit")
     for name in ("sigma_min", "sigma_max", "shift_terminal"):
         if fields.maybe_number(name) is not None:
@@ -123,7 +125,7 @@ def read_unipc(fields: Fields) -> Scheduler:
 
 def read_deis(fields: Fields) -> Scheduler:
     """DEISMultistepScheduler, for which DPM-Solver++ stands in."""
-    order = _read_order(fields, 3)
+    order = read_order(fields)
     fields.choice("algorithm_type", "deis", ("deis", "dpmsolver", "dpmsolver++"))
     fields.say("the solver DEIS is not here; DPMSolverPP stands in, which has the same limit")
     return _solved(fields, lambda steps, grid: DPMSolverPP(steps, order, grid), rescales=False, to_level=True)
@@ -162,7 +164,7 @@ def read_euler_ancestral(fields: Fields) -> Scheduler:
 
 def read_heun(fields: Fields) -> Scheduler:
     """HeunDiscreteScheduler, which is EDM's without churn."""
-    return _in_sigmas(fields, EDMHeun, read_clipping(fields, clips=False))
+    return _in_sigmas(fields, EDMHeun, read_clipping(fields, clips=False, thresholds=False))
 
 
 def read_lms(fields: Fields) -> Scheduler:
@@ -187,14 +189,14 @@ def _in_sigmas(fields, solver, clipping=None, first=8.5e-4, last=0.012):
     """A scheduler in the manner of k-diffusion, by a solver of so many steps on a grid."""
     chain = read_chain(fields, first=first, last=last, rescales=False)
     grid = read_sigmas(fields, read_spacing(fields, "linspace", whole=False), spaced=True)
-    sampler: AbstractMethod = solver(last_step(chain, 25, grid), grid=grid)
+    sampler: AbstractSampler = solver(last_step(chain, 25, grid), grid=grid)
     return Scheduler(chain, read_prediction(fields, chain), ChainTimesteps(chain), sampler, clipping)
 
 
-def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False):
+def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False, each=1):
     """A scheduler in the manner of DPM-Solver, by a solver of so many steps on a grid, of a chain or a flow."""
-    fields.absent("use_dynamic_shifting", (None, False), _DYNAMIC.format("flow_shift"))
-    shift = fields.number("flow_shift", 1.0)
+    refuse_dynamic_shift(fields, "flow_shift")
+    shift = fields.positive("flow_shift", 1.0)
     is_flow = fields.config.get("prediction_type") == "flow_prediction"
     if fields.flag("use_flow_sigmas") != is_flow:
         fields.refuse("use_flow_sigmas", "it goes with prediction_type: flow_prediction, and only with that")
@@ -211,26 +213,13 @@ def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=Fals
     steps = last_step(chain, 20 if early else 21, grid)
     if is_flow:
         fields.choice("prediction_type", "epsilon", ("flow_prediction",))
-        if not shift > 0:
-            fields.refuse("flow_shift", "it must be above 0")
         fields.say("the last steps lie elsewhere than diffusers', by their number")
         ends = (shift * t / (1 + (shift - 1) * t) for t in (1 / chain.steps, 1 - 1 / chain.steps))
         sampler = solver(steps, ShiftedGrid(shift))
-        return Scheduler(Rectified(*ends), Flow(), FlowTimesteps(chain.steps), sampler, clipping)
+        return Scheduler(Rectified(*ends), Flow(), FlowTimesteps(chain.steps), sampler, clipping, each, early)
     prediction = read_prediction(fields, chain)
     prediction = WithVariance(prediction) if learned else prediction
-    return Scheduler(chain, prediction, ChainTimesteps(chain), solver(steps, grid), clipping)
-
-
-_DYNAMIC = "the shift follows from the size of the image there; set it to false, and {} to the exponential of its mu"
-
-
-def _read_order(fields, most):
-    order = fields.count("solver_order", 2)
-    if order > most:
-        fields.refuse("solver_order", f"it must be {most} or less")
-    check_order(fields.where, min(order, 3))
-    return order
+    return Scheduler(chain, prediction, ChainTimesteps(chain), solver(steps, grid), clipping, each, early)
 
 
 def _read_lambda(fields):

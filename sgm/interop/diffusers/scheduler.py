@@ -30,7 +30,7 @@ from sgm.interop.edm.preconditioning import READERS as EDM_READERS
 from sgm.interop.timestep.fields import Fields
 from sgm.interop.timestep.scheduled import Scheduler
 
-_READERS: dict[str, Callable[[Fields], Scheduler]] = {
+READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "DDIMScheduler": read_ddim,
     "DDPMScheduler": read_ddpm,
     "DEISMultistepScheduler": read_deis,
@@ -52,8 +52,9 @@ _READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "UniPCMultistepScheduler": read_unipc,
     **EDM_READERS,
 }
+"""What reads a scheduler, by the name of its class."""
 
-KNOWN = tuple(_READERS)
+KNOWN = tuple(READERS)
 """Names of the schedulers that can be read."""
 
 _FEW = "it lowers the order of the last steps of fewer than 15, or of those that the denoised end makes"
@@ -112,10 +113,10 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Scheduler:
         >>> scheduler = read_scheduler({"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}, "a config")
     """
     name = config.get("_class_name")
-    if not isinstance(name, str) or name not in _READERS:
+    if not isinstance(name, str) or name not in READERS:
         raise ValueError(f"{where}: the scheduler is {name!r}; what is known is {', '.join(KNOWN)}.")
     fields = Fields(config, f"{where}: {name}")
-    scheduler = _READERS[name](fields)
+    scheduler = READERS[name](fields)
     fields.finish(WITHOUT_EFFECT.get(name, {}))
     for words in fields.said:
         warnings.warn(words, stacklevel=2)

@@ -13,8 +13,8 @@ _METADATA = {
     "tensor_format": "NumPy or torch, of releases before 0.3",
 }
 
-# Fields of one scheduler that stay in the config of another, made from it: diffusers does not read them there either.
-_OF_OTHERS = frozenset(
+# They stay in the config of one scheduler that is made from another's: diffusers does not read them there either.
+OF_OTHERS = frozenset(
     """algorithm_type base_image_seq_len base_shift beta_end beta_schedule beta_start clip_sample clip_sample_range
     correct_steps disable_corrector dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift
     interpolation_type invert_sigmas lambda_min_clipped lower_order_final max_image_seq_len max_shift
@@ -24,6 +24,7 @@ _OF_OTHERS = frozenset(
     timestep_spacing timestep_type trained_betas use_beta_sigmas use_dynamic_shifting use_exponential_sigmas
     use_flow_sigmas use_karras_sigmas use_lu_lambdas variance_type""".split()  # noqa: SIM905
 )
+"""Fields that one scheduler or another reads, and that change nothing in the config of a scheduler without them."""
 
 
 class Fields:
@@ -37,11 +38,11 @@ class Fields:
     def __init__(self, config: Mapping[str, Any], where: str):
         self.config, self.where = config, where
         self.said: list[str] = []
-        self._read: dict[str, Any] = {}
+        self.read: dict[str, Any] = {}  # What was asked for, with the values that it has or has by default.
 
     def refuse(self, name: str, remedy: str) -> NoReturn:
         """Raise ValueError for a field's value."""
-        raise ValueError(f"{self.where}: {name} = {self._read.get(name, self.config.get(name))!r}; {remedy}.")
+        raise ValueError(f"{self.where}: {name} = {self.read.get(name, self.config.get(name))!r}; {remedy}.")
 
     def say(self, words: str) -> None:
         """Note what the sampler does otherwise than diffusers' own, for a warning."""
@@ -53,6 +54,20 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
             self.refuse(name, "it must be a number" + ("" if least == -math.inf else f" of {least:g} or more"))
         return float(value)
+
+    def positive(self, name: str, default: float) -> float:
+        """A real number above 0."""
+        value = self.number(name, default)
+        if not value > 0:
+            self.refuse(name, "it must be above 0")
+        return value
+
+    def sigmas(self, lowest: float, highest: float) -> tuple[float, float]:
+        """Noise levels sigma_min and sigma_max, 0 < sigma_min < sigma_max, of these defaults."""
+        low, high = self.number("sigma_min", lowest), self.number("sigma_max", highest)
+        if not 0 < low < high:
+            self.refuse("sigma_min", f"it must lie between 0 and sigma_max = {high:g}")
+        return low, high
 
     def maybe_number(self, name: str) -> float | None:
         """A real number, or None."""
@@ -88,10 +103,9 @@ class Fields:
             self.refuse(name, "it must be a list of numbers, or null")
         return None if value is None else [float(part) for part in value]
 
-    def absent(self, name: str, known: tuple[Any, ...], remedy: str) -> None:
-        """Raise ValueError unless the field has one of the values that change nothing."""
-        value = self._value(name, None)
-        if value not in known:
+    def absent(self, name: str, remedy: str) -> None:
+        """Raise ValueError unless the field is false, or null."""
+        if self._value(name, False) not in (None, False):
             self.refuse(name, remedy)
 
     def finish(self, without_effect: Mapping[str, str]) -> None:
@@ -100,13 +114,13 @@ class Fields:
         Arguments:
             without_effect: Reasons for which fields change nothing, by their names.
         """
-        unknown = set(self.config) - set(self._read) - set(without_effect) - set(_METADATA) - _OF_OTHERS
+        unknown = set(self.config) - set(self.read) - set(without_effect) - set(_METADATA) - OF_OTHERS
         if unknown:
-            known = sorted({*self._read, *without_effect})
+            known = sorted({*self.read, *without_effect})
             raise ValueError(
                 f"{self.where}: unknown fields {', '.join(sorted(unknown))}; leave them out if they change nothing. "
                 f"Known are {', '.join(known)}."
             )
 
     def _value(self, name, default):
-        return self._read.setdefault(name, self.config.get(name, default))
+        return self.read.setdefault(name, self.config.get(name, default))

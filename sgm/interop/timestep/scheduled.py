@@ -1,9 +1,11 @@
 """What the config of a scheduler says."""
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
 
+from sgm.checks import check_count
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.interop.timestep.of_timesteps import OfTimesteps
 from sgm.interop.timestep.timesteps import AbstractTimesteps
@@ -13,7 +15,7 @@ from sgm.model.score_model import ScoreModel
 from sgm.nn.layers import Precision
 from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
-from sgm.solve.method import AbstractMethod
+from sgm.solve.sampler import AbstractSampler
 
 
 class Scheduler(eqx.Module):
@@ -26,18 +28,41 @@ class Scheduler(eqx.Module):
         sampler: Sampler that does as diffusers' pipeline does by default, as far as there is one.
         clipping: Change of the model that samples are drawn by, in the network's coordinates: a `functools.partial` of
             `Clipped` or `Thresholded`, None for no change.
+        each: Number of diffusers' steps for which one step of the sampler stands.
+        denoises: Whether the last of diffusers' steps leads to E[x0 | x], as `sgm.sample` does after all steps.
 
     Example:
         >>> scheduler = read_scheduler(config, "scheduler/scheduler_config.json")
         >>> model = scheduler.model(unet)
-        >>> x = sgm.sample(scheduler.sde, scheduler.sampled(model), key, 4, method=scheduler.sampler)
+        >>> x = sgm.sample(scheduler.sde, scheduler.sampled(model), key, 4, method=scheduler.sampler_of(20))
     """
 
     sde: AbstractSDE
     prediction: AbstractPrediction
     timesteps: AbstractTimesteps
-    sampler: AbstractMethod
+    sampler: AbstractSampler
     clipping: partial[AbstractModifier] | None = eqx.field(static=True, default=None)
+    each: int = eqx.field(static=True, default=1)
+    denoises: bool = eqx.field(static=True, default=True)
+
+    def sampler_of(self, num_inference_steps: int) -> AbstractSampler:
+        """Make the sampler of other than the default number of steps.
+
+        Arguments:
+            num_inference_steps: Number of steps by the name that it has in pipelines of diffusers. It counts the last
+                step, to E[x0 | x], which samplers here do not.
+
+        Returns:
+            The sampler, of one step less where that is so: DDIM of 20 steps is `sgm.DDIM(19, grid=LeadingGrid())`.
+
+        Raises:
+            ValueError: for fewer than one step of the sampler; more steps than the chain has are refused by its grid.
+
+        Example:
+            >>> x = sgm.sample(sde, scheduler.sampled(model), key, 4, method=scheduler.sampler_of(20))
+        """
+        check_count("Scheduler.sampler_of", "num_inference_steps", num_inference_steps, self.denoises + 1)
+        return dataclasses.replace(self.sampler, steps=max(1, (num_inference_steps - self.denoises) // self.each))
 
     def model(
         self, network: AbstractTimestepNetwork, units: Units | None = None, precision: Precision = "float32"

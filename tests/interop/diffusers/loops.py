@@ -1,6 +1,5 @@
 """Loops of diffusers' pipelines and ours, with one network in closed form, from the same noise."""
 
-import dataclasses
 import warnings
 
 import diffrax
@@ -81,11 +80,6 @@ def their_loop(scheduler, evaluations, between=lambda scheduler, index: None, **
     return x.numpy().transpose(0, 2, 3, 1)
 
 
-def with_evaluations(scheduler: Scheduler, evaluations: int):
-    """Its sampler, with so many evaluations."""
-    return dataclasses.replace(scheduler.sampler, steps=evaluations - 1)
-
-
 def latents(theirs, scheduler: Scheduler, sampler) -> Float[Array, "..."]:
     """Their first state in our coordinates."""
     sde, scale = sampler.process(scheduler.sde), getattr(theirs, "init_noise_sigma", 1.0)
@@ -97,7 +91,7 @@ def latents(theirs, scheduler: Scheduler, sampler) -> Float[Array, "..."]:
 def our_loop(theirs, scheduler: Scheduler, evaluations: int, at_level: bool = False):
     """What our sampler draws; `at_level` without its denoised end."""
     theirs.set_timesteps(evaluations)  # Which sets the scale of its noise.
-    sampler = with_evaluations(scheduler, evaluations)
+    sampler = scheduler.sampler_of(evaluations)
     model, x1 = scheduler.sampled(scheduler.model(Closed())), latents(theirs, scheduler, sampler)
     saveat = diffrax.SaveAt(t0=True) if at_level else None
     x = sgm.sample(scheduler.sde, model, jr.key(0), x1=x1, method=sampler, saveat=saveat)

@@ -19,12 +19,12 @@ from interop.diffusers.loops import (
     our_loop,
     scheduler_of,
     their_loop,
-    with_evaluations,
 )
 from solve.diffusers import walk
 
 import sgm
-from sgm.interop.diffusers.scheduler import KNOWN, WITHOUT_EFFECT, read_scheduler
+from sgm.interop.diffusers.scheduler import KNOWN, READERS, WITHOUT_EFFECT, read_scheduler
+from sgm.interop.timestep.fields import OF_OTHERS, Fields
 from sgm.model import Estimate
 from sgm.model.kernel import posterior_mean
 
@@ -65,7 +65,7 @@ def test_the_timesteps_are_those_of_the_loop():
     for config in ({}, {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}):
         theirs, ours = scheduler_of("DDIMScheduler", prediction_type="v_prediction", **config)
         theirs.set_timesteps(20)
-        sampler = with_evaluations(ours, 20)
+        sampler = ours.sampler_of(20)
         levels = jnp.minimum(sampler.levels(sampler.process(ours.sde)), 20.0)
         found = jax.vmap(lambda level, ours=ours: ours.timesteps(level).number)(levels)
         np.testing.assert_array_equal(found, theirs.timesteps.numpy())
@@ -126,8 +126,8 @@ def test_the_state_at_the_lowest_level_is_theirs(name, config):
     """Theirs end there, ours in the denoised estimate: x at t0 is the same."""
     theirs, ours = scheduler_of(name, **config)
     # 20 steps of DPM-Solver lead from 20 evaluations to the level; the last evaluation of DDIM leads nowhere.
-    evaluations = 20 if name == "DDIMScheduler" else 21
-    assert gap(our_loop(theirs, ours, evaluations, at_level=True), their_loop(theirs, 20)) < SAME
+    assert ours.sampler_of(20).steps == (19 if name == "DDIMScheduler" else 20)
+    assert gap(our_loop(theirs, ours, 20, at_level=True), their_loop(theirs, 20)) < SAME
 
 
 SAME_ALGORITHM = {
@@ -249,7 +249,7 @@ def test_the_same_noise_leads_to_the_same_image(case, monkeypatch):
     name, config, module = STOCHASTIC[case]
     doubled = config.get("variance_type") == "learned_range"
     theirs, ours = scheduler_of(name, **config)
-    sampler = with_evaluations(ours, 20)
+    sampler = ours.sampler_of(20)
     noise = np.asarray(np.random.default_rng(1).normal(size=(19, *NOISE.shape)), np.float32)
     # The last step adds none, but of Euler and DPM-Solver, which multiply it by zero.
     draws = iter([*noise, NOISE])
@@ -300,10 +300,32 @@ def test_likelihoods_are_of_the_model_that_is_not_clipped():
 CLASSES = [name for name in KNOWN if hasattr(diffusers, name) and name != "DPMSolverSDEScheduler"]
 
 
+def signature(name):
+    """Fields of a class of diffusers, with their defaults."""
+    parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
+    return {field: parameter.default for field, parameter in parameters.items() if field != "self"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_fields_that_are_read_are_those_of_the_class_with_its_defaults(name):
+    fields, theirs = Fields({}, name), signature(name)
+    READERS[name](fields)
+    # Of releases before 0.6, whose configs are on the hub.
+    read = {field: value for field, value in fields.read.items() if field != "predict_epsilon"}
+    assert read == {field: theirs[field] for field in theirs.keys() - WITHOUT_EFFECT.get(name, {}).keys()}
+
+
+def test_fields_that_a_class_lacks_are_those_of_another():
+    # That one is of the class that cannot be had here.
+    known = {"noise_sampler_seed"}.union(*(signature(name) for name in CLASSES))
+    assert not OF_OTHERS - known
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_field_is_read_or_changes_nothing_for_a_reason(name):
-    fields = set(inspect.signature(getattr(diffusers, name).__init__).parameters) - {"self"}
+    fields = set(signature(name))
     unread = WITHOUT_EFFECT.get(name, {})
     assert set(unread) <= fields and all(unread.values())
     for field in fields - set(unread):

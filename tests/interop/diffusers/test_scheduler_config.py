@@ -8,7 +8,7 @@ from sgm.interop.diffusers.scheduler import KNOWN, WITHOUT_EFFECT, read_schedule
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.model import Clipped, Denoised, FixedLarge, Noise, Thresholded, Velocity, WithVariance
 from sgm.sde import DiscreteChain, LinearBetas, ScaledLinearBetas, ZeroTerminalSNR
-from sgm.solve import DDIM, Ancestral, LeadingGrid, TrailingGrid
+from sgm.solve import DDIM, Ancestral, ChainGrid, DPMSolverPP, LeadingGrid, SingleDPMSolverPP, TrailingGrid
 
 pytestmark = pytest.mark.quick
 
@@ -51,6 +51,48 @@ def test_fields_of_other_schedulers_change_nothing():
     assert scheduler.sde == DiscreteChain(ScaledLinearBetas(1000, 1e-4, 0.02))
     assert scheduler.sampler == DDIM(49, grid=LeadingGrid(1))
     assert scheduler.clipping is None
+
+
+def test_heun_does_not_threshold():
+    """Neither does diffusers', in a config made from another's."""
+    config = {"_class_name": "HeunDiscreteScheduler", "thresholding": True}
+    assert read_scheduler(config, "scheduler").clipping is None
+
+
+SAMPLERS = {
+    "DDIMScheduler": DDIM(19, grid=LeadingGrid()),
+    "DDPMScheduler": Ancestral(19, grid=LeadingGrid()),
+    # Theirs counts evaluations, of which each step here has two.
+    "DPMSolverSinglestepScheduler": SingleDPMSolverPP(9, 2, ChainGrid(early_end=True)),
+    # Theirs ends at a noise level, to which all its steps lead.
+    "DEISMultistepScheduler": DPMSolverPP(20, 2, ChainGrid()),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_of_so_many_inference_steps(name):
+    scheduler = read_scheduler({"_class_name": name}, "scheduler")
+    assert scheduler.sampler_of(20) == SAMPLERS[name]
+    with pytest.raises(ValueError, match=r"Scheduler\.sampler_of: num_inference_steps = 0; pass num_inf"):
+        scheduler.sampler_of(0)
+
+
+# Numbers of steps that each has in diffusers by default.
+DEFAULTS = {
+    "DDIMScheduler": 50,
+    "DDPMScheduler": 1000,
+    "DPMSolverSinglestepScheduler": 20,
+    "DEISMultistepScheduler": 20,
+    "EDMPrecond": 18,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_default_sampler_is_that_of_so_many_steps(name):
+    scheduler = read_scheduler({"_class_name": name}, "scheduler")
+    assert scheduler.sampler_of(DEFAULTS[name]) == scheduler.sampler
 
 
 def test_zero_terminal_snr():
@@ -173,6 +215,13 @@ def test_defaults_are_read(name):
     assert levels is not None and bool(jnp.all(jnp.diff(levels) < 0))
     scheduler.prediction.check(scheduler.sde)
     assert set(WITHOUT_EFFECT) <= set(KNOWN)
+
+
+def test_a_scheduler_and_its_model_fit_on_a_screen():
+    for betas in ({}, {"trained_betas": jnp.linspace(1e-4, 0.02, 1000).tolist()}):
+        scheduler = read_scheduler(one(**betas), "folder")
+        for whole in (scheduler, scheduler.model(Two(1))):
+            assert "betas=" in repr(whole) and len(repr(whole).splitlines()) < 40
 
 
 class Two(AbstractTimestepNetwork):
