@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.interop.timestep.attention import attend
 from sgm.interop.timestep.resampling import Doubled, Halved, every_other
+from sgm.interop.timestep.residual import residual
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
+from sgm.nn.layers import Features, GroupNorm, Image, Linear
 from sgm.nn.unet import double, halve
 
 _GROUPS, _EPS = 32, 1e-5
 
 
-class BlockOptions(NamedTuple):
+class ResBlockOptions(NamedTuple):
     """What all residual blocks of a network have in common.
 
     Arguments:
@@ -50,35 +50,38 @@ class ResBlock(eqx.Module):
     is_scaled: bool = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, outputs: int, options: BlockOptions, *, resample: Callable | None = None, key: PRNGKeyArray
+        self,
+        inputs: int,
+        outputs: int,
+        options: ResBlockOptions,
+        *,
+        resample: Callable | None = None,
+        key: PRNGKeyArray,
     ):
         key_in, key_out, key_embedding, key_skip = jr.split(key, 4)
         embedding = Linear(options.embedding, 2 * outputs if options.is_scaled else outputs, key=key_embedding)
-        self.in_layers = (group_norm(inputs), None, Convolution(inputs, outputs, key=key_in))
+        self.in_layers = (norm_of_32_groups(inputs), None, Convolution(inputs, outputs, key=key_in))
         self.emb_layers = (None, embedding)
-        self.out_layers = (group_norm(outputs), None, None, Convolution(outputs, outputs, key=key_out))
+        self.out_layers = (norm_of_32_groups(outputs), None, None, Convolution(outputs, outputs, key=key_out))
         self.skip_connection = None if inputs == outputs else Convolution(inputs, outputs, size=1, key=key_skip)
         self.resample, self.dropout, self.is_scaled = resample, options.dropout, options.is_scaled
 
     def __call__(
         self, x: Image, embedded: Features, key: PRNGKeyArray | None
     ) -> Float[Array, "new_height new_width outputs"]:
-        (norm_in, _, conv_in), (_, project), (norm_out, _, _, conv_out) = (
-            self.in_layers,
-            self.emb_layers,
-            self.out_layers,
+        norm_in, _, conv_in = self.in_layers
+        norm_out, _, _, conv_out = self.out_layers
+        return residual(
+            x,
+            self.emb_layers[1](jax.nn.silu(embedded)),
+            (norm_in, conv_in),
+            (norm_out, conv_out),
+            self.skip_connection,
+            key,
+            is_scaled=self.is_scaled,
+            rate=self.dropout,
+            resample=self.resample,
         )
-        hidden = jax.nn.silu(norm_in(x))
-        if self.resample is not None:
-            x, hidden = self.resample(x), self.resample(hidden)
-        hidden, projected = conv_in(hidden), project(jax.nn.silu(embedded))
-        if self.is_scaled:
-            scale, shift = jnp.split(projected, 2)
-            hidden = modulate(norm_out(hidden), shift, scale)
-        else:
-            hidden = norm_out(hidden + projected)
-        hidden = conv_out(dropout(jax.nn.silu(hidden), self.dropout, key))
-        return (x if self.skip_connection is None else self.skip_connection(x)) + hidden
 
 
 class AttentionBlock(eqx.Module):
@@ -99,7 +102,7 @@ class AttentionBlock(eqx.Module):
                 f"UNetModel: {heads} heads do not divide {channels} channels; pass another number of heads."
             )
         key_qkv, key_out = jr.split(key)
-        self.norm = group_norm(channels)
+        self.norm = norm_of_32_groups(channels)
         # Of sequences, as there.
         self.qkv = Convolution(channels, 3 * channels, size=1, rank=1, key=key_qkv)
         self.proj_out = Convolution(channels, channels, size=1, rank=1, key=key_out)
@@ -139,6 +142,6 @@ class Upsample(eqx.Module):
         return double(x) if self.conv is None else self.conv(double(x))
 
 
-def group_norm(channels: int) -> GroupNorm:
+def norm_of_32_groups(channels: int) -> GroupNorm:
     """The norm of all blocks."""
     return GroupNorm(channels, _GROUPS, _EPS)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_count
-from sgm.interop.adm.blocks import AttentionBlock, BlockOptions, Downsample, ResBlock, Upsample, group_norm
+from sgm.interop.adm.blocks import AttentionBlock, Downsample, ResBlock, ResBlockOptions, Upsample, norm_of_32_groups
 from sgm.interop.timestep.embeddings import LabelEmbedding, sinusoids
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.nn.convolution import Convolution
@@ -122,7 +122,7 @@ class UNetModel(AbstractTimestepNetwork):
         keys, width = key_stream(key), 4 * model_channels
         self.time_embed = (Linear(model_channels, width, key=next(keys)), None, Linear(width, width, key=next(keys)))
         self.label_emb = None if num_classes is None else LabelEmbedding(num_classes, width, key=next(keys))
-        options = BlockOptions(width, dropout, use_scale_shift_norm)
+        options = ResBlockOptions(width, dropout, use_scale_shift_norm)
         self.input_blocks, read = self._input_blocks(options, keys)
         channels = read[-1]
         self.middle_block = (
@@ -132,7 +132,7 @@ class UNetModel(AbstractTimestepNetwork):
         )
         self.output_blocks = self._output_blocks(read, options, keys)
         channels = self._widths[0]
-        self.out = (group_norm(channels), None, Convolution(channels, out_channels, key=next(keys)))
+        self.out = (norm_of_32_groups(channels), None, Convolution(channels, out_channels, key=next(keys)))
 
     @property
     def shape(self) -> tuple[int, int, int]:

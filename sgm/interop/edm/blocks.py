@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.timestep.attention import attend
 from sgm.interop.timestep.resampling import fir_double, fir_halve, fir_halve_inside
+from sgm.interop.timestep.residual import few_groups, residual
 from sgm.nn.convolution import Convolution
 from sgm.nn.frozen import Frozen
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
+from sgm.nn.layers import Features, GroupNorm, Image, Linear
 from sgm.nn.unet import double, halve
 
 
@@ -38,7 +39,7 @@ FILTERS = {(1, 1): Filter(halve, double, halve, 0), (1, 3, 3, 1): Filter(fir_hal
 """The filters by the numbers that `resample_filter` gives."""
 
 
-class BlockOptions(NamedTuple):
+class UNetBlockOptions(NamedTuple):
     """What all blocks of a network have in common.
 
     Arguments:
@@ -85,7 +86,7 @@ class UNetBlock(eqx.Module):
         self,
         inputs: int,
         outputs: int,
-        options: BlockOptions,
+        options: UNetBlockOptions,
         *,
         heads: int = 0,
         resample: Callable | None = None,
@@ -94,33 +95,33 @@ class UNetBlock(eqx.Module):
         key_0, key_1, key_affine, key_skip, key_qkv, key_proj = jr.split(key, 6)
         self.heads, self.resample, self.dropout = heads, resample, options.dropout
         self.skip_scale, self.is_scaled = options.skip_scale, options.is_scaled
-        self.norm0 = group_norm(inputs, options.eps)
+        self.norm0 = GroupNorm(inputs, few_groups(inputs), options.eps)
         self.conv0 = Convolution(inputs, outputs, key=key_0)
         self.affine = Linear(options.embedding, 2 * outputs if options.is_scaled else outputs, key=key_affine)
-        self.norm1 = group_norm(outputs, options.eps)
+        self.norm1 = GroupNorm(outputs, few_groups(outputs), options.eps)
         self.conv1 = Convolution(outputs, outputs, key=key_1)
         has_skip = inputs != outputs or (resample is not None and options.projects)
         self.skip = Convolution(inputs, outputs, size=1, key=key_skip) if has_skip else None
         self.norm2, self.qkv, self.proj = None, None, None
         if heads:
-            self.norm2 = group_norm(outputs, options.eps)
+            self.norm2 = GroupNorm(outputs, few_groups(outputs), options.eps)
             self.qkv = Convolution(outputs, 3 * outputs, size=1, key=key_qkv)
             self.proj = Convolution(outputs, outputs, size=1, key=key_proj)
 
     def __call__(
         self, x: Image, embedded: Features, key: PRNGKeyArray | None
     ) -> Float[Array, "new_height new_width outputs"]:
-        hidden = jax.nn.silu(self.norm0(x))
-        if self.resample is not None:
-            x, hidden = self.resample(x), self.resample(hidden)
-        hidden, projected = self.conv0(hidden), self.affine(embedded)
-        if self.is_scaled:
-            scale, shift = jnp.split(projected, 2)
-            hidden = modulate(self.norm1(hidden), shift, scale)
-        else:
-            hidden = self.norm1(hidden + projected)
-        hidden = self.conv1(dropout(jax.nn.silu(hidden), self.dropout, key))
-        x = self.skip_scale * ((x if self.skip is None else self.skip(x)) + hidden)
+        x = self.skip_scale * residual(
+            x,
+            self.affine(embedded),
+            (self.norm0, self.conv0),
+            (self.norm1, self.conv1),
+            self.skip,
+            key,
+            is_scaled=self.is_scaled,
+            rate=self.dropout,
+            resample=self.resample,
+        )
         if self.norm2 is None or self.qkv is None or self.proj is None:
             return x
         mixed = attend(self.qkv(self.norm2(x)), self.heads, "h c t")
@@ -138,11 +139,6 @@ class FourierEmbedding(eqx.Module):
     def __call__(self, timestep: Float[Array, ""]) -> Features:
         angles = timestep * (2 * math.pi * self.freqs.value).astype(timestep.dtype)
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
-
-
-def group_norm(channels: int, eps: float) -> GroupNorm:
-    """A norm of 32 groups, or of as many as have four channels."""
-    return GroupNorm(channels, max(1, min(32, channels // 4)), eps)
 
 
 def one_hot(call: str, label: Int[Array, ""] | None, classes: int, has_null: bool) -> Features:
@@ -167,7 +163,7 @@ def build_encoder(
     widths: Sequence[int],
     sizes: Sequence[str],
     blocks: int,
-    options: BlockOptions,
+    options: UNetBlockOptions,
     heads: Callable[[int, int], int],
     keys: Iterator[Any],
 ) -> tuple[dict[str, Any], list[int]]:
@@ -205,7 +201,7 @@ def build_decoder(
     widths: Sequence[int],
     sizes: Sequence[str],
     blocks: int,
-    options: BlockOptions,
+    options: UNetBlockOptions,
     heads: Callable[[int, int, int], int],
     middle_heads: int,
     keys: Iterator[Any],

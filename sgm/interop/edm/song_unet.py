@@ -10,17 +10,17 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.edm.blocks import (
     FILTERS,
-    BlockOptions,
     FourierEmbedding,
+    UNetBlockOptions,
     build_decoder,
     build_encoder,
     go_up,
-    group_norm,
 )
 from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_network
 from sgm.interop.timestep.embeddings import sinusoids
+from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, Image, Linear, check_input, key_stream
+from sgm.nn.layers import Features, GroupNorm, Image, Linear, check_input, key_stream
 
 _CHOICES: dict[str, Any] = {
     "embedding_type": ("positional", "fourier"),
@@ -134,7 +134,7 @@ class SongUNet(AbstractEDMNetwork):
         self.map_augment = Linear(augment_dim, features, bias=False, key=next(keys)) if augment_dim else None
         self.map_layer0 = Linear(features, width, key=next(keys))
         self.map_layer1 = Linear(width, width, key=next(keys))
-        options = BlockOptions(width, dropout, 1e-6, 0.5**0.5, FILTERS[self.resample_filter], False, True)
+        options = UNetBlockOptions(width, dropout, 1e-6, 0.5**0.5, FILTERS[self.resample_filter], False, True)
         widths = tuple(model_channels * count for count in self.channel_mult)
         attends = [img_resolution >> level in self.attn_resolutions for level in self._levels]
         layout = (widths, self.sizes, num_blocks, options)
@@ -142,9 +142,9 @@ class SongUNet(AbstractEDMNetwork):
         self.dec = build_decoder(
             read, *layout, lambda level, number, _: int(attends[level] and number == num_blocks), 1, keys
         )
-        self._add_images(widths, keys)
+        self._add_images(widths, options.eps, keys)
 
-    def _add_images(self, widths, keys):
+    def _add_images(self, widths, eps, keys):
         """Build the layers that join the image to the way down, and those that make the output."""
         beside = self.in_channels
         for level, size in list(enumerate(self.sizes))[1:]:
@@ -156,7 +156,7 @@ class SongUNet(AbstractEDMNetwork):
                 beside = joined
         for level, size in enumerate(self.sizes):
             if level == 0 or self.decoder_type == "skip":
-                self.dec[f"{size}_aux_norm"] = group_norm(widths[level], 1e-6)
+                self.dec[f"{size}_aux_norm"] = GroupNorm(widths[level], few_groups(widths[level]), eps)
                 self.dec[f"{size}_aux_conv"] = Convolution(widths[level], self.out_channels, key=next(keys))
 
     def __call__(
