@@ -1,6 +1,6 @@
-"""What the network of ADM is made of, by the names that its checkpoints give their tensors.
+"""Layers of ADM's network. Attributes have the names of the tensors in its checkpoints.
 
-Sequences are tuples, with None in the places of layers without tensors, so that the places of the others are right.
+Sequences are tuples, with None for layers without tensors, so that the other layers keep their numbers.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ _GROUPS, _EPS = 32, 1e-5
 
 
 class ResBlockOptions(NamedTuple):
-    """What all residual blocks of a network have in common.
+    """Options of all residual blocks of a network.
 
     Arguments:
         embedding: Width of the embedding.
         dropout: Probability with which a feature is dropped in training.
-        is_scaled: Whether the embedding scales and shifts the second norm, and is not added before it.
+        is_scaled: Whether the embedding scales and shifts the second norm; otherwise it is added before that norm.
     """
 
     embedding: int
@@ -87,7 +87,8 @@ class ResBlock(eqx.Module):
 class AttentionBlock(eqx.Module):
     """Softmax attention among the pixels, added to its input.
 
-    With `is_new_order`, all queries come first among the channels; otherwise all of a head do.
+    With `is_new_order`, the channels are all queries, then all keys, then all values; otherwise the heads come one
+    after another.
     """
 
     norm: GroupNorm
@@ -103,13 +104,13 @@ class AttentionBlock(eqx.Module):
             )
         key_qkv, key_out = jr.split(key)
         self.norm = norm_of_32_groups(channels)
-        # Of sequences, as there.
+        # Of rank 1, as in the checkpoints.
         self.qkv = Convolution(channels, 3 * channels, size=1, rank=1, key=key_qkv)
         self.proj_out = Convolution(channels, channels, size=1, rank=1, key=key_out)
         self.heads, self.is_new_order = heads, is_new_order
 
     def __call__(self, x: Image, embedded: Features, key: PRNGKeyArray | None) -> Image:
-        """Attend. What a residual block reads beside the image changes nothing."""
+        """Attend. `embedded` and `key` are not used."""
         height, width, channels = x.shape
         qkv = self.qkv(self.norm(x).reshape(-1, channels)).reshape(height, width, -1)
         mixed = attend(qkv, self.heads, "t h c" if self.is_new_order else "h t c")
@@ -117,7 +118,7 @@ class AttentionBlock(eqx.Module):
 
 
 class Downsample(eqx.Module):
-    """A convolution of every other pixel; the means of pairs along each axis without one."""
+    """A convolution of stride 2, or the means of 2 x 2 pixels without one."""
 
     op: Convolution | None
 
@@ -125,12 +126,12 @@ class Downsample(eqx.Module):
         self.op = Convolution(channels, channels, key=key) if convolves else None
 
     def __call__(self, x: Image, embedded: Features, key: PRNGKeyArray | None) -> Halved:
-        """Halve the image. What a residual block reads beside it changes nothing."""
+        """Halve the image. `embedded` and `key` are not used."""
         return halve(x) if self.op is None else every_other(self.op, x, (1, 1))
 
 
 class Upsample(eqx.Module):
-    """Each pixel twice along each axis, and then a convolution if there is one."""
+    """Each pixel repeated along both axes, then a convolution if there is one."""
 
     conv: Convolution | None
 
@@ -138,10 +139,10 @@ class Upsample(eqx.Module):
         self.conv = Convolution(channels, channels, key=key) if convolves else None
 
     def __call__(self, x: Image, embedded: Features, key: PRNGKeyArray | None) -> Doubled:
-        """Double the image. What a residual block reads beside it changes nothing."""
+        """Double the image. `embedded` and `key` are not used."""
         return double(x) if self.conv is None else self.conv(double(x))
 
 
 def norm_of_32_groups(channels: int) -> GroupNorm:
-    """The norm of all blocks."""
+    """The norm of all layers."""
     return GroupNorm(channels, _GROUPS, _EPS)

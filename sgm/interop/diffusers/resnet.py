@@ -24,7 +24,7 @@ ACTIVATIONS = {
 
 
 class ResnetOptions(NamedTuple):
-    """What the residual blocks of a network have in common, by the names of config.json."""
+    """Options of all residual blocks of a network, by the names of config.json."""
 
     time_embedding_dim: int
     norm_eps: float

@@ -40,7 +40,7 @@ class UNet2DModel(AbstractTimestepNetwork):
         time_embedding_type: "positional"; "fourier", where the output is divided by the timestep; or "learned", where
             timesteps between whole ones are interpolated.
         time_embedding_dim: Width of the embedding; None for four times the first number of channels.
-        freq_shift: What is taken from the number of steps between the frequencies of positional embeddings.
+        freq_shift: Number in the exponents of the frequencies of positional embeddings; see `sinusoids`.
         flip_sin_to_cos: Whether cosines come first in positional embeddings.
         down_block_types: Types of the blocks on the way down: DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D,
             SkipDownBlock2D or AttnSkipDownBlock2D. All but the last halve the resolution.
@@ -206,7 +206,7 @@ class UNet2DModel(AbstractTimestepNetwork):
 
     @property
     def classes(self) -> int | None:
-        """Number of classes of the label that it reads, None where it reads none, or an embedding."""
+        """Number of classes of the label, None for a network that reads no label or an embedding."""
         return None if self.class_embed_type == "identity" else self.num_class_embeds
 
     def __call__(
@@ -220,7 +220,7 @@ class UNet2DModel(AbstractTimestepNetwork):
 
         Arguments:
             x: Noisy example, of shape (height, width, in_channels).
-            timestep: Number that stands for the noise level; it may lie between whole ones.
+            timestep: Timestep of the noise level, which need not be whole.
             label: Label of the example where there are labels, or its embedding where class_embed_type is "identity".
             key: Key of the dropout, which is switched off without one.
 

@@ -33,7 +33,7 @@ NewSkip = Float[Array, "new_skip_height new_skip_width skip_channels"]
 
 
 class UNet2DOptions(NamedTuple):
-    """What the blocks of a network have in common, by the names of config.json."""
+    """Options of all blocks of a network, by the names of config.json."""
 
     resnet: ResnetOptions
     norm_num_groups: int | None
@@ -53,7 +53,7 @@ class DownBlock(eqx.Module):
         inputs: Number of channels of its input.
         outputs: Number of channels of its outputs.
         layers: Number of residual blocks.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         downsampler: "conv", "resnet", or None to keep the resolution.
         padding: Padding of the convolution that halves.
@@ -111,7 +111,7 @@ class SkipDownBlock(eqx.Module):
         inputs: Number of channels of its input.
         outputs: Number of channels of its outputs.
         layers: Number of residual blocks.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         halves: Whether it halves the resolution.
     """
@@ -161,7 +161,7 @@ class MidBlock(eqx.Module):
 
     Arguments:
         channels: Number of channels.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         attention_groups: Groups of the attention's norm. By default those of the residual blocks, or no norm where the
             embedding scales and shifts.
@@ -207,7 +207,7 @@ class UpBlock(eqx.Module):
     Arguments:
         inputs: Numbers of channels of the input of each residual block, and of the counterpart that it reads.
         outputs: Number of channels of its output.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         upsampler: "conv", "resnet", or None to keep the resolution.
     """
@@ -253,7 +253,7 @@ class SkipUpBlock(eqx.Module):
     Arguments:
         inputs: Numbers of channels of the input of each residual block, and of the counterpart that it reads.
         outputs: Number of channels of its output.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         doubles: Whether it doubles the resolution.
     """

@@ -1,4 +1,4 @@
-"""What the networks of EDM are made of, by the names that its checkpoints give their tensors."""
+"""Layers of EDM's networks. Attributes have the names of the tensors in its checkpoints."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +25,8 @@ class Filter(NamedTuple):
     Arguments:
         halve: Function that halves the height and width, with zeros outside.
         double: Function that doubles them.
-        halve_inside: Function that halves what has `padding` pixels more at every side.
-        padding: Number of pixels outside that a filter reads.
+        halve_inside: Function that halves an image that already has `padding` more pixels at each side.
+        padding: Number of pixels beyond the border that it reads.
     """
 
     halve: Callable[[Any], Any]
@@ -36,11 +36,11 @@ class Filter(NamedTuple):
 
 
 FILTERS = {(1, 1): Filter(halve, double, halve, 0), (1, 3, 3, 1): Filter(fir_halve, fir_double, fir_halve_inside, 1)}
-"""The filters by the numbers that `resample_filter` gives."""
+"""The filters by the values of `resample_filter`."""
 
 
 class UNetBlockOptions(NamedTuple):
-    """What all blocks of a network have in common.
+    """Options of all blocks of a network.
 
     Arguments:
         embedding: Width of the embedding.
@@ -48,8 +48,8 @@ class UNetBlockOptions(NamedTuple):
         eps: What is added to a norm's variance.
         skip_scale: Factor of the sum of two branches.
         filter: How images are halved and doubled.
-        is_scaled: Whether the embedding scales and shifts the second norm, and is not added before it.
-        projects: Whether a branch that is halved or doubled has a convolution too where the channels stay.
+        is_scaled: Whether the embedding scales and shifts the second norm; otherwise it is added before that norm.
+        projects: Whether the shortcut has a convolution wherever the resolution changes.
     """
 
     embedding: int
@@ -142,10 +142,10 @@ class FourierEmbedding(eqx.Module):
 
 
 def one_hot(call: str, label: Int[Array, ""] | None, classes: int, has_null: bool) -> Features:
-    """A label as a vector: zeros for the null, which are no label and the label `classes`, nan for one beyond.
+    """A label as a one-hot vector: zeros for the null (None or the label `classes`), nan for an unknown label.
 
     Raises:
-        ValueError: for no label, where there is no null.
+        ValueError: for None, where the network has no null.
     """
     if label is None and not has_null:
         raise ValueError(
@@ -167,7 +167,9 @@ def build_encoder(
     heads: Callable[[int, int], int],
     keys: Iterator[Any],
 ) -> tuple[dict[str, Any], list[int]]:
-    """The layers on the way down, by their names, and the channels of all that the way up reads of them.
+    """Build the layers on the way down.
+
+    Returns them by their names, and the numbers of channels of their outputs, which the way up reads.
 
     Arguments:
         inputs: Number of channels of the image.
@@ -175,8 +177,8 @@ def build_encoder(
         widths: Number of channels at each level.
         sizes: Name of each level, by its resolution.
         blocks: Number of blocks at each level.
-        options: What all blocks have in common.
-        heads: Number of heads of a block, of its level and channels.
+        options: Options of all blocks.
+        heads: Function of a block's level and channels that gives its number of heads.
         keys: Keys of the initial weights.
     """
     layers: dict[str, Any] = {f"{sizes[0]}_conv": Convolution(inputs, first, key=next(keys))}
@@ -206,12 +208,12 @@ def build_decoder(
     middle_heads: int,
     keys: Iterator[Any],
 ) -> dict[str, Any]:
-    """The layers in the middle and on the way up, by their names.
+    """Build the layers in the middle and on the way up, by their names.
 
     Arguments:
-        read: Channels of all that they read of the way down, the first first.
-        widths, sizes, blocks, options, keys: As those of `build_encoder`; there is one block more at each level.
-        heads: Number of heads of a block, of its level, number and channels.
+        read: Numbers of channels of the outputs on the way down, in their order.
+        widths, sizes, blocks, options, keys: As in `build_encoder`, with one more block at each level.
+        heads: Function of a block's level, number and channels that gives its number of heads.
         middle_heads: Number of heads of the first block.
     """
     layers: dict[str, Any] = {}
@@ -240,7 +242,7 @@ def build_decoder(
 def go_up(
     layers: dict[str, Any], size: str, x: Image, states: list[Any], embedded: Features, blocks: int, keys: Iterator[Any]
 ) -> Float[Array, "new_height new_width outputs"]:
-    """One level on the way up; what it reads of the way down is taken from the end of `states`."""
+    """Apply one level on the way up. It takes outputs of the way down off the end of `states`."""
     for name in ("in0", "in1", "up"):
         if f"{size}_{name}" in layers:
             x = layers[f"{size}_{name}"](x, embedded, next(keys))

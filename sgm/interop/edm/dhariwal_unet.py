@@ -24,9 +24,9 @@ _HEAD_CHANNELS = 64
 
 
 class DhariwalUNet(AbstractEDMNetwork):
-    """The U-net of EDM for ADM, by the arguments of its class there.
+    """The U-net of EDM for ADM, with the arguments of EDM's own class.
 
-    Heads have 64 channels, so that blocks of fewer do not attend. `map_augment` is kept and not used, as in `SongUNet`.
+    Heads have 64 channels; blocks of fewer do not attend. `map_augment` is kept and not used, as in `SongUNet`.
 
     Arguments:
         img_resolution: Height and width of an image.
@@ -34,9 +34,9 @@ class DhariwalUNet(AbstractEDMNetwork):
         out_channels: Number of channels of its output.
         label_dim: Number of labels, 0 for none.
         augment_dim: Number of parameters of the augmentation that it was trained with, 0 for none.
-        model_channels: Number of channels of which the others are multiples.
-        channel_mult: Number of channels at each level, as such a multiple.
-        channel_mult_emb: Width of the embedding, as such a multiple.
+        model_channels: Base number of channels.
+        channel_mult: Number of channels at each level, divided by `model_channels`.
+        channel_mult_emb: Width of the embedding, divided by `model_channels`.
         num_blocks: Number of blocks at each level on the way down; on the way up there is one more.
         attn_resolutions: Heights at which blocks attend.
         dropout: Probability with which a feature is dropped in training.

@@ -34,7 +34,7 @@ def attend_tokens(query: Tokens, key: Tokens, value: Tokens, heads: int) -> Toke
 class PixelAttention(eqx.Module):
     """Softmax attention among the pixels, added to its input; the sum is divided by `output_scale_factor`.
 
-    There are as many heads of `head_dim` features as there are whole ones among the channels.
+    It has channels // head_dim heads, of `head_dim` features each.
     """
 
     group_norm: GroupNorm | None
