@@ -6,9 +6,13 @@ The first is the name of a model on the hub, or a folder; the second has uint8 i
 prints the bits per dimension of the images with their standard error, how far `decode` is from undoing `encode`, the
 error of the hidden half of an image after inpainting by MMPS beside that of the half that was seen, and the gradient of
 a sample's brightness by its latent through 20 steps of DDIM.
+
+`decode` ends at t0 and gives x there, not E[x0 | x], with which `sgm.sample` ends. So decode(encode(x)) - x has no part
+of the denoising: all of it is the solver's error, and rounding.
 """
 
-import sys
+import argparse
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -60,7 +64,7 @@ def gradient(sde: AbstractSDE, model: AbstractModel, latent: Float[Array, "heigh
     return jax.value_and_grad(brightness)(latent)
 
 
-def main(name: str, path: str, count: int = 16) -> dict[str, float]:
+def main(name: str, path: Path, count: int = 16) -> dict[str, float]:
     """Print the four, and return them."""
     sde, model = sgm.load(name)
     levels = np.load(path)["x"][:count]
@@ -83,4 +87,11 @@ def main(name: str, path: str, count: int = 16) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="name of a model on the hub, or a folder")
+    parser.add_argument("path", type=Path, help="file of NumPy (.npz) with uint8 images of the model's size as x")
+    parser.add_argument("--count", type=int, default=16, help="number of images, 2 or more, the first of the file")
+    given = parser.parse_args()
+    if not given.path.is_file():
+        parser.error(f"path {given.path} is no file; pass one that np.savez(path, x=images) wrote")
+    main(**vars(given))

@@ -168,6 +168,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder that is written")
     parser.add_argument("--flags", help="flags of the training of a network of ADM that was not published")
     given = parser.parse_args(words)
+    if not given.checkpoint.is_file():
+        parser.error(f"checkpoint {given.checkpoint} is no file; pass one that you have downloaded")
     if given.kind == "adm":
         convert_adm(given.checkpoint, given.folder, given.flags)
     elif given.flags is not None:

@@ -1,4 +1,4 @@
-"""The model card of a saved model: what the hub shows of it."""
+"""The card of a saved model, which the hub shows."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from sgm.evaluation import Report
 from sgm.model import AbstractModel
 
 _PICTURES = "pictures"
-# Of a run: those of its training are many, and say little of its model.
+# Pictures of training, which are many and say little of the model.
 _LEFT_OUT = ("samples_step_", "parameters", "gradients")
 
 
@@ -37,12 +37,12 @@ def write_card(
         config: Description of the process and the model, as JSON.
         model: Model.
         run: Folder of the run that trained it.
-        report: Report of its evaluation, in the place of the run's.
-        about: Words that come first.
+        report: Report of its evaluation; by default that of the run.
+        about: Text below the title.
         license: Licence, by its name on the hub.
 
     Raises:
-        ValueError: for a folder of a run that is not there.
+        ValueError: for a run that does not exist.
     """
     if run is not None and not run.is_dir():
         raise ValueError(f"save: there is no run {run}; pass the folder of a run, or leave it out.")
@@ -75,7 +75,7 @@ def _pictures(folder, run, report):
     found = [] if run is None else sorted(run.glob("*.png"))
     found = [path for path in found if not path.name.startswith(_LEFT_OUT)]
     figures = {} if report is None else report.figures()
-    if report is not None:  # The run's own are of another evaluation.
+    if report is not None:  # Those of the run show another evaluation.
         found = [path for path in found if not path.name.startswith("evaluation")]
     if not found and not figures:
         return []
@@ -88,7 +88,7 @@ def _pictures(folder, run, report):
 
 
 def _front(model, found, experiment, license, title):
-    """The head of the card, by the names that the hub reads; JSON is YAML as well."""
+    """The card's metadata, by the hub's names; JSON is YAML as well."""
     kind = {2: "signals", 3: "images", 4: "volumes"}.get(len(model.shape), "tabular")
     front: dict[str, Any] = {"library_name": "sgm", "tags": ["diffusion", "jax", "equinox", kind]}
     if license is not None:
@@ -125,7 +125,7 @@ def _usage(title, model):
 
 
 def _facts(config, model, experiment):
-    """What there is to say of the process, the model and its training, as rows of a table."""
+    """Rows of a table on the process, the model and its training."""
     weights = [leaf for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
     facts = [("examples", f"of shape {model.shape}")]
     if experiment:
@@ -158,7 +158,7 @@ def in_words(written: Any) -> str:
         written: What `sgm.serial.to_json` returned.
 
     Returns:
-        The words, in which what is None is left out, and long lists are counted.
+        The call. Arguments that are None are left out, and of long lists only the length is given.
     """
     if isinstance(written, list):
         return f"({len(written)} numbers)" if len(written) > 16 else f"({', '.join(map(in_words, written))})"

@@ -190,17 +190,40 @@ def all_but(frozen: Callable[[Any], Any], model: AbstractModel) -> PyTree[bool]:
         model: Model.
 
     Raises:
-        ValueError: where what it gives is no part of the model, or nothing is left to train.
+        ValueError: where what it gives is no part of the model or has no weights, or nothing is left to train.
     """
-    trained = jax.tree.map(eqx.is_inexact_array, model)
-    remedy = "pass a function of the model that gives parts of it, such as lambda model: model.network.blocks"
+    weights = jax.tree.map(eqx.is_inexact_array, model)
+    if not any(jax.tree.leaves(weights)):
+        raise ValueError("train: frozen is given, but the model has no weights; leave it out.")
+    remedy = f"pass a function of the model that gives separate parts of it, {_named_parts(weights)}"
     try:
-        trained = eqx.tree_at(frozen, trained, replace_fn=lambda part: jax.tree.map(lambda _: False, part))
+        given = frozen(model)
     except Exception as error:  # Functions of a model fail in many ways.
-        raise ValueError(f"train: frozen does not give parts of the model ({error}); {remedy}.") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"train: frozen fails on the model ({type(error).__name__}: {reason}); {remedy}.") from error
+    parts = given if isinstance(given, list | tuple) else (given,)
+    kinds = ", ".join("None" if part is None else type(part).__name__ for part in parts)
+    try:
+        trained = eqx.tree_at(frozen, weights, replace_fn=lambda part: jax.tree.map(lambda _: False, part))
+    except Exception:  # Equinox's words are of its own call.
+        raise ValueError(f"train: frozen gives {kinds}, which are no separate parts of the model; {remedy}.") from None
+    if jax.tree.leaves(trained) == jax.tree.leaves(weights):
+        raise ValueError(f"train: frozen gives no weights of the model, so that nothing is frozen; {remedy}.")
     if not any(jax.tree.leaves(trained)):
         raise ValueError(f"train: frozen gives all weights of the model, so that nothing is trained; {remedy}.")
     return trained
+
+
+def _named_parts(weights) -> str:
+    """Names of the parts that have weights: of the network, or of the innermost module that has all weights."""
+    path, part = "model", weights
+    while True:
+        fields = [field.name for field in dataclasses.fields(part) if not field.metadata.get("static")]
+        names = [name for name in fields if any(jax.tree.leaves(getattr(part, name)))]
+        only = getattr(part, names[0])
+        if len(names) > 1 or not isinstance(only, eqx.Module):
+            return f"such as lambda model: {path}.{names[0]}; {path} has {', '.join(names)}"
+        path, part = f"{path}.{names[0]}", only
 
 
 def updates_of(

@@ -176,6 +176,10 @@ def test_published_networks_of_adm_have_the_parameters_of_the_paper(name, tool):
 
 
 def test_what_is_not_known_of_adm_is_told(tool, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["adm", str(tmp_path / "mine.pt"), str(tmp_path / "folder")])
+    assert "mine.pt is no file; pass one" in capsys.readouterr().err
+    (tmp_path / "mine.pt").touch()
     with pytest.raises(SystemExit, match=r"mine\.pt: what network it is of is not known from its name; pass --flags"):
         tool.main(["adm", str(tmp_path / "mine.pt"), str(tmp_path / "folder")])
     for flags, words in {

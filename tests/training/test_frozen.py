@@ -9,8 +9,11 @@ import pytest
 
 import sgm
 from sgm.data import Checkerboard
+from sgm.interop.diffusers import UNet2DModel
+from sgm.interop.timestep import EDMTimesteps, OfTimesteps
 from sgm.sde import LearnedLogSNR
 from sgm.training import Adam, KarrasWeighting, Loss, Muon, NormalLogSNR, RunMismatch
+from sgm.training.step import all_but
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -82,11 +85,40 @@ def test_a_run_is_not_gone_on_with_with_other_parts_frozen(tmp_path):
 @pytest.mark.parametrize(
     ("frozen", "message"),
     [
-        (lambda model: model.network.layers, "does not give parts of the model .*layers"),
-        (lambda model: jr.key(0), "does not give parts of the model"),
-        (lambda model: model, "so that nothing is trained"),
+        (lambda model: model.network.layers, "fails on the model .AttributeError: .*layers"),
+        (lambda model: jr.key(0), "gives PRNGKeyArray, which are no separate parts of the model"),
+        (lambda model: None, "gives None, which are no"),
+        (lambda model: [model.network.blocks, None], "gives list, None, which are no"),
+        (lambda model: [model.network, model.network.blocks], "gives MLP, list, which are no separate parts"),
+        (lambda model: [], "gives no weights of the model, so that nothing is frozen"),
+        (lambda model: model.units, "gives no weights"),
+        (lambda model: model, "gives all weights of the model, so that nothing is trained"),
     ],
 )
 def test_what_is_no_part_of_the_model_is_refused(frozen, message):
-    with pytest.raises(ValueError, match=f"train: frozen .*{message}"):
+    with pytest.raises(ValueError, match=f"train: frozen {message}.*") as caught:
         train(frozen)
+    assert str(caught.value).endswith("model.network.embedding; model.network has embedding, inlet, blocks, outlet.")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_parts_of_a_loaded_network_are_named():
+    """Through what makes it a network of the noise level, though its path is longer."""
+    network = UNet2DModel(
+        8,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        key=jr.key(0),
+    )
+    loaded = sgm.ScoreModel(OfTimesteps(network, EDMTimesteps()), sgm.model.Karras(), shape=network.shape)
+    found = r"lambda model: model\.network\.network\.conv_in; model\.network\.network has conv_in, time_embedding, "
+    with pytest.raises(ValueError, match=found + "down_blocks, mid_block, up_blocks, conv_norm_out, conv_out"):
+        all_but(lambda model: model.network.blocks, loaded)
+
+
+def test_a_model_without_weights_has_none_to_freeze():
+    bare = eqx.filter(model(), lambda leaf: False)
+    with pytest.raises(ValueError, match="frozen is given, but the model has no weights"):
+        all_but(blocks, bare)

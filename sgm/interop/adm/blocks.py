@@ -1,6 +1,6 @@
-"""What the network of ADM is made of, by the names that its checkpoints give their tensors.
+"""Layers of ADM's network. Attributes have the names of the tensors in its checkpoints.
 
-Sequences are tuples, with None in the places of layers without tensors, so that the places of the others are right.
+Sequences are tuples, with None for layers without tensors, so that the other layers keep their numbers.
 """
 
 from collections.abc import Callable
@@ -8,26 +8,26 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.interop.timestep.attention import attend
 from sgm.interop.timestep.resampling import Doubled, Halved, every_other
+from sgm.interop.timestep.residual import residual
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
+from sgm.nn.layers import Features, GroupNorm, Image, Linear
 from sgm.nn.unet import double, halve
 
 _GROUPS, _EPS = 32, 1e-5
 
 
-class BlockOptions(NamedTuple):
-    """What all residual blocks of a network have in common.
+class ResBlockOptions(NamedTuple):
+    """Options of all residual blocks of a network.
 
     Arguments:
         embedding: Width of the embedding.
         dropout: Probability with which a feature is dropped in training.
-        is_scaled: Whether the embedding scales and shifts the second norm, and is not added before it.
+        is_scaled: Whether the embedding scales and shifts the second norm; otherwise it is added before that norm.
     """
 
     embedding: int
@@ -50,41 +50,45 @@ class ResBlock(eqx.Module):
     is_scaled: bool = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, outputs: int, options: BlockOptions, *, resample: Callable | None = None, key: PRNGKeyArray
+        self,
+        inputs: int,
+        outputs: int,
+        options: ResBlockOptions,
+        *,
+        resample: Callable | None = None,
+        key: PRNGKeyArray,
     ):
         key_in, key_out, key_embedding, key_skip = jr.split(key, 4)
         embedding = Linear(options.embedding, 2 * outputs if options.is_scaled else outputs, key=key_embedding)
-        self.in_layers = (group_norm(inputs), None, Convolution(inputs, outputs, key=key_in))
+        self.in_layers = (norm_of_32_groups(inputs), None, Convolution(inputs, outputs, key=key_in))
         self.emb_layers = (None, embedding)
-        self.out_layers = (group_norm(outputs), None, None, Convolution(outputs, outputs, key=key_out))
+        self.out_layers = (norm_of_32_groups(outputs), None, None, Convolution(outputs, outputs, key=key_out))
         self.skip_connection = None if inputs == outputs else Convolution(inputs, outputs, size=1, key=key_skip)
         self.resample, self.dropout, self.is_scaled = resample, options.dropout, options.is_scaled
 
     def __call__(
         self, x: Image, embedded: Features, key: PRNGKeyArray | None
     ) -> Float[Array, "new_height new_width outputs"]:
-        (norm_in, _, conv_in), (_, project), (norm_out, _, _, conv_out) = (
-            self.in_layers,
-            self.emb_layers,
-            self.out_layers,
+        norm_in, _, conv_in = self.in_layers
+        norm_out, _, _, conv_out = self.out_layers
+        return residual(
+            x,
+            self.emb_layers[1](jax.nn.silu(embedded)),
+            (norm_in, conv_in),
+            (norm_out, conv_out),
+            self.skip_connection,
+            key,
+            is_scaled=self.is_scaled,
+            rate=self.dropout,
+            resample=self.resample,
         )
-        hidden = jax.nn.silu(norm_in(x))
-        if self.resample is not None:
-            x, hidden = self.resample(x), self.resample(hidden)
-        hidden, projected = conv_in(hidden), project(jax.nn.silu(embedded))
-        if self.is_scaled:
-            scale, shift = jnp.split(projected, 2)
-            hidden = modulate(norm_out(hidden), shift, scale)
-        else:
-            hidden = norm_out(hidden + projected)
-        hidden = conv_out(dropout(jax.nn.silu(hidden), self.dropout, key))
-        return (x if self.skip_connection is None else self.skip_connection(x)) + hidden
 
 
 class AttentionBlock(eqx.Module):
     """Softmax attention among the pixels, added to its input.
 
-    With `is_new_order`, all queries come first among the channels; otherwise all of a head do.
+    With `is_new_order`, the channels are all queries, then all keys, then all values; otherwise the heads come one
+    after another.
     """
 
     norm: GroupNorm
@@ -99,14 +103,14 @@ class AttentionBlock(eqx.Module):
                 f"UNetModel: {heads} heads do not divide {channels} channels; pass another number of heads."
             )
         key_qkv, key_out = jr.split(key)
-        self.norm = group_norm(channels)
-        # Of sequences, as there.
+        self.norm = norm_of_32_groups(channels)
+        # Of rank 1, as in the checkpoints.
         self.qkv = Convolution(channels, 3 * channels, size=1, rank=1, key=key_qkv)
         self.proj_out = Convolution(channels, channels, size=1, rank=1, key=key_out)
         self.heads, self.is_new_order = heads, is_new_order
 
     def __call__(self, x: Image, embedded: Features, key: PRNGKeyArray | None) -> Image:
-        """Attend. What a residual block reads beside the image changes nothing."""
+        """Attend. `embedded` and `key` are not used."""
         height, width, channels = x.shape
         qkv = self.qkv(self.norm(x).reshape(-1, channels)).reshape(height, width, -1)
         mixed = attend(qkv, self.heads, "t h c" if self.is_new_order else "h t c")
@@ -114,7 +118,7 @@ class AttentionBlock(eqx.Module):
 
 
 class Downsample(eqx.Module):
-    """A convolution of every other pixel; the means of pairs along each axis without one."""
+    """A convolution of stride 2, or the means of 2 x 2 pixels without one."""
 
     op: Convolution | None
 
@@ -122,12 +126,12 @@ class Downsample(eqx.Module):
         self.op = Convolution(channels, channels, key=key) if convolves else None
 
     def __call__(self, x: Image, embedded: Features, key: PRNGKeyArray | None) -> Halved:
-        """Halve the image. What a residual block reads beside it changes nothing."""
+        """Halve the image. `embedded` and `key` are not used."""
         return halve(x) if self.op is None else every_other(self.op, x, (1, 1))
 
 
 class Upsample(eqx.Module):
-    """Each pixel twice along each axis, and then a convolution if there is one."""
+    """Each pixel repeated along both axes, then a convolution if there is one."""
 
     conv: Convolution | None
 
@@ -135,10 +139,10 @@ class Upsample(eqx.Module):
         self.conv = Convolution(channels, channels, key=key) if convolves else None
 
     def __call__(self, x: Image, embedded: Features, key: PRNGKeyArray | None) -> Doubled:
-        """Double the image. What a residual block reads beside it changes nothing."""
+        """Double the image. `embedded` and `key` are not used."""
         return double(x) if self.conv is None else self.conv(double(x))
 
 
-def group_norm(channels: int) -> GroupNorm:
-    """The norm of all blocks."""
+def norm_of_32_groups(channels: int) -> GroupNorm:
+    """The norm of all layers."""
     return GroupNorm(channels, _GROUPS, _EPS)

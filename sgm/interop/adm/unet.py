@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_count
-from sgm.interop.adm.blocks import AttentionBlock, BlockOptions, Downsample, ResBlock, Upsample, group_norm
+from sgm.interop.adm.blocks import AttentionBlock, Downsample, ResBlock, ResBlockOptions, Upsample, norm_of_32_groups
 from sgm.interop.timestep.embeddings import LabelEmbedding, sinusoids
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.nn.convolution import Convolution
@@ -27,28 +27,28 @@ from sgm.nn.unet import double, halve
 
 
 class UNetModel(AbstractTimestepNetwork):
-    """The U-net of ADM, by the arguments of its class there.
+    """The U-net of ADM, with the arguments of ADM's own class.
 
-    All norms have 32 groups, so that numbers of channels are multiples of 32.
+    All norms have 32 groups, so numbers of channels must be multiples of 32.
 
     Arguments:
         image_size: Height and width of an image.
         in_channels: Number of channels of its input.
-        model_channels: Number of channels of which the others are multiples.
+        model_channels: Base number of channels.
         out_channels: Number of channels of its output: twice those of an image where the variance is learned.
         num_res_blocks: Number of residual blocks at each level on the way down; on the way up there is one more.
         attention_resolutions: Factors by which the height is divided where blocks attend, such as 2, 4 and 8 for the
             heights 32, 16 and 8 of images of 64.
         dropout: Probability with which a feature is dropped in training.
-        channel_mult: Number of channels at each level, as a multiple.
-        conv_resample: Whether levels are halved and doubled by convolutions, where `resblock_updown` is not set.
+        channel_mult: Number of channels at each level, divided by `model_channels`.
+        conv_resample: Whether convolutions halve and double the resolution, where `resblock_updown` is False.
         num_classes: Number of labels, None for none.
         num_heads: Number of heads.
-        num_head_channels: Number of channels of a head; -1 for those that `num_heads` makes.
+        num_head_channels: Number of channels of a head; -1 to share the channels among `num_heads`.
         num_heads_upsample: Number of heads on the way up; -1 for `num_heads`.
-        use_scale_shift_norm: Whether the embedding scales and shifts the norms, and is not added.
-        resblock_updown: Whether levels are halved and doubled by residual blocks.
-        use_new_attention_order: Whether all queries come first among the channels of attention, not all of a head.
+        use_scale_shift_norm: Whether the embedding scales and shifts the norms; otherwise it is added.
+        resblock_updown: Whether residual blocks halve and double the resolution.
+        use_new_attention_order: Whether attention has all queries first among its channels, not all of one head.
         key: Key of the initial weights.
 
     Raises:
@@ -122,7 +122,7 @@ class UNetModel(AbstractTimestepNetwork):
         keys, width = key_stream(key), 4 * model_channels
         self.time_embed = (Linear(model_channels, width, key=next(keys)), None, Linear(width, width, key=next(keys)))
         self.label_emb = None if num_classes is None else LabelEmbedding(num_classes, width, key=next(keys))
-        options = BlockOptions(width, dropout, use_scale_shift_norm)
+        options = ResBlockOptions(width, dropout, use_scale_shift_norm)
         self.input_blocks, read = self._input_blocks(options, keys)
         channels = read[-1]
         self.middle_block = (
@@ -132,7 +132,7 @@ class UNetModel(AbstractTimestepNetwork):
         )
         self.output_blocks = self._output_blocks(read, options, keys)
         channels = self._widths[0]
-        self.out = (group_norm(channels), None, Convolution(channels, out_channels, key=next(keys)))
+        self.out = (norm_of_32_groups(channels), None, Convolution(channels, out_channels, key=next(keys)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -146,7 +146,7 @@ class UNetModel(AbstractTimestepNetwork):
 
     @property
     def classes(self) -> int | None:
-        """Number of classes of the label that it reads, None where it reads none."""
+        """Number of classes of the label, None for a network without labels."""
         return self.num_classes
 
     def __call__(
@@ -186,7 +186,7 @@ class UNetModel(AbstractTimestepNetwork):
         return embedded + self.label_emb(label).astype(embedded.dtype)
 
     def _input_blocks(self, options, keys) -> tuple[list[list[Any]], list[int]]:
-        """The blocks on the way down, and the channels of what each hands to the way up."""
+        """The blocks on the way down, and the number of channels of each one's output."""
         channels = self._widths[0]
         blocks: list[list[Any]] = [[Convolution(self.in_channels, channels, key=next(keys))]]
         read = [channels]

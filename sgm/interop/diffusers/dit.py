@@ -168,7 +168,7 @@ class DiTTransformer2DModel(AbstractTimestepNetwork):
         check_input(name, x, self.shape)
         check_divisible(name, x.shape, patch, "resize the data")
         grid = (x.shape[0] // patch, x.shape[1] // patch)
-        row = self.classes if label is None else label
+        row = jnp.asarray(self.classes) if label is None else label
         embeddings = self.transformer_blocks.blocks.norm1.emb
         embedded = jax.vmap(lambda embedding: embedding(timestep, row, x.dtype))(embeddings)
         tokens = self._through_blocks(self.pos_embed(x, self.sample_size // patch), embedded, key)

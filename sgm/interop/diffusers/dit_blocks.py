@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.interop.timestep.embeddings import TimestepEmbedding, sinusoids
+from sgm.interop.timestep.attention import attend_tokens
+from sgm.interop.timestep.embeddings import LabelEmbedding, TimestepEmbedding, sinusoids
 from sgm.nn.dit import Tokens, to_patches
 from sgm.nn.layers import Features, Image, Linear, angles_of, dropout, layer_norm, modulate
 
@@ -34,39 +34,26 @@ ACTIVATIONS: dict[str, tuple[Callable, bool]] = {
 }
 
 
-class Table(eqx.Module):
-    """A row for each label."""
+class ClassEmbedder(eqx.Module):
+    """What the label is embedded by, under the name that its tensor has."""
 
-    table: Float[Array, "*depth labels width"]
-
-
-class LabelEmbedding(eqx.Module):
-    """A learned vector for each label; nan for what is no label."""
-
-    embedding_table: Table
-
-    def __init__(self, labels, width, *, key):
-        self.embedding_table = Table(jr.normal(key, (labels, width)))
-
-    def __call__(self, label) -> Features:
-        table = self.embedding_table.table
-        return jnp.where((label >= 0) & (label < len(table)), table[label], jnp.nan)
+    embedding_table: LabelEmbedding
 
 
 class TimestepLabelEmbedding(eqx.Module):
     """The sum of what timestep and label are embedded as."""
 
     timestep_embedder: TimestepEmbedding
-    class_embedder: LabelEmbedding
+    class_embedder: ClassEmbedder
 
     def __init__(self, width, classes, *, key):
         key_timestep, key_label = jr.split(key)
         self.timestep_embedder = TimestepEmbedding(_WAVES, width, key=key_timestep)
-        self.class_embedder = LabelEmbedding(classes + 1, width, key=key_label)
+        self.class_embedder = ClassEmbedder(LabelEmbedding(classes + 1, width, key=key_label))
 
     def __call__(self, timestep, label, dtype) -> Features:
         waves = sinusoids(timestep, _WAVES, flip_sin_to_cos=True, freq_shift=1).astype(dtype)
-        return self.timestep_embedder(waves) + self.class_embedder(label).astype(dtype)
+        return self.timestep_embedder(waves) + self.class_embedder.embedding_table(label).astype(dtype)
 
 
 class AdaLayerNormZero(eqx.Module):
@@ -81,7 +68,7 @@ class AdaLayerNormZero(eqx.Module):
         self.linear = Linear(width, 6 * width, key=key_linear)
 
 
-class Attention(eqx.Module):
+class TokenAttention(eqx.Module):
     """Softmax attention among tokens."""
 
     to_q: Linear
@@ -98,12 +85,8 @@ class Attention(eqx.Module):
         self.heads, self.rate = heads, rate
 
     def __call__(self, x: Tokens, key: PRNGKeyArray | None) -> Tokens:
-        queries, keys, values = (
-            rearrange(to(x), "p (h c) -> p h c", h=self.heads) for to in (self.to_q, self.to_k, self.to_v)
-        )
-        with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
-            mixed = jax.nn.dot_product_attention(queries, keys, values)
-        return dropout(self.to_out[0](rearrange(mixed, "p h c -> p (h c)")), self.rate, key)
+        mixed = attend_tokens(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
+        return dropout(self.to_out[0](mixed), self.rate, key)
 
 
 class LayerNorm(eqx.Module):
@@ -167,14 +150,14 @@ class Block(eqx.Module):
     """Attention and a perceptron, each beside a shortcut, scaled, shifted and gated by what is embedded."""
 
     norm1: AdaLayerNormZero
-    attn1: Attention
+    attn1: TokenAttention
     norm3: LayerNorm
     ff: FeedForward
 
     def __init__(self, width, heads, classes, activation, rate, affine, epsilon, bias, *, key):
         key_norm, key_attention, key_perceptron = jr.split(key, 3)
         self.norm1 = AdaLayerNormZero(width, classes, key=key_norm)
-        self.attn1 = Attention(width, heads, rate, bias, key=key_attention)
+        self.attn1 = TokenAttention(width, heads, rate, bias, key=key_attention)
         self.norm3 = LayerNorm(width, affine, epsilon)
         self.ff = FeedForward(width, activation, rate, key=key_perceptron)
 

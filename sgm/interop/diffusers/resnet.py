@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.interop.timestep.residual import residual
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
+from sgm.nn.layers import Features, GroupNorm, Image, Linear
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -24,7 +24,7 @@ ACTIVATIONS = {
 
 
 class ResnetOptions(NamedTuple):
-    """What the residual blocks of a network have in common, by the names of config.json."""
+    """Options of all residual blocks of a network, by the names of config.json."""
 
     time_embedding_dim: int
     norm_eps: float
@@ -82,14 +82,16 @@ class ResnetBlock2D(eqx.Module):
     def __call__(
         self, x: Image, embedded: Features, key: PRNGKeyArray | None
     ) -> Float[Array, "new_height new_width outputs"]:
-        hidden = self.act(self.norm1(x))
-        if self.resample is not None:
-            x, hidden = self.resample(x), self.resample(hidden)
-        hidden, projected = self.conv1(hidden), self.time_emb_proj(self.act(embedded))
-        if self.is_scaled:
-            scale, shift = jnp.split(projected, 2)
-            hidden = modulate(self.norm2(hidden), shift, scale)
-        else:
-            hidden = self.norm2(hidden + projected)
-        hidden = self.conv2(dropout(self.act(hidden), self.dropout, key))
-        return ((x if self.conv_shortcut is None else self.conv_shortcut(x)) + hidden) / self.output_scale_factor
+        total = residual(
+            x,
+            self.time_emb_proj(self.act(embedded)),
+            (self.norm1, self.conv1),
+            (self.norm2, self.conv2),
+            self.conv_shortcut,
+            key,
+            is_scaled=self.is_scaled,
+            rate=self.dropout,
+            resample=self.resample,
+            act=self.act,
+        )
+        return total / self.output_scale_factor

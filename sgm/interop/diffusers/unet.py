@@ -8,11 +8,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.diffusers.resnet import ResnetOptions
 from sgm.interop.diffusers.unet_blocks import (
-    BlockOptions,
     DownBlock,
     MidBlock,
     SkipDownBlock,
     SkipUpBlock,
+    UNet2DOptions,
     UpBlock,
 )
 from sgm.interop.diffusers.unet_config import DOWN, UP, check_config, check_sizes, kind_of, sizes_of
@@ -24,6 +24,7 @@ from sgm.interop.timestep.embeddings import (
     sinusoids,
 )
 from sgm.interop.timestep.network import AbstractTimestepNetwork
+from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, check_input, key_stream
 
@@ -39,7 +40,7 @@ class UNet2DModel(AbstractTimestepNetwork):
         time_embedding_type: "positional"; "fourier", where the output is divided by the timestep; or "learned", where
             timesteps between whole ones are interpolated.
         time_embedding_dim: Width of the embedding; None for four times the first number of channels.
-        freq_shift: What is taken from the number of steps between the frequencies of positional embeddings.
+        freq_shift: Number in the exponents of the frequencies of positional embeddings; see `sinusoids`.
         flip_sin_to_cos: Whether cosines come first in positional embeddings.
         down_block_types: Types of the blocks on the way down: DownBlock2D, AttnDownBlock2D, ResnetDownsampleBlock2D,
             SkipDownBlock2D or AttnSkipDownBlock2D. All but the last halve the resolution.
@@ -165,7 +166,7 @@ class UNet2DModel(AbstractTimestepNetwork):
         keys, channels = key_stream(key), self.block_out_channels
         width = time_embedding_dim or 4 * channels[0]
         resnet = ResnetOptions(width, norm_eps, act_fn, resnet_time_scale_shift, dropout)
-        options = BlockOptions(resnet, norm_num_groups, attention_head_dim)
+        options = UNet2DOptions(resnet, norm_num_groups, attention_head_dim)
         self.conv_in = Convolution(in_channels, channels[0], key=next(keys))
         self.time_proj, features = None, channels[0]
         if time_embedding_type == "fourier":
@@ -190,7 +191,7 @@ class UNet2DModel(AbstractTimestepNetwork):
                 key=next(keys),
             )
         self.up_blocks = [self._up_block(place, options, next(keys)) for place in range(len(channels))]
-        self.conv_norm_out = GroupNorm(channels[0], norm_num_groups or min(channels[0] // 4, 32), norm_eps)
+        self.conv_norm_out = GroupNorm(channels[0], norm_num_groups or few_groups(channels[0]), norm_eps)
         self.conv_out = Convolution(channels[0], out_channels, key=next(keys))
 
     @property
@@ -205,7 +206,7 @@ class UNet2DModel(AbstractTimestepNetwork):
 
     @property
     def classes(self) -> int | None:
-        """Number of classes of the label that it reads, None where it reads none, or an embedding."""
+        """Number of classes of the label, None for a network that reads no label or an embedding."""
         return None if self.class_embed_type == "identity" else self.num_class_embeds
 
     def __call__(
@@ -219,7 +220,7 @@ class UNet2DModel(AbstractTimestepNetwork):
 
         Arguments:
             x: Noisy example, of shape (height, width, in_channels).
-            timestep: Number that stands for the noise level; it may lie between whole ones.
+            timestep: Timestep of the noise level, which need not be whole.
             label: Label of the example where there are labels, or its embedding where class_embed_type is "identity".
             key: Key of the dropout, which is switched off without one.
 

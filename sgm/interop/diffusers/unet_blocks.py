@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.interop.diffusers.resnet import ResnetBlock2D, ResnetOptions
-from sgm.interop.timestep.attention import Attention
+from sgm.interop.timestep.attention import PixelAttention
 from sgm.interop.timestep.resampling import Downsample2D, Upsample2D, fir_double, fir_halve
+from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, key_stream
 from sgm.nn.unet import double, halve
@@ -31,16 +32,18 @@ Skip = Float[Array, "skip_height skip_width skip_channels"]
 NewSkip = Float[Array, "new_skip_height new_skip_width skip_channels"]
 
 
-class BlockOptions(NamedTuple):
-    """What the blocks of a network have in common, by the names of config.json."""
+class UNet2DOptions(NamedTuple):
+    """Options of all blocks of a network, by the names of config.json."""
 
     resnet: ResnetOptions
     norm_num_groups: int | None
     attention_head_dim: int | None
 
-    def attention(self, channels: int, groups: int | None, output_scale_factor: float, key: PRNGKeyArray) -> Attention:
+    def attention(
+        self, channels: int, groups: int | None, output_scale_factor: float, key: PRNGKeyArray
+    ) -> PixelAttention:
         head_dim = self.attention_head_dim or channels
-        return Attention(channels, head_dim, groups, self.resnet.norm_eps, output_scale_factor, key=key)
+        return PixelAttention(channels, head_dim, groups, self.resnet.norm_eps, output_scale_factor, key=key)
 
 
 class DownBlock(eqx.Module):
@@ -50,14 +53,14 @@ class DownBlock(eqx.Module):
         inputs: Number of channels of its input.
         outputs: Number of channels of its outputs.
         layers: Number of residual blocks.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         downsampler: "conv", "resnet", or None to keep the resolution.
         padding: Padding of the convolution that halves.
     """
 
     resnets: list[ResnetBlock2D]
-    attentions: list[Attention] | None
+    attentions: list[PixelAttention] | None
     downsamplers: list[Downsample2D | ResnetBlock2D] | None
 
     def __init__(
@@ -65,7 +68,7 @@ class DownBlock(eqx.Module):
         inputs: int,
         outputs: int,
         layers: int,
-        options: BlockOptions,
+        options: UNet2DOptions,
         *,
         attends: bool,
         downsampler: str | None,
@@ -108,13 +111,13 @@ class SkipDownBlock(eqx.Module):
         inputs: Number of channels of its input.
         outputs: Number of channels of its outputs.
         layers: Number of residual blocks.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         halves: Whether it halves the resolution.
     """
 
     resnets: list[ResnetBlock2D]
-    attentions: list[Attention] | None
+    attentions: list[PixelAttention] | None
     resnet_down: ResnetBlock2D | None
     skip_conv: Convolution | None
 
@@ -123,7 +126,7 @@ class SkipDownBlock(eqx.Module):
         inputs: int,
         outputs: int,
         layers: int,
-        options: BlockOptions,
+        options: UNet2DOptions,
         *,
         attends: bool,
         halves: bool,
@@ -158,7 +161,7 @@ class MidBlock(eqx.Module):
 
     Arguments:
         channels: Number of channels.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         attention_groups: Groups of the attention's norm. By default those of the residual blocks, or no norm where the
             embedding scales and shifts.
@@ -166,12 +169,12 @@ class MidBlock(eqx.Module):
     """
 
     resnets: list[ResnetBlock2D]
-    attentions: list[Attention | None]
+    attentions: list[PixelAttention | None]
 
     def __init__(
         self,
         channels: int,
-        options: BlockOptions,
+        options: UNet2DOptions,
         *,
         attends: bool,
         attention_groups: int | None,
@@ -179,7 +182,7 @@ class MidBlock(eqx.Module):
         key: PRNGKeyArray,
     ):
         key_first, key_attention, key_second = jax.random.split(key, 3)
-        groups = options.norm_num_groups or _few_groups(channels)
+        groups = options.norm_num_groups or few_groups(channels)
         if attention_groups is None and options.resnet.resnet_time_scale_shift == "default":
             attention_groups = groups
         attention = options.attention(channels, attention_groups, output_scale_factor, key_attention)
@@ -204,20 +207,20 @@ class UpBlock(eqx.Module):
     Arguments:
         inputs: Numbers of channels of the input of each residual block, and of the counterpart that it reads.
         outputs: Number of channels of its output.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         upsampler: "conv", "resnet", or None to keep the resolution.
     """
 
     resnets: list[ResnetBlock2D]
-    attentions: list[Attention] | None
+    attentions: list[PixelAttention] | None
     upsamplers: list[Upsample2D | ResnetBlock2D] | None
 
     def __init__(
         self,
         inputs: list[tuple[int, int]],
         outputs: int,
-        options: BlockOptions,
+        options: UNet2DOptions,
         *,
         attends: bool,
         upsampler: str | None,
@@ -250,13 +253,13 @@ class SkipUpBlock(eqx.Module):
     Arguments:
         inputs: Numbers of channels of the input of each residual block, and of the counterpart that it reads.
         outputs: Number of channels of its output.
-        options: What all blocks have in common.
+        options: Options of all blocks.
         attends: Whether it attends.
         doubles: Whether it doubles the resolution.
     """
 
     resnets: list[ResnetBlock2D]
-    attentions: list[Attention] | None
+    attentions: list[PixelAttention] | None
     resnet_up: ResnetBlock2D | None
     skip_norm: GroupNorm | None
     skip_conv: Convolution | None
@@ -265,7 +268,7 @@ class SkipUpBlock(eqx.Module):
         self,
         inputs: list[tuple[int, int]],
         outputs: int,
-        options: BlockOptions,
+        options: UNet2DOptions,
         *,
         attends: bool,
         doubles: bool,
@@ -279,7 +282,7 @@ class SkipUpBlock(eqx.Module):
         ]
         self.attentions = [_skip_attention(outputs, options, next(keys))] if attends else None
         self.resnet_up = _skip_resnet(outputs, outputs, options, fir_double, next(keys)) if doubles else None
-        self.skip_norm = GroupNorm(outputs, _few_groups(outputs), options.resnet.norm_eps) if doubles else None
+        self.skip_norm = GroupNorm(outputs, few_groups(outputs), options.resnet.norm_eps) if doubles else None
         self.skip_conv = Convolution(outputs, SKIP_CHANNELS, key=next(keys)) if doubles else None
 
     def __call__(
@@ -307,17 +310,13 @@ def _groups(options):
     return options.norm_num_groups
 
 
-def _few_groups(channels):
-    return min(channels // 4, 32)
-
-
 def _skip_resnet(inputs, outputs, options, resample, key, groups=None):
     return ResnetBlock2D(
         inputs,
         outputs,
         options.resnet,
-        groups or _few_groups(inputs),
-        _few_groups(outputs),
+        groups or few_groups(inputs),
+        few_groups(outputs),
         output_scale_factor=math.sqrt(2),
         resample=resample,
         has_shortcut=resample is not None,

@@ -1,4 +1,4 @@
-"""What the networks of EDM are made of, by the names that its checkpoints give their tensors."""
+"""Layers of EDM's networks. Attributes have the names of the tensors in its checkpoints."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.timestep.attention import attend
 from sgm.interop.timestep.resampling import fir_double, fir_halve, fir_halve_inside
+from sgm.interop.timestep.residual import few_groups, residual
 from sgm.nn.convolution import Convolution
 from sgm.nn.frozen import Frozen
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, dropout, modulate
+from sgm.nn.layers import Features, GroupNorm, Image, Linear
 from sgm.nn.unet import double, halve
 
 
@@ -24,8 +25,8 @@ class Filter(NamedTuple):
     Arguments:
         halve: Function that halves the height and width, with zeros outside.
         double: Function that doubles them.
-        halve_inside: Function that halves what has `padding` pixels more at every side.
-        padding: Number of pixels outside that a filter reads.
+        halve_inside: Function that halves an image that already has `padding` more pixels at each side.
+        padding: Number of pixels beyond the border that it reads.
     """
 
     halve: Callable[[Any], Any]
@@ -35,11 +36,11 @@ class Filter(NamedTuple):
 
 
 FILTERS = {(1, 1): Filter(halve, double, halve, 0), (1, 3, 3, 1): Filter(fir_halve, fir_double, fir_halve_inside, 1)}
-"""The filters by the numbers that `resample_filter` gives."""
+"""The filters by the values of `resample_filter`."""
 
 
-class BlockOptions(NamedTuple):
-    """What all blocks of a network have in common.
+class UNetBlockOptions(NamedTuple):
+    """Options of all blocks of a network.
 
     Arguments:
         embedding: Width of the embedding.
@@ -47,8 +48,8 @@ class BlockOptions(NamedTuple):
         eps: What is added to a norm's variance.
         skip_scale: Factor of the sum of two branches.
         filter: How images are halved and doubled.
-        is_scaled: Whether the embedding scales and shifts the second norm, and is not added before it.
-        projects: Whether a branch that is halved or doubled has a convolution too where the channels stay.
+        is_scaled: Whether the embedding scales and shifts the second norm; otherwise it is added before that norm.
+        projects: Whether the shortcut has a convolution wherever the resolution changes.
     """
 
     embedding: int
@@ -85,7 +86,7 @@ class UNetBlock(eqx.Module):
         self,
         inputs: int,
         outputs: int,
-        options: BlockOptions,
+        options: UNetBlockOptions,
         *,
         heads: int = 0,
         resample: Callable | None = None,
@@ -94,33 +95,33 @@ class UNetBlock(eqx.Module):
         key_0, key_1, key_affine, key_skip, key_qkv, key_proj = jr.split(key, 6)
         self.heads, self.resample, self.dropout = heads, resample, options.dropout
         self.skip_scale, self.is_scaled = options.skip_scale, options.is_scaled
-        self.norm0 = group_norm(inputs, options.eps)
+        self.norm0 = GroupNorm(inputs, few_groups(inputs), options.eps)
         self.conv0 = Convolution(inputs, outputs, key=key_0)
         self.affine = Linear(options.embedding, 2 * outputs if options.is_scaled else outputs, key=key_affine)
-        self.norm1 = group_norm(outputs, options.eps)
+        self.norm1 = GroupNorm(outputs, few_groups(outputs), options.eps)
         self.conv1 = Convolution(outputs, outputs, key=key_1)
         has_skip = inputs != outputs or (resample is not None and options.projects)
         self.skip = Convolution(inputs, outputs, size=1, key=key_skip) if has_skip else None
         self.norm2, self.qkv, self.proj = None, None, None
         if heads:
-            self.norm2 = group_norm(outputs, options.eps)
+            self.norm2 = GroupNorm(outputs, few_groups(outputs), options.eps)
             self.qkv = Convolution(outputs, 3 * outputs, size=1, key=key_qkv)
             self.proj = Convolution(outputs, outputs, size=1, key=key_proj)
 
     def __call__(
         self, x: Image, embedded: Features, key: PRNGKeyArray | None
     ) -> Float[Array, "new_height new_width outputs"]:
-        hidden = jax.nn.silu(self.norm0(x))
-        if self.resample is not None:
-            x, hidden = self.resample(x), self.resample(hidden)
-        hidden, projected = self.conv0(hidden), self.affine(embedded)
-        if self.is_scaled:
-            scale, shift = jnp.split(projected, 2)
-            hidden = modulate(self.norm1(hidden), shift, scale)
-        else:
-            hidden = self.norm1(hidden + projected)
-        hidden = self.conv1(dropout(jax.nn.silu(hidden), self.dropout, key))
-        x = self.skip_scale * ((x if self.skip is None else self.skip(x)) + hidden)
+        x = self.skip_scale * residual(
+            x,
+            self.affine(embedded),
+            (self.norm0, self.conv0),
+            (self.norm1, self.conv1),
+            self.skip,
+            key,
+            is_scaled=self.is_scaled,
+            rate=self.dropout,
+            resample=self.resample,
+        )
         if self.norm2 is None or self.qkv is None or self.proj is None:
             return x
         mixed = attend(self.qkv(self.norm2(x)), self.heads, "h c t")
@@ -140,16 +141,11 @@ class FourierEmbedding(eqx.Module):
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
-def group_norm(channels: int, eps: float) -> GroupNorm:
-    """A norm of 32 groups, or of as many as have four channels."""
-    return GroupNorm(channels, max(1, min(32, channels // 4)), eps)
-
-
 def one_hot(call: str, label: Int[Array, ""] | None, classes: int, has_null: bool) -> Features:
-    """A label as a vector: zeros for the null, which are no label and the label `classes`, nan for one beyond.
+    """A label as a one-hot vector: zeros for the null (None or the label `classes`), nan for an unknown label.
 
     Raises:
-        ValueError: for no label, where there is no null.
+        ValueError: for None, where the network has no null.
     """
     if label is None and not has_null:
         raise ValueError(
@@ -167,11 +163,13 @@ def build_encoder(
     widths: Sequence[int],
     sizes: Sequence[str],
     blocks: int,
-    options: BlockOptions,
+    options: UNetBlockOptions,
     heads: Callable[[int, int], int],
     keys: Iterator[Any],
 ) -> tuple[dict[str, Any], list[int]]:
-    """The layers on the way down, by their names, and the channels of all that the way up reads of them.
+    """Build the layers on the way down.
+
+    Returns them by their names, and the numbers of channels of their outputs, which the way up reads.
 
     Arguments:
         inputs: Number of channels of the image.
@@ -179,8 +177,8 @@ def build_encoder(
         widths: Number of channels at each level.
         sizes: Name of each level, by its resolution.
         blocks: Number of blocks at each level.
-        options: What all blocks have in common.
-        heads: Number of heads of a block, of its level and channels.
+        options: Options of all blocks.
+        heads: Function of a block's level and channels that gives its number of heads.
         keys: Keys of the initial weights.
     """
     layers: dict[str, Any] = {f"{sizes[0]}_conv": Convolution(inputs, first, key=next(keys))}
@@ -205,17 +203,17 @@ def build_decoder(
     widths: Sequence[int],
     sizes: Sequence[str],
     blocks: int,
-    options: BlockOptions,
+    options: UNetBlockOptions,
     heads: Callable[[int, int, int], int],
     middle_heads: int,
     keys: Iterator[Any],
 ) -> dict[str, Any]:
-    """The layers in the middle and on the way up, by their names.
+    """Build the layers in the middle and on the way up, by their names.
 
     Arguments:
-        read: Channels of all that they read of the way down, the first first.
-        widths, sizes, blocks, options, keys: As those of `build_encoder`; there is one block more at each level.
-        heads: Number of heads of a block, of its level, number and channels.
+        read: Numbers of channels of the outputs on the way down, in their order.
+        widths, sizes, blocks, options, keys: As in `build_encoder`, with one more block at each level.
+        heads: Function of a block's level, number and channels that gives its number of heads.
         middle_heads: Number of heads of the first block.
     """
     layers: dict[str, Any] = {}
@@ -244,7 +242,7 @@ def build_decoder(
 def go_up(
     layers: dict[str, Any], size: str, x: Image, states: list[Any], embedded: Features, blocks: int, keys: Iterator[Any]
 ) -> Float[Array, "new_height new_width outputs"]:
-    """One level on the way up; what it reads of the way down is taken from the end of `states`."""
+    """Apply one level on the way up. It takes outputs of the way down off the end of `states`."""
     for name in ("in0", "in1", "up"):
         if f"{size}_{name}" in layers:
             x = layers[f"{size}_{name}"](x, embedded, next(keys))

@@ -9,14 +9,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.edm.blocks import (
     FILTERS,
-    BlockOptions,
+    UNetBlockOptions,
     build_decoder,
     build_encoder,
     go_up,
-    group_norm,
 )
 from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_network
 from sgm.interop.timestep.embeddings import sinusoids
+from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import Features, GroupNorm, Image, Linear, check_input, key_stream
 
@@ -24,9 +24,9 @@ _HEAD_CHANNELS = 64
 
 
 class DhariwalUNet(AbstractEDMNetwork):
-    """The U-net of EDM for ADM, by the arguments of its class there.
+    """The U-net of EDM for ADM, with the arguments of EDM's own class.
 
-    Heads have 64 channels, so that blocks of fewer do not attend. `map_augment` is kept and not used, as in `SongUNet`.
+    Heads have 64 channels; blocks of fewer do not attend. `map_augment` is kept and not used, as in `SongUNet`.
 
     Arguments:
         img_resolution: Height and width of an image.
@@ -34,9 +34,9 @@ class DhariwalUNet(AbstractEDMNetwork):
         out_channels: Number of channels of its output.
         label_dim: Number of labels, 0 for none.
         augment_dim: Number of parameters of the augmentation that it was trained with, 0 for none.
-        model_channels: Number of channels of which the others are multiples.
-        channel_mult: Number of channels at each level, as such a multiple.
-        channel_mult_emb: Width of the embedding, as such a multiple.
+        model_channels: Base number of channels.
+        channel_mult: Number of channels at each level, divided by `model_channels`.
+        channel_mult_emb: Width of the embedding, divided by `model_channels`.
         num_blocks: Number of blocks at each level on the way down; on the way up there is one more.
         attn_resolutions: Heights at which blocks attend.
         dropout: Probability with which a feature is dropped in training.
@@ -103,7 +103,7 @@ class DhariwalUNet(AbstractEDMNetwork):
         self.map_layer0 = Linear(model_channels, width, key=next(keys))
         self.map_layer1 = Linear(width, width, key=next(keys))
         self.map_label = Linear(label_dim, width, bias=False, key=next(keys)) if label_dim else None
-        options = BlockOptions(width, dropout, 1e-5, 1.0, FILTERS[1, 1], True, False)
+        options = UNetBlockOptions(width, dropout, 1e-5, 1.0, FILTERS[1, 1], True, False)
         widths = tuple(model_channels * count for count in self.channel_mult)
 
         def heads(level, channels):
@@ -114,7 +114,7 @@ class DhariwalUNet(AbstractEDMNetwork):
         self.enc, read = build_encoder(in_channels, widths[0], *layout, heads, keys)
         middle_heads = widths[-1] // _HEAD_CHANNELS
         self.dec = build_decoder(read, *layout, lambda level, _, channels: heads(level, channels), middle_heads, keys)
-        self.out_norm = group_norm(widths[0], options.eps)
+        self.out_norm = GroupNorm(widths[0], few_groups(widths[0]), options.eps)
         self.out_conv = Convolution(widths[0], out_channels, key=next(keys))
 
     def __call__(

@@ -8,7 +8,7 @@ from sgm.nn.layers import Features, check_divisible, check_options
 
 
 class AbstractEDMNetwork(AbstractTimestepNetwork):
-    """A network of EDM, by the arguments of its class there."""
+    """A network of EDM, with the arguments of EDM's own class."""
 
     img_resolution: eqx.AbstractVar[int]
     in_channels: eqx.AbstractVar[int]
@@ -45,7 +45,7 @@ class AbstractEDMNetwork(AbstractTimestepNetwork):
         return range(len(self.channel_mult))
 
     def _label(self, label) -> Features | None:
-        """The label as a vector; None where the network reads none."""
+        """The label as a vector; None for a network without labels."""
         call = type(self).__name__
         if self.classes is not None:
             return one_hot(call, label, self.classes, self.has_null)
@@ -55,11 +55,11 @@ class AbstractEDMNetwork(AbstractTimestepNetwork):
 
 
 def check_network(network: AbstractEDMNetwork, **counts: int) -> None:
-    """Raise unless the arguments are numbers that fit each other.
+    """Raise unless the arguments are valid and fit each other.
 
     Arguments:
         network: Network, with its arguments set.
-        counts: What must be 1 or more, beside what all networks have.
+        counts: Other sizes that must be 1 or more.
     """
     call = type(network).__name__
     names = ("img_resolution", "in_channels", "out_channels")

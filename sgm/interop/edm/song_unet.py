@@ -10,17 +10,17 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.edm.blocks import (
     FILTERS,
-    BlockOptions,
     FourierEmbedding,
+    UNetBlockOptions,
     build_decoder,
     build_encoder,
     go_up,
-    group_norm,
 )
 from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_network
 from sgm.interop.timestep.embeddings import sinusoids
+from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, Image, Linear, check_input, key_stream
+from sgm.nn.layers import Features, GroupNorm, Image, Linear, check_input, key_stream
 
 _CHOICES: dict[str, Any] = {
     "embedding_type": ("positional", "fourier"),
@@ -31,11 +31,11 @@ _CHOICES: dict[str, Any] = {
 
 
 class SongUNet(AbstractEDMNetwork):
-    """The U-net of EDM for DDPM++ and NCSN++, by the arguments of its class there.
+    """The U-net of EDM for DDPM++ and NCSN++, with the arguments of EDM's own class.
 
     Checkpoints of networks that were trained with augmentation have a tensor `map_augment.weight`. It is kept, so that
-    a round trip is whole, and not used: it multiplies the parameters of the augmentation, which are all 0 for an image
-    that is not augmented.
+    the network can be saved again, and not used: it multiplies the parameters of the augmentation, which are all 0 for
+    an image that is not augmented.
 
     Arguments:
         img_resolution: Height and width of an image.
@@ -43,16 +43,16 @@ class SongUNet(AbstractEDMNetwork):
         out_channels: Number of channels of its output.
         label_dim: Number of labels, 0 for none.
         augment_dim: Number of parameters of the augmentation that it was trained with, 0 for none.
-        model_channels: Number of channels of which the others are multiples.
-        channel_mult: Number of channels at each level, as such a multiple.
-        channel_mult_emb: Width of the embedding, as such a multiple.
+        model_channels: Base number of channels.
+        channel_mult: Number of channels at each level, divided by `model_channels`.
+        channel_mult_emb: Width of the embedding, divided by `model_channels`.
         num_blocks: Number of blocks at each level on the way down; on the way up there is one more.
         attn_resolutions: Heights at which blocks attend: all on the way down, the last on the way up.
         dropout: Probability with which a feature is dropped in training.
         label_dropout: Probability with which a label was left out in training; where it is not 0, there is a null of
             classifier-free guidance.
         embedding_type: "positional" (DDPM++) or "fourier" (NCSN++) for the timestep.
-        channel_mult_noise: Number of features of the timestep, as such a multiple.
+        channel_mult_noise: Number of features of the timestep, divided by `model_channels`.
         encoder_type: "standard" (DDPM++), or "skip" or "residual" (NCSN++), where the image joins each level.
         decoder_type: "standard", or "skip", where each level adds to the output.
         resample_filter: Filter that halves and doubles: (1, 1) (DDPM++) or (1, 3, 3, 1) (NCSN++).
@@ -134,7 +134,7 @@ class SongUNet(AbstractEDMNetwork):
         self.map_augment = Linear(augment_dim, features, bias=False, key=next(keys)) if augment_dim else None
         self.map_layer0 = Linear(features, width, key=next(keys))
         self.map_layer1 = Linear(width, width, key=next(keys))
-        options = BlockOptions(width, dropout, 1e-6, 0.5**0.5, FILTERS[self.resample_filter], False, True)
+        options = UNetBlockOptions(width, dropout, 1e-6, 0.5**0.5, FILTERS[self.resample_filter], False, True)
         widths = tuple(model_channels * count for count in self.channel_mult)
         attends = [img_resolution >> level in self.attn_resolutions for level in self._levels]
         layout = (widths, self.sizes, num_blocks, options)
@@ -142,9 +142,9 @@ class SongUNet(AbstractEDMNetwork):
         self.dec = build_decoder(
             read, *layout, lambda level, number, _: int(attends[level] and number == num_blocks), 1, keys
         )
-        self._add_images(widths, keys)
+        self._add_images(widths, options.eps, keys)
 
-    def _add_images(self, widths, keys):
+    def _add_images(self, widths, eps, keys):
         """Build the layers that join the image to the way down, and those that make the output."""
         beside = self.in_channels
         for level, size in list(enumerate(self.sizes))[1:]:
@@ -156,7 +156,7 @@ class SongUNet(AbstractEDMNetwork):
                 beside = joined
         for level, size in enumerate(self.sizes):
             if level == 0 or self.decoder_type == "skip":
-                self.dec[f"{size}_aux_norm"] = group_norm(widths[level], 1e-6)
+                self.dec[f"{size}_aux_norm"] = GroupNorm(widths[level], few_groups(widths[level]), eps)
                 self.dec[f"{size}_aux_conv"] = Convolution(widths[level], self.out_channels, key=next(keys))
 
     def __call__(
@@ -181,7 +181,7 @@ class SongUNet(AbstractEDMNetwork):
         return output
 
     def _down(self, x, embedded, keys) -> tuple[Any, list[Any]]:
-        """The features, and all that the way up reads of the way down."""
+        """The features, and the outputs that the way up reads."""
         resampling, beside = FILTERS[self.resample_filter], x
         x = self.enc[f"{self.sizes[0]}_conv"](x)
         states = [x]

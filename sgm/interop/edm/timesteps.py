@@ -1,4 +1,4 @@
-"""How networks of EDM's baselines are told the noise level."""
+"""Timesteps of the networks of EDM's baselines."""
 
 import math
 
@@ -15,7 +15,7 @@ class VPTimesteps(AbstractTimesteps):
 
     Arguments:
         sde: Process. It is never trained.
-        steps: Number of steps of the chain that the process is the limit of.
+        steps: Number of steps of the chain whose limit the process is.
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1, "VP").
     """
@@ -28,7 +28,7 @@ class VPTimesteps(AbstractTimesteps):
 
 
 class LogVETimesteps(AbstractTimesteps):
-    """The timestep log(sigma / 2) of networks that give minus the noise at x = x0 + sigma noise.
+    """The timestep log(sigma / 2) of networks whose output at x = x0 + sigma noise is minus the noise.
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1, "VE").
     """

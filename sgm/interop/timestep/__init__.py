@@ -1,4 +1,4 @@
-"""Networks that are told a timestep, as those of torch libraries are; how one becomes a network of the noise level."""
+"""Networks that read a timestep, as those of torch libraries do, and what makes them networks of the noise level."""
 
 from sgm.interop.timestep.network import AbstractTimestepNetwork as AbstractTimestepNetwork
 from sgm.interop.timestep.of_timesteps import OfTimesteps as OfTimesteps

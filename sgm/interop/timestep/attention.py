@@ -1,4 +1,4 @@
-"""The attention of U-nets."""
+"""Attention among the pixels of an image, and among tokens."""
 
 import equinox as eqx
 import jax
@@ -6,6 +6,7 @@ import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.nn.dit import Tokens
 from sgm.nn.layers import GroupNorm, Image, Linear
 
 
@@ -18,14 +19,22 @@ def attend(qkv: Float[Array, "height width triples"], heads: int, order: str) ->
         order: Order in which the channels enumerate heads (h), features of a head (c) and queries, keys and values (t),
             such as "t h c" where all queries come first.
     """
-    query, key, value = rearrange(qkv, f"y x ({order}) -> t (y x) h c", t=3, h=heads)
-    return rearrange(_mixed(query, key, value), "(y x) h c -> y x (h c)", y=len(qkv))
+    query, key, value = rearrange(qkv, f"y x ({order}) -> t (y x) (h c)", t=3, h=heads)
+    return attend_tokens(query, key, value, heads).reshape(*qkv.shape[:2], -1)
 
 
-class Attention(eqx.Module):
+def attend_tokens(query: Tokens, key: Tokens, value: Tokens, heads: int) -> Tokens:
+    """Softmax attention among tokens, in heads that follow one another among the features."""
+    query, key, value = (rearrange(part, "p (h c) -> p h c", h=heads) for part in (query, key, value))
+    with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
+        mixed = jax.nn.dot_product_attention(query, key, value)
+    return rearrange(mixed, "p h c -> p (h c)")
+
+
+class PixelAttention(eqx.Module):
     """Softmax attention among the pixels, added to its input; the sum is divided by `output_scale_factor`.
 
-    There are as many heads of `head_dim` features as there are whole ones among the channels.
+    It has channels // head_dim heads, of `head_dim` features each.
     """
 
     group_norm: GroupNorm | None
@@ -49,8 +58,8 @@ class Attention(eqx.Module):
         self.heads, self.output_scale_factor = channels // head_dim, output_scale_factor
         if self.heads < 1:
             raise ValueError(
-                f"Attention: attention_head_dim = {head_dim}, but there are {channels} channels, too few for one head; "
-                "pass a smaller one, or None for one head."
+                f"UNet2DModel: attention_head_dim = {head_dim}, but there are {channels} channels, too few for one "
+                "head; pass a smaller one, or None for one head."
             )
         key_q, key_k, key_v, key_out = jr.split(key, 4)
         width = self.heads * head_dim
@@ -60,14 +69,6 @@ class Attention(eqx.Module):
 
     def __call__(self, x: Image) -> Image:
         hidden = x if self.group_norm is None else self.group_norm(x)
-        query, key, value = (
-            rearrange(layer(hidden), "y x (h c) -> (y x) h c", h=self.heads)
-            for layer in (self.to_q, self.to_k, self.to_v)
-        )
-        mixed = rearrange(_mixed(query, key, value), "(y x) h c -> y x (h c)", y=len(x))
-        return (x + self.to_out[0](mixed)) / self.output_scale_factor
-
-
-def _mixed(query, key, value):
-    with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
-        return jax.nn.dot_product_attention(query, key, value)
+        tokens = hidden.reshape(-1, x.shape[-1])
+        mixed = attend_tokens(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.heads)
+        return (x + self.to_out[0](mixed).reshape(x.shape)) / self.output_scale_factor

@@ -16,13 +16,13 @@ from sgm.nn.layers import Features, Linear
 def sinusoids(
     timestep: Float[Array, ""], features: int, *, flip_sin_to_cos: bool = False, freq_shift: float = 0
 ) -> Features:
-    """Sines, then cosines, of the timestep times features/2 frequencies from 1 down to 1e-4.
+    """Sines, then cosines, of the timestep times frequencies 10000^(-k / (features/2 - freq_shift)), k = 0, 1, ...
 
     Arguments:
         timestep: Timestep.
         features: Number of features; the last is 0 where it is odd.
         flip_sin_to_cos: Whether the cosines come first.
-        freq_shift: What is taken from the number of steps between the first frequency and 1e-4.
+        freq_shift: Number in the exponents; 1 makes the last frequency 1e-4.
     """
     half = features // 2
     # The logarithms are rounded to float32, as the networks were trained: angles are up to 1000.
@@ -66,7 +66,7 @@ class TimestepEmbedding(eqx.Module):
 
 
 class LabelEmbedding(eqx.Module):
-    """The row of a table that a label has; nan for a label that is not one of them."""
+    """A learned vector for each label; nan for an unknown label."""
 
     table: Float[Array, "labels width"]
 
@@ -79,10 +79,7 @@ class LabelEmbedding(eqx.Module):
 
 
 class TimestepTable(eqx.Module):
-    """The row of a table that a timestep has, and the line between two rows at a timestep between them.
-
-    It is nan for a timestep that does not lie between the first and the last.
-    """
+    """A learned vector for each whole timestep, interpolated linearly between them; nan for one before or after all."""
 
     table: Float[Array, "timesteps width"]
 

@@ -1,4 +1,4 @@
-"""What every network of a timestep is, as those of diffusers are."""
+"""The base of all networks that read a timestep, as those of diffusers do."""
 
 from abc import abstractmethod
 from typing import Any
@@ -10,7 +10,7 @@ from sgm.nn.layers import Image
 
 
 class AbstractTimestepNetwork(eqx.Module):
-    """A network that is told a timestep, by the fields of its config.json, which it keeps under their names.
+    """A network that reads a timestep. Its arguments are the fields of its config.json, which it keeps.
 
     It acts on one example, and computes in the precision of its input.
     """
@@ -28,11 +28,11 @@ class AbstractTimestepNetwork(eqx.Module):
     @property
     @abstractmethod
     def classes(self) -> int | None:
-        """Number of classes of the label that it reads, None where it reads none."""
+        """Number of classes of the label, None for a network without labels."""
 
     @property
     def has_null(self) -> bool:
-        """Whether it has a null of classifier-free guidance, which stands for no label and whose label is `classes`."""
+        """Whether it has a null for classifier-free guidance: the label `classes`, which stands for no label."""
         return False
 
     @abstractmethod
@@ -47,7 +47,7 @@ class AbstractTimestepNetwork(eqx.Module):
 
         Arguments:
             x: Noisy example, of shape (height, width, channels).
-            timestep: Number that stands for the noise level; it may lie between whole ones.
+            timestep: Timestep of the noise level, which need not be whole.
             label: Label of the example, 0 ... classes - 1, where it has `classes`. With `has_null`, None and the label
                 `classes` are the null.
             key: Key of the dropout, which is switched off without one.

@@ -15,11 +15,11 @@ from sgm.types import Scalar
 
 
 class OfTimesteps(AbstractLevelNetwork):
-    """A network of a timestep that `sgm.ScoreModel` can read, whose condition is a label if it has classes.
+    """A network of a timestep as `sgm.ScoreModel` takes it. Its condition is a label, if it has classes.
 
     Arguments:
         network: Network of a timestep.
-        timesteps: Timestep of a noise level.
+        timesteps: Rule that makes a timestep of a noise level.
         precision: Precision in which the network computes; its parameters and its output keep their own.
 
     Example:
@@ -40,7 +40,7 @@ class OfTimesteps(AbstractLevelNetwork):
 
     @property
     def conditioning(self) -> Conditioning:
-        """What the network is conditioned on."""
+        """The condition that the network reads."""
         return Conditioning(classes=self.network.classes, null=self.network.has_null)
 
     def __call__(

@@ -14,7 +14,7 @@ Doubled = Float[Array, "twice_height twice_width channels"]
 
 
 class Downsample2D(eqx.Module):
-    """A convolution of every other pixel. With padding 0, a row of zeros lies below and a column to the right."""
+    """A convolution of stride 2. With padding 0, a row of zeros lies below and a column to the right."""
 
     conv: Convolution
     padding: int = eqx.field(static=True)
@@ -23,12 +23,12 @@ class Downsample2D(eqx.Module):
         self.conv, self.padding = Convolution(channels, channels, key=key), padding
 
     def __call__(self, x: Image, embedded: Array, key: PRNGKeyArray | None) -> Halved:
-        """Halve the image. What a residual block reads beside it changes nothing."""
+        """Halve the image. `embedded` and `key` are not used."""
         return every_other(self.conv, x, (self.padding, self.padding or 1))
 
 
 class Upsample2D(eqx.Module):
-    """Each pixel twice along each axis, and then a convolution."""
+    """Each pixel repeated along both axes, then a convolution."""
 
     conv: Convolution
 
@@ -36,12 +36,12 @@ class Upsample2D(eqx.Module):
         self.conv = Convolution(channels, channels, key=key)
 
     def __call__(self, x: Image, embedded: Array, key: PRNGKeyArray | None) -> Doubled:
-        """Double the image. What a residual block reads beside it changes nothing."""
+        """Double the image. `embedded` and `key` are not used."""
         return self.conv(double(x))
 
 
 def every_other(conv: Convolution, x: Image, padding: tuple[int, int]) -> Halved:
-    """Every other pixel of a convolution along each axis, of an image with so many zeros before and behind."""
+    """A convolution of stride 2, with `padding` zeros before and behind along each axis."""
     halved = jax.lax.conv_general_dilated(
         x[None], conv.kernel.astype(x.dtype), (2, 2), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -57,7 +57,7 @@ def fir_halve(x: Image) -> Halved:
 
 
 def fir_halve_inside(x: Float[Array, "padded_height padded_width channels"]) -> Halved:
-    """`fir_halve` of the image without its outermost pixels, which stand for the zeros outside."""
+    """`fir_halve` of an image that already has one more pixel at each side."""
     for axis in (0, 1):
         size = x.shape[axis] - 2
         first, second, third, fourth = (

@@ -78,7 +78,7 @@ class Scheduler(eqx.Module):
             The model. It is not clipped, so that it has a likelihood; samples are drawn by `sampled(model)`.
 
         Raises:
-            ValueError: for a network with another number of outputs than are read.
+            ValueError: for a network whose number of outputs does not fit the prediction.
         """
         shares, rest = divmod(network.outputs, network.shape[-1])
         prediction = self.prediction
@@ -93,14 +93,14 @@ class Scheduler(eqx.Module):
         return ScoreModel(of_level, prediction, shape=network.shape, units=units)
 
     def sampled(self, model: AbstractModel) -> AbstractModel:
-        """Change a model to that by which diffusers draws samples.
+        """Make the model that diffusers draws samples by.
 
         Arguments:
             model: Model of this scheduler.
 
         Returns:
-            The model, its denoised estimate clipped where the scheduler does so. Its flow is of no density that the
-            model has, so that likelihoods are to be asked of the model itself.
+            The model, with its denoised estimate clipped where the scheduler does so. For likelihoods, use the model
+            itself: the flow of a clipped one does not belong to its density.
 
         Raises:
             ValueError: where the scheduler clips, and the units of the model differ between channels.

@@ -47,16 +47,16 @@ def from_tensors(
     Arguments:
         skeleton: Module of arrays, or of their shapes (`equinox.filter_eval_shape`).
         tensors: Arrays by their torch names, which may be views of a file.
-        where: What they were read from, for errors.
+        where: Name of the file or folder they were read from, for errors.
         dtype: Precision of the real numbers; None for that of the tensors.
         progress: Whether a bar is shown.
 
     Returns:
-        The module. What is never trained is in single precision at least.
+        The module. Arrays that are never trained have single precision or better.
 
     Raises:
         ValueError: for tensors that are missing, that the module does not have, or of another shape, all named, and for
-            equal blocks of different precisions.
+            stacked blocks of different precisions.
 
     Example:
         >>> network = from_tensors(eqx.filter_eval_shape(UNet2DModel, key=jr.key(0)), tensors, "unet/")
@@ -68,7 +68,7 @@ def from_tensors(
     places = {number: _place(path, leaf) for number, (path, leaf) in enumerate(leaves) if _is_array(leaf)}
     wanted = {name for place in places.values() for name in place.names}
     if faults := _differences(wanted, set(tensors)):
-        raise ValueError(f"{where}: {faults}; pass the folder of a model whose config.json is its own.")
+        raise ValueError(f"{where}: {faults}; pass a folder whose config.json fits its tensors.")
     arrays = {number: _empty(place, filled[number], tensors, where, dtype) for number, place in places.items()}
     copies = [
         (part, tensors[name], place.axes)
@@ -83,7 +83,7 @@ def from_tensors(
         for nbytes in threads.map(_copy, *zip(*copies, strict=True)):
             bar.update(nbytes)
     for number, array in arrays.items():
-        # Unlike `jax.numpy.asarray`, takes aligned memory as it is.
+        # Unlike `jax.numpy.asarray`, it does not copy aligned memory.
         filled[number] = Frozen(array) if isinstance(filled[number], Frozen) else jax.device_put(array)
     return jax.tree_util.tree_unflatten(structure, filled)
 
@@ -169,18 +169,19 @@ def _empty(place, leaf, tensors, where, asked) -> np.ndarray:
         tensor = tensors[name]
         if tensor.shape != theirs:
             raise ValueError(
-                f"{where}: {name} has shape {tensor.shape}, but by config.json it has {theirs}; pass the folder of a "
-                "model whose config.json is its own."
+                f"{where}: {name} has shape {tensor.shape}, but by config.json it has {theirs}; pass a folder "
+                "whose config.json fits its tensors."
             )
         if asked is None and tensor.dtype != dtype:
             raise ValueError(
-                f"{where}: {name} has dtype {tensor.dtype}, but {place.names[0]} has {dtype}; save them in one."
+                f"{where}: {name} has dtype {tensor.dtype}, but {place.names[0]} has {dtype}; "
+                "save them in one precision."
             )
     if asked is not None and jnp.issubdtype(dtype, jnp.floating):
         dtype = jnp.dtype(asked)
     if isinstance(leaf, Frozen) and dtype.itemsize < 4:
         dtype = jnp.dtype(np.float32)
-    # At a multiple of 64 bytes, where JAX on the CPU takes it as it is.
+    # At a multiple of 64 bytes, so that JAX on the CPU does not copy it.
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -190,9 +191,9 @@ def _empty(place, leaf, tensors, where, asked) -> np.ndarray:
 def _copy(part: np.ndarray, tensor: np.ndarray, axes: tuple[int, ...] | None) -> int:
     """Write a tensor into our part; the number of its bytes.
 
-    Where the order of axes changes, torch's first axis becomes our last. Some of its rows at a time are made one with
-    the processor's cache. There they are a line further apart than they are long: rows that are a multiple of a power
-    of two apart would push each other out.
+    Where the order of axes changes, torch's first axis becomes our last. Rows are copied 64 at a time, through a buffer
+    that fits the processor's cache. Its rows are padded by one cache line: at distances of a power of two, they would
+    push each other out of the cache.
     """
     if axes is None:
         part[...] = tensor

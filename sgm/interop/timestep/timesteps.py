@@ -1,4 +1,4 @@
-"""How networks of a timestep are told the noise level: what stands for it, and in which units they read and answer."""
+"""Rules that make a network's timestep, and scales of its input and output, of a noise level."""
 
 from abc import abstractmethod
 from typing import NamedTuple
@@ -12,17 +12,17 @@ from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of
 from sgm.types import Scalar
 
-# Share of a chain's length by which a time that is found from its level in single precision may miss a whole one.
+# Largest rounding error, as a share of a chain's length, of a time found from its level in single precision.
 _ROUNDING = 5e-7
 
 
 class Timestep(NamedTuple):
-    """What stands for a noise level.
+    """The timestep of a noise level, and the scales of a network's input and output there.
 
     Arguments:
         number: Number that the network embeds.
-        input_scale: Factor of the prediction's input on its way to the network.
-        output_scale: Factor of the network's output on its way to the prediction.
+        input_scale: Factor of u that makes the network's input.
+        output_scale: Factor of the network's output that makes what the prediction reads.
     """
 
     number: Scalar
@@ -39,10 +39,10 @@ class AbstractTimesteps(eqx.Module):
 
 
 class ChainTimesteps(AbstractTimesteps):
-    """The timestep k - 1 of a chain at time k, from 0 to N - 1: whole at the chain's own levels, between them not.
+    """The timestep k - 1 of a chain at time k, from 0 to N - 1. It is whole at the chain's own levels alone.
 
     Arguments:
-        chain: Chain on which the network is trained. It is never trained itself.
+        chain: Chain that the network was trained on. It is never trained itself.
     """
 
     chain: DiscreteChain = eqx.field(static=True)
@@ -51,7 +51,7 @@ class ChainTimesteps(AbstractTimesteps):
         timestep = self.chain.time(level) - 1
         nearest = jnp.round(timestep)
         is_whole = jnp.abs(timestep - nearest) < _ROUNDING * self.chain.steps
-        # To the bit, and with the derivative of what it was.
+        # Exactly whole, with the derivative of the timestep before rounding.
         whole = nearest + (timestep - jax.lax.stop_gradient(timestep))
         return Timestep(jnp.clip(jnp.where(is_whole, whole, timestep), 0, self.chain.steps - 1))
 
@@ -59,8 +59,8 @@ class ChainTimesteps(AbstractTimesteps):
 class FlowTimesteps(AbstractTimesteps):
     """The timestep N t of rectified flow at time t = sigma, from 0 to N.
 
-    The shift of a scheduler, fixed or by the size of the image (`use_dynamic_shifting`), moves the times at which a
-    sampler asks, not what a timestep means.
+    The shift of a scheduler, fixed or by the size of the image (`use_dynamic_shifting`), changes the times at
+    which a sampler evaluates the network, but not the timestep of a time.
 
     Arguments:
         num_train_timesteps: Number N.
@@ -79,7 +79,7 @@ class EDMTimesteps(AbstractTimesteps):
     """The timestep log(sigma/alpha) / 4 of EDM.
 
     Arguments:
-        negated: Whether the output is minus that of EDM, as of prediction type "v_prediction" there.
+        negated: Whether the output is minus EDM's, as with prediction type "v_prediction" of diffusers.
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1).
     """
@@ -91,9 +91,10 @@ class EDMTimesteps(AbstractTimesteps):
 
 
 class VETimesteps(AbstractTimesteps):
-    """The timestep sigma of score_sde's variance-exploding networks, which give grad_x log p at x = x0 + sigma noise.
+    """The timestep sigma of score_sde's variance-exploding networks.
 
-    In terms of u = cos(theta) x that is the score of u, which `sgm.model.Score` reads, once divided by cos(theta).
+    Their output at x = x0 + sigma noise is grad_x log p. Divided by cos(theta), that is the score of
+    u = cos(theta) x, which `sgm.model.Score` reads.
 
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix C).
     """

@@ -2,6 +2,8 @@
 
 import importlib.util
 import pathlib
+import subprocess
+import sys
 
 import equinox as eqx
 import jax
@@ -103,11 +105,25 @@ def test_the_example(pipeline, images, tmp_path):
     few = {"block_out_channels": (8,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
     write_pipeline(tmp_path / "pipeline", quiet(random_network(**few)))
     np.savez(tmp_path / "images.npz", x=images)
-    found = example.main(str(tmp_path / "pipeline"), str(tmp_path / "images.npz"), count=3)
+    found = example.main(str(tmp_path / "pipeline"), tmp_path / "images.npz", count=3)
     assert all(np.isfinite(number) for number in found.values())
     assert found["decode(encode(x)) - x, at most"] < 1e-3
     assert found["mean error of the half that was seen"] < 0.1 < found["mean error of the hidden half"]
     assert found["norm of its gradient"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "required: name, path"),
+        (["folder", "none.npz"], "path none.npz is no file"),
+        (["--help"], "number of images"),
+    ],
+)
+def test_the_example_says_what_it_reads(words, told):
+    ran = subprocess.run([sys.executable, EXAMPLE, *words], capture_output=True, text=True, check=False)
+    assert ran.returncode == (0 if words == ["--help"] else 2)
+    assert told in ran.stdout + ran.stderr and "Traceback" not in ran.stderr
 
 
 def _weights(part):

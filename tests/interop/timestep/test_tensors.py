@@ -97,8 +97,8 @@ def test_donated_arrays_are_safe():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"line.weight": None, "layers.1.bias": None}, "folder: tensors missing: layers.1.bias, line.weight; pass the"),
-        ({"conv.bias": np.zeros(3)}, "folder: tensors not of this model: conv.bias; pass the folder"),
+        ({"line.weight": None, "layers.1.bias": None}, "folder: tensors missing: layers.1.bias, line.weight; pass a"),
+        ({"conv.bias": np.zeros(3)}, "folder: tensors not of this model: conv.bias; pass a folder"),
         (
             {"conv.bias": np.zeros(3), "line.weight": None},
             "missing: line.weight and tensors not of this model: conv.bias",
