@@ -26,7 +26,7 @@ MISSING: Any = inspect.Parameter.empty
 _SCALARS = (float, int, bool, str, NoneType)
 # What a network is given when it is built, by the data and the prediction, and a guidance by the run.
 _OF_THE_BUILD = {AbstractNetwork: ("shape", "outputs", "conditioning", "key"), AbstractModifier: ("model",)}
-# What is used up by a build, and not kept: keys make weights, and a model keeps what it asks of its data.
+# Arguments that are not kept: keys make weights, and a model keeps what it reads of its data.
 _USED_UP = {ScoreModel: ("data",), eqx.Module: ("key",)}
 
 

@@ -162,7 +162,7 @@ def _scheduler_config(source, parts, scheduler):
     if (source.folder.parent / INDEX).is_file():
         remedy = f"pass the folder of its pipeline, {source.folder.parent}"
     raise ValueError(
-        f"load: {source} is a network without a scheduler, which says of which process it is; {remedy}, or load the "
+        f"load: {source} is a network without a scheduler, which would say its process; {remedy}, or load the "
         "network alone by sgm.interop.diffusers.load_network."
     )
 
