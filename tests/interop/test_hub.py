@@ -18,7 +18,6 @@ from sgm.interop import diffusers
 from sgm.interop.hub import HubError
 from sgm.model import Gaussian
 
-pytestmark = pytest.mark.quick
 MODEL = Gaussian(jnp.asarray([1.0, 2.0]), jnp.asarray([[2.0, 0.3], [0.3, 1.0]]))
 
 

@@ -9,8 +9,6 @@ from truth import FOUR, PROCESSES
 import sgm
 from sgm.model import NoisedUniform, Uniform
 
-pytestmark = pytest.mark.quick
-
 LOW, HIGH = -0.5, 2.0
 PRIOR = Uniform(jnp.asarray([LOW]), jnp.asarray([HIGH]))
 TWO = Uniform(jnp.asarray([-0.5, 1.0]), jnp.asarray([2.0, 1.5]))

@@ -32,7 +32,6 @@ def model_of(**options):
 OBSERVED = sgm.Condition(observed=jnp.asarray([NAN, 2.0, NAN, NAN, 0.5]))
 
 
-@pytest.mark.quick
 def test_a_new_network_returns_zero_and_then_depends_on_all():
     np.testing.assert_array_equal(call(build(), LEVEL, U), 0)
     network = randomised(build(outputs=2, frequencies=2))

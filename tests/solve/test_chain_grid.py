@@ -8,8 +8,6 @@ import sgm
 from sgm.sde import DiscreteChain, LinearBetas, ZeroTerminalSNR
 from sgm.solve import DDIM, ChainGrid, FixedSteps, KarrasGrid, LeadingGrid, ShiftedGrid, TrailingGrid, WithinGrid
 
-pytestmark = pytest.mark.quick
-
 CHAIN = DiscreteChain(LinearBetas(1000))
 
 

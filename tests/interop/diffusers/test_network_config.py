@@ -16,7 +16,6 @@ from sgm.interop import diffusers
 from sgm.interop.diffusers.network_config import NETWORKS, WITHOUT_EFFECT, skeleton_of_config
 from sgm.interop.tensor_files import map_tensors, write_tensors
 
-pytestmark = pytest.mark.quick
 STEM = "diffusion_pytorch_model"
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "sample_size": 8, "num_embeds_ada_norm": 5}
 # The fields of facebook/DiT-XL-2-256, and those that the class was given later.

@@ -15,8 +15,6 @@ from sgm.model import Flow, Gaussian, Karras, Noise, Score
 from sgm.sde import CosineBetas, DiscreteChain, LinearBetas, ScaledLinearBetas, SigmoidBetas, ZeroTerminalSNR
 from sgm.sde.level import LARGEST_LEVEL
 
-pytestmark = pytest.mark.quick
-
 CHAINS = {
     "linear": LinearBetas(1000),
     "few": LinearBetas(10, 1e-4, 0.2),
