@@ -125,8 +125,8 @@ def read_saved(
 
     Arguments:
         source: Where it is: a folder, or a model of the hub.
-        precision: Precision in which the networks compute, if they have that option; None for that of when it was
-            saved.
+        precision: Precision in which the networks compute, if they have that option; None for the one with which
+            they were saved.
         progress: Whether a bar is shown.
 
     Returns:
