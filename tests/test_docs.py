@@ -22,10 +22,11 @@ EXECUTED = [page for page in PAGES if blocks(page) and page.name != "extending.m
 @pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
 @pytest.mark.usefixtures("standard_promotion")  # The pages train by optax.
 def test_examples_run(page):
+    module = f"page_{page.stem}"  # A module of the tests may have the name of a page.
     try:
-        exec(compile("\n".join(blocks(page)), str(page), "exec"), {"__name__": page.stem})
+        exec(compile("\n".join(blocks(page)), str(page), "exec"), {"__name__": module})
     finally:
-        forget_module(page.stem)
+        forget_module(module)
 
 
 def anchors(page):

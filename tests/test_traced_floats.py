@@ -30,7 +30,7 @@ from sgm.posterior import (
     sample_within,
 )
 from sgm.sde import LearnedLogSNR, PiecewiseConstant, Prior
-from sgm.solve import KarrasGrid
+from sgm.solve import KarrasGrid, ShiftedGrid
 from sgm.training.objective import Hybrid
 from sgm.training.times import NormalLogSNR
 from sgm.training.weightings import KarrasWeighting
@@ -148,6 +148,7 @@ CASES = {
     "EDMHeun.noise_std": (lambda v: step(sgm.EDMHeun(2, 3.0, noise_std=v)), 1.1),
     "PredictorCorrector.snr": (lambda v: step(sgm.PredictorCorrector(2, snr=v)), 0.2),
     "KarrasGrid.power": (lambda v: step(sgm.DDIM(3, grid=KarrasGrid(v))), 5.0),
+    "ShiftedGrid.shift": (lambda v: step(sgm.DDIM(3, grid=ShiftedGrid(v))), 2.0),
     "Denoising.std": (lambda v: step(PosteriorAncestral(Denoising(X[0], v), 3)), 0.5),
     "MatchedDenoising.std": (lambda v: step(PosteriorAncestral(MatchedDenoising(X[0], v), 3)), 0.5),
     "GridBrownianPath.normal.t0": (lambda v: PATH.normal(v, 1.0), 0.5),
@@ -191,6 +192,10 @@ CASES = {
     "Thresholded.quantile": (lambda v: Thresholded(MODEL, v, -0.1, 0.1).predict(LEVEL, X[0]).noise, 0.6),
     "Thresholded.low": (lambda v: Thresholded(MODEL, 0.5, low=v, high=0.1).predict(LEVEL, X[0]).noise, -0.2),
     "Thresholded.high": (lambda v: Thresholded(MODEL, 0.5, low=-0.2, high=v).predict(LEVEL, X[0]).noise, 0.1),
+    "Thresholded.largest": (
+        lambda v: Thresholded(MODEL, 1.0, low=-0.2, high=0.2, largest=v).predict(LEVEL, X[0]).noise,
+        2.0,
+    ),
     "Estimate.extrapolated.weight": (lambda v: ESTIMATE.extrapolated(MODEL.predict(LEVEL, X[0]), v).noise, 1.5),
     "Blur.width": (lambda v: X * sgm.posterior.Blur(v)(X), 0.7),
     "Linear.std": (lambda v: Linear(jnp.cumsum, X[1], v).log_likelihood(X[0]), 0.5),
@@ -237,6 +242,8 @@ REFUSED = {
     "Muon.weight_decay": lambda v: sgm.training.Muon(weight_decay=v),
     "LinearBetas.first": lambda v: sgm.sde.LinearBetas(first=v),
     "LinearBetas.last": lambda v: sgm.sde.LinearBetas(last=v),
+    "ScaledLinearBetas.first": lambda v: sgm.sde.ScaledLinearBetas(first=v),
+    "ScaledLinearBetas.last": lambda v: sgm.sde.ScaledLinearBetas(last=v),
     "CosineBetas.offset": lambda v: sgm.sde.CosineBetas(offset=v),
     "CosineBetas.largest": lambda v: sgm.sde.CosineBetas(largest=v),
     "SigmoidBetas.first": lambda v: sgm.sde.SigmoidBetas(first=v),
