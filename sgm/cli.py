@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import logging
 import os
+import signal
 import sys
 import traceback
 from importlib.metadata import version
@@ -13,15 +15,18 @@ from sgm.data import DataUnavailable
 from sgm.experiment import Experiment, config_names, differences, load_config
 from sgm.flags import from_flags
 from sgm.options import ExperimentError
+from sgm.parallel import ProcessLost, initialise, is_first
 from sgm.runs import is_begun, read_experiment
 from sgm.stages import STAGES, check_splits
-from sgm.training import CheckpointError, TrainingDiverged
+from sgm.training import CheckpointError, Preempted, TrainingDiverged
 
 Stage = Literal["train", "sample", "evaluate"]
 _DESCRIPTION = """Train a diffusion model, draw samples from it and evaluate it. --config takes the name of a shipped
 configuration ({names}) or the path of a Python file that defines `experiment`; the options below change it. Without it,
 --data and --network say what is trained on what, and the other options have their defaults; with neither, the
-configuration is digits. --version prints the version."""
+configuration is digits. --version prints the version. --distributed joins the processes of a run, each started by this
+command: those that Slurm, Kubernetes or a TPU pod says, or --distributed COORDINATOR PROCESSES INDEX, such as
+10.0.0.1:1234 4 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +37,13 @@ class Command(Experiment):
         stages: Stages that are run, in this order.
         run: Folder of the run; by default runs/NAME, after the configuration or the data.
         from_: Folder of another run, whose averaged weights and trained schedule this one begins with.
+        model_devices: Number of devices over which the state of the training is cut; with 1 it is whole on each.
     """
 
     stages: tuple[Stage, ...] = ("train", "sample", "evaluate")
     run: str | None = None
     from_: str | None = None
+    model_devices: int = 1
 
     @property
     def experiment(self) -> Experiment:
@@ -54,21 +61,49 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0, or 1 after an error. One that the library raises is printed in one line, one of a file of
         yours or of another library with its traceback.
     """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # What Orbax cannot write is said in one line below.
     try:
-        command, run = read_command(sys.argv[1:] if arguments is None else arguments)
+        command, run = read_command(_join(sys.argv[1:] if arguments is None else arguments))
         check_splits(command.experiment, command.stages)
         for stage in command.stages:
             print(f"== {stage}: {run}", flush=True)
-            STAGES[stage](command.experiment, run, None if command.from_ is None else Path(command.from_))
-    except (ValueError, TypeError, DataUnavailable, CheckpointError, TrainingDiverged) as error:
+            begins_from = None if command.from_ is None else Path(command.from_)
+            STAGES[stage](command.experiment, run, begins_from, command.model_devices)
+    except Preempted as error:
+        print(f"sgm: {error} The same command goes on.", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except (ValueError, TypeError, DataUnavailable, CheckpointError, TrainingDiverged, ProcessLost) as error:
         if not _is_of_the_library(error):
             traceback.print_exc()
         print(f"sgm: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # As by `sgm --help | head`. What Python still has to print goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 1
     return 0
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _join(arguments: list[str]) -> list[str]:
+    """Join the processes of the run, if there are several, and return the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--distributed", nargs="*")
+    known, rest = parser.parse_known_args(arguments)
+    given = known.distributed
+    if given is None:
+        return arguments
+    if len(given) not in (0, 3) or not all(number.isdecimal() for number in given[1:]):
+        raise ExperimentError(
+            f"--distributed {' '.join(given)}: give nothing after it, or the address of the first process, the number "
+            "of processes and the index of this one, as 10.0.0.1:1234 4 0."
+        )
+    initialise(*given[:1], *map(int, given[1:]))
+    if not is_first():  # The first prints for all.
+        _silence()
+    return rest
 
 
 def read_command(arguments: list[str]) -> tuple[Command, Path]:

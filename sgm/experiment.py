@@ -214,6 +214,7 @@ class Experiment:
 _FREE = (
     *("sampler", "guidance", "drawing", "metrics", "evaluation", "data.path", "network.remat", "training.accumulate"),
     *("training.log_every", "training.checkpoint_every", "training.preview_every"),
+    *("training.keep", "training.keep_best"),
 )
 
 

@@ -16,6 +16,7 @@ from sgm.interop.saved import is_saved, read_saved
 from sgm.model import AbstractModel
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, options
+from sgm.parallel import is_first
 from sgm.sde import AbstractSDE
 from sgm.serial import from_json, to_json
 from sgm.training import latest_step
@@ -34,7 +35,9 @@ def is_begun(run: Path) -> bool:
 
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
-    """Write an experiment to the folder of its run, whole or not at all."""
+    """Write an experiment to the folder of its run, whole or not at all. Of several processes, the first writes it."""
+    if not is_first():
+        return
     # What the model knows of the data is written beside it, so that it is loaded where the data are not.
     for name, written in {_RECORDS: experiment.records, _FILE: experiment}.items():
         part = run / (name + ".part")
@@ -69,6 +72,7 @@ def load(
     path: str | Path,
     *,
     average: bool = True,
+    step: int | None = None,
     precision: Precision | None = None,
     revision: str | None = None,
     variant: str | None = None,
@@ -83,6 +87,7 @@ def load(
         path: Folder, or the name of a model on the hub, as "google/ddpm-cifar10-32". What is downloaded is kept in the
             cache of the hub, and is read from there without a network.
         average: Whether the averaged weights of a run are loaded, or the raw ones.
+        step: Step of a run's checkpoint, such as `sgm.training.best_step(path)`; by default the newest.
         precision: Precision in which the network computes, if it has that option; None for that of the training, and
             float32 of a model of diffusers.
         revision: Branch, tag or commit of a model of the hub.
@@ -90,7 +95,7 @@ def load(
         progress: Whether a bar is shown while weights are read.
 
     Returns:
-        The process and the model, in the units of the data. Of a run they are those of the newest checkpoint.
+        The process and the model, in the units of the data. Of a run they are those of a checkpoint.
 
     Raises:
         TypeError: for what is no path, and options of another type.
@@ -107,12 +112,12 @@ def load(
     folder, raw = source.folder, None if average else False
     if (folder / _FILE).exists():
         _check_options(path, "a run", variant=variant)
-        return load_trained(folder, average=average, precision=precision)
+        return load_trained(folder, average=average, step=step, precision=precision)
     if is_saved(folder):
-        _check_options(path, "a saved model", average=raw, variant=variant)
+        _check_options(path, "a saved model", average=raw, step=step, variant=variant)
         return read_saved(source, precision=precision, progress=progress)
     if is_diffusers(folder):
-        _check_options(path, "a model of diffusers", average=raw)
+        _check_options(path, "a model of diffusers", average=raw, step=step)
         return load_source(source, variant=variant, precision=precision or "float32", progress=progress)[:2]
     if latest_step(folder) is not None:
         raise ExperimentError(
@@ -133,16 +138,16 @@ def _check_options(path, kind, **given):
 
 
 def load_trained(
-    run: Path, *, average: bool = True, precision: Precision | None = None
+    run: Path, *, average: bool = True, step: int | None = None, precision: Precision | None = None
 ) -> tuple[AbstractSDE, AbstractModel]:
     """Load what the command line has trained.
 
     Arguments:
         run: Folder of the run.
-        average, precision: As those of `load`.
+        average, step, precision: As those of `load`.
 
     Returns:
-        The process and the model of the newest checkpoint, in the units of the data.
+        The process and the model of the checkpoint, in the units of the data.
 
     Raises:
         ExperimentError: where the folder has no experiment, or one with a class whose module is not imported.
@@ -153,7 +158,7 @@ def load_trained(
     if precision is not None and "precision" in options(network):
         experiment = dataclasses.replace(experiment, network=partial(experiment.network, precision=precision))
     sde, model = experiment.skeleton(_read(run, _RECORDS, Records))
-    return restore(run, sde, model, average=average)
+    return restore(run, sde, model, average=average, step=step)
 
 
 def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, AbstractModel]:

@@ -5,11 +5,12 @@ from typing import Any, SupportsIndex, overload
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from sgm.checks import (
     check_count,
@@ -30,14 +31,14 @@ from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import MAX_ADAPTIVE_STEPS, AbstractMethod
 from sgm.solve.saving import check_saveat, saves_steps, trimmed
-from sgm.types import Number
+from sgm.types import Keys, Number
 
 
 @overload
 def sample(
     sde: AbstractSDE,
     model: AbstractModel,
-    key: PRNGKeyArray,
+    key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
@@ -54,7 +55,7 @@ def sample(
 def sample(
     sde: AbstractSDE,
     model: AbstractModel,
-    key: PRNGKeyArray,
+    key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
@@ -71,7 +72,7 @@ def sample(
 def sample(
     sde: AbstractSDE,
     model: AbstractModel,
-    key: PRNGKeyArray,
+    key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
@@ -87,7 +88,7 @@ def sample(
 def sample(
     sde: AbstractSDE,
     model: AbstractModel,
-    key: PRNGKeyArray,
+    key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
@@ -105,7 +106,8 @@ def sample(
     Arguments:
         sde: Process.
         model: Model.
-        key: Key of all randomness. Each example has one of its own, of `jax.random.split(key, n)`.
+        key: Key of all randomness, of which each example has one of its own, of `jax.random.split(key, n)`; or those
+            keys themselves, one for each example.
         n: Number of examples; None for one without a batch axis, or for as many as `x1` or `start` has.
         cond: One condition for all examples, or one each, with a leading axis of length n on every part.
         method: Method of sampling.
@@ -149,7 +151,7 @@ def sample(
             raise ValueError("sample: both x1 and start are given; pass the one from which the paths are to begin.")
         sde, x1 = _started(sde, model, start)
     sde = method.process(sde)
-    count = _count(model, n, x1)
+    count = _count(model, n, x1, key)
     if batch_size is not None:
         check_count("sample", "batch_size", batch_size)
     if saveat is not None:
@@ -170,7 +172,7 @@ def sample(
     mesh = mesh_for("sample", (sde, model, key, own, cond, x1), mesh)
     mesh = None if alone else mesh
     sde, model, key, own, cond, x1 = replicate((sde, model, key, own, cond, x1), mesh)
-    keys = key if count is None else jr.split(key, count)
+    keys = key if count is None or _has_batch(key) else jr.split(key, count)
     size = group_size(model.shape) if batch_size is None else batch_size
     shared = sde, model, cond, method, saveat, levels
     static = count is None, size, from_pure_noise, adjoint, progress, mesh
@@ -198,9 +200,18 @@ def _started(sde, model, start):
     return eqx.tree_at(lambda sde: sde.t1, sde, t), model.units.standardise(x)
 
 
-def _count(model, n, x1):
+def _has_batch(key):
+    """Whether there is a key for each example."""
+    return jnp.ndim(key) > (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
+
+
+def _count(model, n, x1, key):
     """The number of examples, None for one without a batch axis."""
     count = None if n is None else check_count("sample", "n", n)
+    if _has_batch(key):
+        if count is not None and count != len(key):
+            raise ValueError(f"sample: n = {n}, but there are {len(key)} keys; leave n out, or pass one key.")
+        n = count = len(key)
     if x1 is None:
         return count
     batch = check_examples("sample: x1", x1, model.shape)

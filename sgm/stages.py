@@ -22,6 +22,7 @@ from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel
 from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError, options
+from sgm.parallel import is_first, local, mesh, share, wait_for_all
 from sgm.runs import begin_from, is_begun, load_trained, write_experiment
 from sgm.sample import sample
 from sgm.sde import AbstractSDE
@@ -49,13 +50,14 @@ def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
             raise ExperimentError(f"data: the split {split!r} is empty; add examples to it, or run other --stages.")
 
 
-def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
+def train_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
     """Train up to the configured step, and draw what is trained at every preview."""
     data, training = experiment.data, experiment.training
     sampled = experiment.sampler.process(experiment.sde)
     experiment.sampler.check(sampled)
     experiment.sampler.levels(sampled)
     run.mkdir(parents=True, exist_ok=True)
+    wait_for_all("train: the folder is there")
     # A run that has begun goes on from its own checkpoint.
     begins = begins_from is not None and not is_begun(run)
     sde, model = begin_from(begins_from, experiment) if begins and begins_from else experiment.build()
@@ -79,7 +81,10 @@ def train_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> 
         run=run,
         log_every=training.log_every,
         checkpoint_every=training.checkpoint_every,
+        keep=training.keep,
+        keep_best=training.keep_best,
         callbacks=[Preview(experiment, run)],
+        mesh=mesh(model_devices),
     )
 
 
@@ -96,6 +101,7 @@ class Preview:
         self.drawn = number
         if not due and step != training.steps:
             return
+        state = local(state)
         sde, run, data = state.process(self.experiment.sde), self.run, self.experiment.data
         method = ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
         x = draw(sde, state.average, self.experiment, method, n=min(16, self.experiment.drawing.n))
@@ -104,11 +110,13 @@ class Preview:
         plot.save(plot.arrays(weights, f"parameters, step {step}"), run / "parameters.png")
         plot.save(plot.arrays(gradient_rms(state), f"gradients, step {step}"), run / "gradients.png")
         plot.save(plot.process(sde), run / "process.png")
-        with (run / "metrics.jsonl").open() as file:
-            plot.save(plot.objective([json.loads(line) for line in file]), run / "objective.png")
+        if is_first():
+            with (run / "metrics.jsonl").open() as file:
+                lines = [json.loads(line) for line in file]
+            plot.save(plot.objective(lines), run / "objective.png")
 
 
-def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
+def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
     """Draw samples by the configured sampler and by the probability flow, and follow some paths."""
     (sde, plain), data, drawing = load_trained(run), experiment.data, experiment.drawing
     model = experiment.guided(plain)
@@ -139,7 +147,7 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None) ->
         plot.save(figure, run / f"{title}.png")
 
 
-def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) -> None:
+def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
     """Evaluate the metrics on a split, print the report and write it."""
     chosen, data = experiment.evaluation, experiment.data
     sde, model = load_trained(run, precision=chosen.precision)
@@ -161,13 +169,14 @@ def evaluate_stage(experiment: Experiment, run: Path, begins_from: Path | None) 
         folder=folder,
     )
     print(report)
-    (run / "evaluation.json").write_text(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
-    write_columns(run / "evaluation.parquet", {"index": np.arange(report.examples), **report.columns})
+    if is_first():
+        (run / "evaluation.json").write_text(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
+        write_columns(run / "evaluation.parquet", {"index": np.arange(report.examples), **report.columns})
     if "log_prob" in report.columns:
         draw_likelihoods(run, data, chosen.split, report.columns)
     for name, figure in report.figures().items():
         plot.save(figure, run / f"evaluation_{name}.png")
-    if folder.exists():  # No metric, no folder.
+    if folder.exists() and is_first():  # No metric, no folder.
         shutil.rmtree(folder)
 
 
@@ -185,7 +194,7 @@ def draw_likelihoods(run: Path, data: AbstractDataset, split: str, columns: dict
         picture(run / "evaluation_extremes.png", real(data, x), "least likely first, most likely last", data)
 
 
-STAGES: dict[str, Callable[[Experiment, Path, Path | None], None]] = {
+STAGES: dict[str, Callable[[Experiment, Path, Path | None, int], None]] = {
     "train": train_stage,
     "sample": sample_stage,
     "evaluate": evaluate_stage,
@@ -209,8 +218,13 @@ def draw(
     """Draw `n` samples, one for each of the conditions in `fields`, by default `conditions(data, n)`."""
     n = n or experiment.drawing.n
     cond = condition_from(conditions(experiment.data, n) if fields is None else fields)
-    meter = diffrax.TqdmProgressMeter()
-    return sample(sde, model, experiment.key("samples"), n, cond=cond, method=method, saveat=saveat, progress=meter)
+    meter = diffrax.TqdmProgressMeter() if is_first() else None
+
+    def of_part(each):
+        keys, cond = each
+        return sample(sde, model, keys, cond=cond, method=method, saveat=saveat, progress=meter)
+
+    return share(of_part, (jax.random.split(experiment.key("samples"), n), cond))
 
 
 def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: ProbabilityFlow) -> Any:

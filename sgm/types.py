@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Float, Key, PRNGKeyArray, Real, UInt32
 
 if TYPE_CHECKING:
     Number = float | Array
@@ -13,3 +13,5 @@ Scalar = Float[Array, ""]
 Example = Float[Array, "*shape"]
 Time = Real[ArrayLike, "*time"]
 OfTime = Float[Array, "*time"]
+Keys = PRNGKeyArray | Key[Array, " n"] | UInt32[Array, "n 2"]
+"""One key, or one for each example."""

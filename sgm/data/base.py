@@ -111,6 +111,11 @@ class AbstractDataset(abc.ABC):
         Raises ValueError if `batch_size` is below 1.
         """
 
+    def part_of_batch(self, step: int, batch_size: int, seed: int, start: int, stop: int) -> Record:
+        """Examples start ... stop - 1 of the training batch of a step: those that one process of several trains on."""
+        x, fields = self.batch(step, batch_size, seed)
+        return x[start:stop], {name: values[start:stop] for name, values in fields.items()}
+
     def _chunks(self) -> Iterator[np.ndarray]:
         """The training examples on which units are fitted, a few at a time."""
         for start, stop in fitted_blocks(self.size("train"), math.prod(self.shape)):
@@ -137,13 +142,21 @@ class AbstractFiniteDataset(AbstractDataset):
         return self.take(split, np.arange(self.size(split))[start:stop])
 
     def batch(self, step: int, batch_size: int, seed: int) -> Record:
+        return self._rows_of_batch(step, batch_size, seed, 0, batch_size)
+
+    def part_of_batch(self, step: int, batch_size: int, seed: int, start: int, stop: int) -> Record:
+        if type(self).batch is not AbstractFiniteDataset.batch:  # A subclass changes its batches.
+            return super().part_of_batch(step, batch_size, seed, start, stop)
+        return self._rows_of_batch(step, batch_size, seed, start, stop)
+
+    def _rows_of_batch(self, step, batch_size, seed, start, stop):
         check_batch_size(batch_size)
         size = self.size("train")
-        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), size)
+        epochs, places = np.divmod(step * batch_size + np.arange(start, stop), size)
         orders = [_permutation(size, seed, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         x, condition = self.take("train", np.concatenate(orders))
         if self.flip:
-            flipped = np.random.default_rng((seed, step, _FLIP_STREAM)).random(batch_size) < 0.5
+            flipped = np.random.default_rng((seed, step, _FLIP_STREAM)).random(batch_size)[start:stop] < 0.5
             x = np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
         return x, condition
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -16,6 +17,7 @@ from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.parallel import gather, is_first, told_of_lost_processes
 from sgm.plot import Figure
 from sgm.posterior.support import Support, check_support, within
 from sgm.sde.base import AbstractSDE
@@ -89,7 +91,7 @@ def evaluate(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Report:
-    """Evaluate metrics on a split of a data set.
+    """Evaluate metrics on a split of a data set. Several processes share the batches, and each has the whole report.
 
     Arguments:
         sde: Process.
@@ -155,14 +157,19 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
 
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    parts, seconds = [], 0.0
+    parts, seconds = {}, 0.0
     name = type(metric).__name__
-    with tqdm(desc=f"{name} of {context.split}", total=total, unit="example", disable=not progress) as bar:
-        for start in range(0, total, batch_size):
+    every = range(0, total, batch_size)
+    # Each process has its share of the batches.
+    own = every[jax.process_index() :: jax.process_count()]
+    count = sum(min(start + batch_size, total) - start for start in own)
+    hidden = not (progress and is_first())
+    with tqdm(desc=f"{name} of {context.split}", total=count, unit="example", disable=hidden) as bar:
+        for start in own:
             stop = min(start + batch_size, total)
             path = None if folder is None else folder / f"{start:09d}-{stop:09d}.parquet"
             if path is not None and path.exists():
-                parts.append(read_columns(path))
+                parts[start] = read_columns(path)
             else:
                 began = time.perf_counter()
                 if not parts:
@@ -171,13 +178,19 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
                 first = min(start, total - batch_size)
                 x, fields = context.data.rows(context.split, first, first + batch_size)
                 found = metric.columns(context, x, fields, jr.fold_in(key, start))
-                parts.append({name: np.asarray(values)[start - first :] for name, values in found.items()})
+                parts[start] = {name: np.asarray(values)[start - first :] for name, values in found.items()}
                 seconds += time.perf_counter() - began
                 if path is not None:
-                    write_columns(path, parts[-1])
+                    write_columns(path, parts[start])
             bar.set_postfix_str("", refresh=False)
             bar.update(stop - start)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, seconds
+    gathered: dict[str, np.ndarray] = {}
+    with told_of_lost_processes("evaluate"):
+        own_parts = {f"{start}/{name}": values for start, part in parts.items() for name, values in part.items()}
+        for found in gather(own_parts):
+            gathered |= found
+    names = dict.fromkeys(name.partition("/")[2] for name in gathered)
+    return {name: np.concatenate([gathered[f"{start}/{name}"] for start in every]) for name in names}, seconds
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:

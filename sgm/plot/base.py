@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from sgm.parallel import is_first
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 else:
@@ -20,13 +22,14 @@ SHOWN = 8
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG.
+    """Write a figure as a PNG. Of several processes, the first writes it.
 
     Arguments:
         figure: Figure.
         path: File.
     """
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    if is_first():
+        figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def empty_figure(size: tuple[float, float]) -> Figure:

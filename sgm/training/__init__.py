@@ -11,12 +11,14 @@ from sgm.training.masking import AbstractMasking as AbstractMasking
 from sgm.training.masking import FixedEntries as FixedEntries
 from sgm.training.masking import UniformSubsets as UniformSubsets
 from sgm.training.metrics import TrainingDiverged as TrainingDiverged
+from sgm.training.metrics import best_step as best_step
 from sgm.training.objective import Absolute as Absolute
 from sgm.training.objective import AbstractObjective as AbstractObjective
 from sgm.training.objective import Bound as Bound
 from sgm.training.objective import Hybrid as Hybrid
 from sgm.training.objective import Squared as Squared
 from sgm.training.objective import SquaredVelocity as SquaredVelocity
+from sgm.training.preemption import Preempted as Preempted
 from sgm.training.settings import AbstractOptimiser as AbstractOptimiser
 from sgm.training.settings import Adam as Adam
 from sgm.training.settings import AdamW as AdamW

@@ -1,23 +1,35 @@
-"""States on disk, written atomically by Orbax: a crash while writing leaves the earlier checkpoints as they were."""
+"""States on disk, written by Orbax beside the training: a crash while writing leaves the earlier ones as they were."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
+from sgm.parallel import ProcessLost
+
 State = TypeVar("State", bound=PyTree)
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged, or of another model."""
+    """A checkpoint that is missing, damaged, of another model, or cannot be written."""
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
     """The folder of the checkpoint of a step."""
     return run / "checkpoints" / str(step)
+
+
+def saved_steps(run: Path) -> list[int]:
+    """The steps of the checkpoints of a run, in increasing order."""
+    if not (run / "checkpoints").is_dir():
+        return []
+    import orbax.checkpoint as ocp  # here, because it takes a second to import
+
+    return sorted(ocp.utils.checkpoint_steps(run / "checkpoints"))
 
 
 def latest_step(run: Path) -> int | None:
@@ -29,18 +41,72 @@ def latest_step(run: Path) -> int | None:
     Returns:
         Its step; None where there is none.
     """
-    if not (run / "checkpoints").is_dir():
-        return None
-    with _manager(run) as manager:
-        return manager.latest_step()
+    return max(saved_steps(run), default=None)
 
 
-def save_checkpoint(run: Path, step: int, state: eqx.Module) -> None:
-    """Write the arrays of `state`, and keep the two newest checkpoints."""
-    import orbax.checkpoint as ocp  # here, because it takes a second to import
+class Checkpoints:
+    """The checkpoints of a run in training, written in the background.
 
-    with _manager(run) as manager:
-        manager.save(step, args=ocp.args.StandardSave(_named_arrays(state)), force=True)
+    As a context it waits at its end until the last one is on disk.
+
+    Arguments:
+        run: Folder of the run.
+        keep: Number of newest checkpoints that are kept.
+        keep_best: Number of checkpoints that are kept besides, those of least `error`.
+        error: Function of a step, such as its held-out loss; nan where there is none.
+
+    Raises:
+        CheckpointError: from `save` and at the end, where a checkpoint cannot be written. Earlier ones stay.
+    """
+
+    def __init__(self, run: Path, keep: int = 2, keep_best: int = 0, error: Callable[[int], float] = lambda step: 0.0):
+        import orbax.checkpoint as ocp
+
+        self.run, self.keep, self.keep_best, self.error = run, keep, keep_best, error
+        self._last: int | None = None
+        options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
+        folder = (run / "checkpoints").absolute()
+        self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None and issubclass(kind, ProcessLost):
+            return  # All processes would have to end the writing together.
+        try:
+            self._guarded(self._manager.wait_until_finished)
+        finally:
+            self._manager.close()
+
+    def save(self, step: int, state: eqx.Module) -> None:
+        """Begin to write the arrays of `state`, as they are now, once the checkpoint before is written."""
+        import orbax.checkpoint as ocp
+
+        self._guarded(self._manager.wait_until_finished)
+        self._last = step
+        arguments = ocp.args.StandardSave(_named_arrays(state))
+        self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Which checkpoints are kept, as Orbax asks of a policy."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = [step for step in steps if self.error(step) == self.error(step)]
+        best = sorted(known, key=self.error)[: self.keep_best]
+        return [step in best or step in steps[-self.keep :] for step in steps]
+
+    def _guarded(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except Exception as error:  # Orbax raises many kinds for what a disk refuses.
+            earlier = [step for step in saved_steps(self.run) if step != self._last]
+            kept = f"those of steps {', '.join(map(str, earlier))} are as they were" if earlier else "there is none yet"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            path = checkpoint_path(self.run, self._last or 0)
+            raise CheckpointError(
+                f"checkpoint {path}: it cannot be written ({reason:.200}); {kept}. "
+                "Make room on the disk, and begin again with the same arguments: the run goes on from the newest."
+            ) from error
 
 
 def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> State:
@@ -54,16 +120,23 @@ def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> S
 
     path = checkpoint_path(run, step)
     wanted = {within + name: array for name, array in _named_arrays(like).items()}
-    # Placed here, since the devices it was saved from may not be there.
-    place = SingleDeviceSharding(jax.local_devices()[0])
+    # Where `like` has no arrays on devices: those it was saved from may not be there.
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    places = {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=getattr(array, "sharding", None) or here)
+        for name, array in wanted.items()
+    }
     try:
-        with _manager(run) as manager:
+        options = ocp.CheckpointManagerOptions(create=False, enable_async_checkpointing=False)
+        folder, handler = path.parent.absolute(), ocp.PyTreeCheckpointHandler()
+        with ocp.CheckpointManager(folder, options=options, item_handlers=handler) as manager:
             saved = {name: (array.shape, array.dtype) for name, array in manager.item_metadata(step).items()}
             inside = (f"{within}.", f"{within}[") if within else ""
             found = {name: kind for name, kind in saved.items() if name.startswith(inside)}
             _check_same(path, found, {name: (array.shape, array.dtype) for name, array in wanted.items()})
-            places = {name: jax.ShapeDtypeStruct(*kind, sharding=place) for name, kind in saved.items()}
-            arrays = manager.restore(step, args=ocp.args.StandardRestore(places))
+            how = ocp.checkpoint_utils.construct_restore_args(places)
+            arguments = ocp.args.PyTreeRestore(places, restore_args=how, partial_restore=True)
+            arrays = manager.restore(step, args=arguments)
     except CheckpointError:
         raise
     except Exception as error:  # Orbax raises many kinds for files that are missing or cut short.
@@ -76,14 +149,6 @@ def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> S
     return jax.tree.unflatten(
         structure, [arrays.get(within + jax.tree_util.keystr(name), leaf) for name, leaf in leaves]
     )
-
-
-def _manager(run):
-    import orbax.checkpoint as ocp
-
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    folder = (run / "checkpoints").absolute()
-    return ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
 
 def _named_arrays(state):

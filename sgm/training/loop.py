@@ -1,5 +1,6 @@
 """The loop of training: batches in, checkpoints and metrics out."""
 
+import contextlib
 import functools
 import warnings
 import zlib
@@ -22,15 +23,26 @@ from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import condition_from
 from sgm.nn.units import Units
-from sgm.parallel import local_mesh, replicate, shard
+from sgm.parallel import (
+    AbstractPlacement,
+    Sharded,
+    is_first,
+    local,
+    own_rows,
+    shard,
+    told_of_lost_processes,
+    wait_for_all,
+)
+from sgm.parallel import mesh as all_devices
 from sgm.sde.base import AbstractSDE
-from sgm.training.checkpoint import latest_step, restore_checkpoint, save_checkpoint
+from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
 from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint
 from sgm.training.learned_schedule import ScheduleRecipe, has_learned_part
 from sgm.training.loss import Loss
-from sgm.training.metrics import History
+from sgm.training.metrics import History, TrainingDiverged, with_remedy
+from sgm.training.preemption import Preempted, Preemption
 from sgm.training.settings import AbstractOptimiser, Adam, check_average_decay
-from sgm.training.step import AbstractRecipe, Batch, Recipe, all_but, held_out_loss, train_step
+from sgm.training.step import AbstractRecipe, Batch, Recipe, all_but, begun, held_out_loss, train_step
 
 Callback = Callable[[int, dict[str, float], Any], None]
 
@@ -52,9 +64,12 @@ def train(
     run: str | Path | None = None,
     log_every: int = 50,
     checkpoint_every: int = 500,
+    keep: int = 2,
+    keep_best: int = 0,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     mesh: Mesh | None = None,
+    placement: AbstractPlacement = Sharded(),
 ) -> tuple[AbstractSDE, AbstractModel, dict[str, np.ndarray]]:
     """Train a model on a data set.
 
@@ -76,11 +91,15 @@ def train(
             goes on from its last checkpoint. Without it nothing is written.
         log_every: Number of steps between two looks at the metrics.
         checkpoint_every: Number of steps between two checkpoints, and between two held-out losses.
+        keep: Number of newest checkpoints that are kept.
+        keep_best: Number of checkpoints of least held-out loss that are kept besides.
         callbacks: Functions that are called as `callback(step, metrics, state)` at every look at the metrics, with
             floats by their names and the state, whose `model` and `average` are the raw and the averaged model. The
             state's arrays are given up by the next step: use them at once, or copy them.
         progress: Whether a bar is shown.
-        mesh: Devices over which each batch is split, by default all of this machine's.
+        mesh: Devices over which each batch is split, by default all of all processes (see `sgm.parallel.mesh`).
+        placement: Rule that says which arrays of the state are cut over the devices. It changes nothing unless the mesh
+            has more than one device along its axis "model".
 
     Returns:
         The process, with what of it is trained; the model with averaged weights; and the history, arrays by name:
@@ -89,6 +108,9 @@ def train(
     Raises:
         RunMismatch: where `run` was begun with other arguments, naming them.
         TrainingDiverged: at the first loss or gradient that is not finite.
+        ProcessLost: where another process of the run has ended.
+        Preempted: after SIGTERM, once the checkpoint of the last step is written, if there is a `run`.
+        CheckpointError: where a checkpoint cannot be written.
         ValueError: for batches that the devices cannot share evenly, units that do not fit the data, and `frozen` that
             gives no part of the model or leaves nothing to train.
 
@@ -100,9 +122,11 @@ def train(
     check_instance("train", "loss", loss, Loss, "sgm.training.Loss()")
     kinds = AbstractOptimiser | optax.GradientTransformation
     check_instance("train", "optimiser", optimiser, kinds, "sgm.training.Adam(1e-3) or optax.adam(1e-3)")
-    every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
+    every = {"log_every": log_every, "checkpoint_every": checkpoint_every, "keep": keep}
     for name, number in {"steps": steps, "batch_size": batch_size, "accumulate": accumulate, **every}.items():
         check_count("train", name, number)
+    check_count("train", "keep_best", keep_best, 0)
+    check_instance("train", "placement", placement, AbstractPlacement, "sgm.parallel.Sharded()")
     check_instance("train", "callbacks", callbacks, Sequence, remedy="pass a list, as [callback]")
     for callback in callbacks:
         remedy = "pass functions callback(step, metrics, state)"
@@ -112,61 +136,75 @@ def train(
     _warn_of_no_masking(model, loss)
     trained = None if frozen is None else all_but(frozen, model)
     recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate, trained)
-    mesh = local_mesh() if mesh is None else mesh
+    mesh = all_devices() if mesh is None else mesh
     _check_batch(batch_size, accumulate, mesh.size)
     seed = int(jr.bits(jr.fold_in(key, zlib.crc32(b"data"))))
+    rows = own_rows(mesh, batch_size)
 
     def batch(step: int) -> Batch:
-        return _standardised(model, *data.batch(step, batch_size, seed))
+        return _standardised(model, *data.part_of_batch(step, batch_size, seed, *rows))
 
-    first = batch(0)
+    first = _standardised(model, *data.batch(0, batch_size, seed))
     if data.levels is None:
         warn_of_scale("train", first[0])
         warn_of_mismatch("train", sde, first[0])
-    folder, start, state = None if run is None else Path(run), 0, recipe.start(model)
+    folder, start = None if run is None else Path(run), 0
+    state, places = begun(recipe, model, mesh, placement)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         begun_with = fingerprint(recipe, optimiser, steps, model, first)
         saved = latest_step(folder)
-        if saved is None:
-            write_fingerprint(folder, begun_with)
-        else:
+        wait_for_all("train: the run is found")
+        if saved is not None:
             check_same_run("train", folder, begun_with)
             start, state = saved, restore_checkpoint(folder, saved, state)
-    state, history = replicate(state, mesh), History(folder, start)
+        elif is_first():
+            write_fingerprint(folder, begun_with)
+    history = History(folder, start)
     if start >= steps:
         print(f"train: nothing to train, since {start} of {steps} steps are done in {folder}", flush=True)
-    else:
-        held_out = _held_out(model, data, batch_size, mesh)
-        state = _loop(
-            recipe,
-            state,
-            prefetch(batch, start, steps),
-            range(start + 1, steps + 1),
-            history,
-            folder,
-            (log_every, checkpoint_every),
-            callbacks,
-            progress,
-            held_out,
-            mesh,
-        )
-    return state.process(sde), state.average, history.arrays()
+        return local(state.process(sde)), local(state.average), history.arrays()
+    try:
+        with contextlib.ExitStack() as open_until_the_end:
+            checkpoints = stop = None
+            if folder is not None:
+                kept = Checkpoints(folder, keep, keep_best, history.held_out_loss)
+                checkpoints = open_until_the_end.enter_context(kept)
+                stop = open_until_the_end.enter_context(Preemption())
+            open_until_the_end.enter_context(told_of_lost_processes("train"))
+            state = _loop(
+                recipe,
+                state,
+                places,
+                prefetch(batch, start, steps),
+                range(start + 1, steps + 1),
+                history,
+                (checkpoints, stop),
+                (log_every, checkpoint_every),
+                callbacks,
+                progress and is_first(),
+                _held_out(model, data, batch_size, mesh),
+                mesh,
+            )
+    except TrainingDiverged as error:
+        raise with_remedy(error, folder) from None
+    return local(state.process(sde)), local(state.average), history.arrays()
 
 
-def _loop(recipe, state, batches, steps, history, folder, every, callbacks, progress, held_out, mesh):
+def _loop(recipe, state, places, batches, steps, history, disk, every, callbacks, progress, held_out, mesh):
     from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
 
-    log_every, checkpoint_every = every
+    (checkpoints, stop), (log_every, checkpoint_every) = disk, every
     pending = []
     with tqdm(desc="train", total=steps.stop - 1, initial=steps.start - 1, unit="step", disable=not progress) as bar:
         for step, batch in zip(steps, batches, strict=True):
             if step == steps.start:
                 bar.set_postfix_str("compiling")
-            state, metrics = train_step((recipe, shard(batch, mesh)), state)
+            state, metrics = train_step((recipe, shard(batch, mesh)), state, places)
             if step == steps.start:
                 bar.set_postfix_str("")
-            ends = step == steps.stop - 1
+            stops = stop is not None and stop.is_due(step)
+            ends = stops or step == steps.stop - 1
             saves, looks = (ends or step % number == 0 for number in (checkpoint_every, log_every))
             if saves and held_out is not None:
                 metrics["held_out_loss"] = held_out_loss(recipe, state, held_out)
@@ -178,8 +216,12 @@ def _loop(recipe, state, batches, steps, history, folder, every, callbacks, prog
                 pending = []
                 for callback in callbacks:
                     callback(step, values, state)
-            if saves and folder is not None:
-                save_checkpoint(folder, step, state)
+            if saves and checkpoints is not None:
+                checkpoints.save(step, state)
+            if stops:
+                raise Preempted(
+                    f"train: stopped by SIGTERM; step {step} of {steps.stop - 1} is saved in {history.run}."
+                )
     return state
 
 
@@ -210,7 +252,9 @@ def _held_out(model, data, batch_size, mesh) -> Batch | None:
     """The first test examples, at most a batch of them and as many for each device; None where there are too few."""
     n = min(batch_size, data.size("test"))
     n -= n % mesh.size
-    return shard(_standardised(model, *data.rows("test", 0, n)), mesh) if n else None
+    if not n:
+        return None
+    return shard(_standardised(model, *data.rows("test", *own_rows(mesh, n))), mesh)
 
 
 def _check_fit(model, data):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sgm.training.checkpoint import checkpoint_path, latest_step
+from sgm.parallel import is_first
+from sgm.training.checkpoint import CheckpointError, checkpoint_path, latest_step, saved_steps
 
 
 class TrainingDiverged(Exception):
@@ -14,7 +15,7 @@ class TrainingDiverged(Exception):
 
 
 class History:
-    """The metrics of each step, written to `metrics.jsonl` where there is a folder.
+    """The metrics of each step, written to `metrics.jsonl` where there is a folder, by the first process.
 
     Arguments:
         run: Folder of the run, or None.
@@ -30,9 +31,10 @@ class History:
         if self._path is not None and self._path.exists():
             text = self._path.read_text().splitlines(keepends=True)[:steps]
             self._lines = [json.loads(line) for line in text]
-            part = self._path.with_suffix(".part")
-            part.write_text("".join(text))
-            part.replace(self._path)
+            if is_first():
+                part = self._path.with_suffix(".part")
+                part.write_text("".join(text))
+                part.replace(self._path)
 
     def add(self, step: int, metrics: list[dict[str, np.ndarray]]) -> dict[str, float]:
         """Add the metrics of the steps up to `step`, and return their means.
@@ -44,10 +46,10 @@ class History:
         for number, of_step in enumerate(metrics, step - len(metrics) + 1):
             values = {name: float(value) for name, value in of_step.items()}
             if not all(math.isfinite(value) for value in values.values()):
-                raise TrainingDiverged(self._diverged(number, values))
+                raise TrainingDiverged(_diverged(number, values))
             lines.append({"step": number, **values})
         self._lines += lines
-        if self._path is not None:
+        if self._path is not None and is_first():
             with self._path.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
         names = {name for line in lines for name in line if name != "step"}
@@ -55,6 +57,10 @@ class History:
         means = {name: float(np.mean(values)) for name, values in found.items()}
         self._shown |= {name: means[name] for name in ("loss", "held_out_loss") if name in means}
         return means
+
+    def held_out_loss(self, step: int) -> float:
+        """The held-out loss of a step; nan where it was not found."""
+        return self._lines[step - 1].get("held_out_loss", math.nan)
 
     def text(self) -> str:
         """The last losses, for a progress bar."""
@@ -65,12 +71,44 @@ class History:
         names = dict.fromkeys(name for line in self._lines for name in line)
         return {name: np.asarray([line.get(name, math.nan) for line in self._lines]) for name in names}
 
-    def _diverged(self, step, values):
-        good = "there is no checkpoint"
-        if self.run is not None and (saved := latest_step(self.run)) is not None:
-            good = f"the last good one is {checkpoint_path(self.run, saved)}"
-        said = " and the ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
-        return (
-            f"train: at step {step} the {said}; {good}; lower the learning rate or the clip, or look for bad values in "
-            "the data; then begin in another folder."
-        )
+
+def best_step(run: str | Path) -> int:
+    """Find the checkpoint of least held-out loss of a run.
+
+    Arguments:
+        run: Folder of the run.
+
+    Returns:
+        Its step.
+
+    Raises:
+        CheckpointError: where no checkpoint has a held-out loss.
+
+    Example:
+        >>> sde, model = sgm.load("runs/digits", step=sgm.training.best_step("runs/digits"))
+    """
+    run = Path(run)
+    path, steps = run / "metrics.jsonl", saved_steps(run)
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    losses = {
+        line["step"]: line["held_out_loss"] for line in lines if "held_out_loss" in line and line["step"] in steps
+    }
+    if not losses:
+        raise CheckpointError(f"best_step: {run} has no checkpoint with a held-out loss; load the newest.")
+    return min(losses, key=losses.__getitem__)
+
+
+def _diverged(step: int, values: dict[str, float]) -> str:
+    said = " and the ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+    return f"train: at step {step} the {said}"
+
+
+def with_remedy(error: TrainingDiverged, run: Path | None) -> TrainingDiverged:
+    """The same error with the last good checkpoint of the run, and what to do."""
+    good = "there is no checkpoint"
+    if run is not None and (saved := latest_step(run)) is not None:
+        good = f"the last good one is {checkpoint_path(run, saved)}"
+    return TrainingDiverged(
+        f"{error}; {good}; lower the learning rate or the clip, or look for bad values in the data; then begin in "
+        "another folder."
+    )

@@ -178,6 +178,8 @@ class Training:
         accumulate: Number of parts of a batch whose gradients are found one after the other, to save memory.
         log_every: Number of steps between two lines of the metrics.
         checkpoint_every: Number of steps between two checkpoints.
+        keep: Number of newest checkpoints that are kept.
+        keep_best: Number of checkpoints of least held-out loss that are kept besides.
         preview_every: Number of steps between two previews of samples.
     """
 
@@ -188,11 +190,14 @@ class Training:
     accumulate: int = 1
     log_every: int = 50
     checkpoint_every: int = 500
+    keep: int = 2
+    keep_best: int = 0
     preview_every: int = 2000
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "preview_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep", "preview_every"):
             check_at_least("Training", name, getattr(self, name))
+        check_at_least("Training", "keep_best", self.keep_best, 0)
         check_average_decay("Training", self.average_decay)
 
 

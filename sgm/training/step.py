@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from sgm.checks import check_at_least
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition
+from sgm.parallel import AbstractPlacement, replicate
 from sgm.sde.base import AbstractSDE
 from sgm.training.loss import Loss, Perturbed
 
@@ -251,11 +253,34 @@ def gradient_rms(state: Any) -> PyTree:
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 
 
+def begun(recipe: AbstractRecipe, model: AbstractModel, mesh: Mesh, placement: AbstractPlacement) -> tuple[Any, PyTree]:
+    """The state before the first step, on its devices, and the sharding of each of its arrays.
+
+    Each device makes its own parts: where the state is cut, no device has to hold the whole.
+    """
+    if mesh.size == 1:
+        return replicate(recipe.start(model), mesh), None
+    shapes = eqx.filter_eval_shape(recipe.start, model)
+    places = placement.shardings(shapes, mesh)
+    arrays, rest = eqx.partition(model, eqx.is_array)
+
+    def start(arrays):
+        return eqx.filter(recipe.start(eqx.combine(arrays, rest)), eqx.is_array)
+
+    # Arrays of the host are the same in all processes.
+    made = jax.jit(start, out_shardings=places)(jax.device_get(arrays))
+    return eqx.combine(made, shapes), places
+
+
 @eqx.filter_jit(donate="all-except-first")
-def train_step(fixed: tuple[AbstractRecipe, Batch], state: Any) -> tuple[Any, Metrics]:
-    """One compiled step. The buffers of `state` are given up."""
+def train_step(fixed: tuple[AbstractRecipe, Batch], state: Any, places: PyTree = None) -> tuple[Any, Metrics]:
+    """One compiled step. The buffers of `state` are given up; its arrays stay at `places`, where they are given."""
     recipe, batch = fixed
-    return recipe.step(state, batch)
+    state, metrics = recipe.step(state, batch)
+    if places is not None:
+        arrays, rest = eqx.partition(state, eqx.is_array)
+        state = eqx.combine(jax.lax.with_sharding_constraint(arrays, places), rest)
+    return state, metrics
 
 
 @eqx.filter_jit

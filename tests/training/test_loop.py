@@ -18,7 +18,7 @@ from sgm.nn import Conditioning
 from sgm.nn.condition import condition_from
 from sgm.sde import LearnedLogSNR
 from sgm.training import Adam, CheckpointError, Loss, Muon, TrainingDiverged, latest_step, load_run
-from sgm.training.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
+from sgm.training.checkpoint import Checkpoints, checkpoint_path, restore_checkpoint
 from sgm.training.learned_schedule import ScheduleRecipe
 from sgm.training.step import Recipe, held_out_loss, train_step
 from sgm.training.times import UniformTime
@@ -306,7 +306,8 @@ class TestConditions:
         state = fixed.start(self.start())
         for step in range(3):
             state, _ = train_step((fixed, self.batch(step)), state)
-        save_checkpoint(tmp_path, 3, state)
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(3, state)
         restored = restore_checkpoint(tmp_path, 3, fixed.start(self.start()))
         for part in (state.model, state.average, restored.average):
             np.testing.assert_array_equal(part.network.embedding.standardisation.mean.value, self.data.statistics()[0])
@@ -334,8 +335,9 @@ class TestConditions:
 class TestCheckpoints:
     def saved(self, folder):
         state = recipe().start(model())
-        for step in (1, 2):
-            save_checkpoint(folder, step, state)
+        with Checkpoints(folder) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, state)
         return state
 
     def test_round_trip(self, tmp_path):

@@ -91,6 +91,34 @@ print(json.dumps({
 """
 
 
+# A small DiT, whole on each device and cut over them.
+SHARDED = """
+import json, jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx, optax
+import sgm
+from sgm.parallel import Sharded, describe, mesh
+
+data = sgm.data.Digits(label=True)
+network = sgm.nn.DiT((8, 8, 1), 64, 2, 2, 2, conditioning=data.conditioning, key=jr.key(0))
+model = sgm.ScoreModel(network, data=data)
+seen = {}
+
+def look(step, metrics, state):
+    leaves = jax.tree.leaves(eqx.filter(state, eqx.is_array))
+    whole = sum(leaf.nbytes for leaf in leaves)
+    seen["share"] = sum(leaf.addressable_data(0).nbytes for leaf in leaves) / whole
+    seen["lines"] = describe(state)
+
+options = {"steps": 8, "batch_size": 16, "log_every": 4, "progress": False, "optimiser": optax.adam(1e-3)}
+options |= {"placement": Sharded(smallest=512), "callbacks": [look]}
+for over in (1,) if jax.device_count() == 1 else (4, 8):
+    made = sgm.train(sgm.VP(), model, data, jr.key(3), mesh=mesh(over), **options)
+    leaves = jax.tree.leaves(eqx.filter(made[1], eqx.is_inexact_array))
+    weights = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    seen[over] = {"losses": made[2]["loss"].tolist(), "weights": weights.tolist(), "share": seen.pop("share")}
+print(json.dumps(seen))
+"""
+
+
 def run(program, *counts):
     """What the program prints, by the number of devices."""
     runs = {}
@@ -103,7 +131,7 @@ def run(program, *counts):
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        folder = Path(__file__).parent.parent
+        folder = Path(__file__).parents[2]
         runs[devices] = subprocess.Popen([sys.executable, "-c", program], env=os.environ | flags, cwd=folder, **options)
     outputs = {devices: process.communicate() for devices, process in runs.items()}
     for devices, process in runs.items():
@@ -119,6 +147,26 @@ def trained():
 @pytest.fixture(scope="module")
 def inferred():
     return run(INFERENCE, 1, 8)
+
+
+@pytest.fixture(scope="module")
+def cut():
+    return run(SHARDED, 1, 8)
+
+
+@pytest.mark.parametrize("over", ["4", "8"])
+def test_a_state_that_is_cut_over_devices_trains_as_one_that_is_whole(cut, over):
+    one, eight = cut[1]["1"], cut[8][over]
+    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
+    difference = np.abs(np.subtract(eight["weights"], one["weights"]))
+    # Adam divides by the size of a gradient, and so makes the rounding of a small one as large as any.
+    assert difference.max() < 1e-3 and np.quantile(difference, 0.99) < 1e-5
+
+
+def test_each_device_has_its_part_of_the_state_after_every_step(cut):
+    assert cut[1]["1"]["share"] == 1
+    assert 1 / 8 < cut[8]["4"]["share"] < 0.2 and 1 / 8 < cut[8]["8"]["share"] < 0.2
+    assert "over model, data along axis" in cut[8]["lines"]
 
 
 @pytest.mark.slow

@@ -1,49 +1,14 @@
-"""Work spread over the devices of one machine: data parallelism along the leading axis of a batch."""
+"""Examples that are solved one by one: in groups on a device, and spread over devices."""
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
-from jax.core import Tracer
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import PyTree
-
-Tree = TypeVar("Tree", bound=PyTree)
-
-
-def local_mesh() -> Mesh:
-    """All devices of this process, along the axis "batch"."""
-    return jax.make_mesh((jax.local_device_count(),), ("batch",), (AxisType.Auto,), devices=jax.local_devices())
-
-
-def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
-    """The arrays of a tree, whole on every device; where they are if there is no mesh."""
-    return tree if mesh is None else _place(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def shard(tree: Tree, mesh: Mesh) -> Tree:
-    """The arrays of a tree, each cut along its leading axis into one equal part a device."""
-    return _place(tree, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-
-
-def mesh_for(call: str, arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
-    """The mesh of a call outside any trace: the one that is asked for, else all devices of this process.
-
-    Inside a trace it is None: Diffrax does not differentiate a solve within `jax.shard_map`. Raises ValueError if one
-    is asked for there.
-    """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
-        if mesh is not None:
-            raise ValueError(
-                f"{call}: mesh is given inside jax.jit or jax.grad; leave it out, and place arrays on devices yourself."
-            )
-        return None
-    if mesh is None:
-        return local_mesh() if jax.local_device_count() > 1 else None
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
 def group_size(shape: tuple[int, ...]) -> int:
@@ -83,8 +48,3 @@ def spread(function: Callable[[Any, Any], Any], shared: PyTree, each: PyTree, me
     )
     result = mapped(shared, jax.tree.map(lambda leaf: leaf[rows], each))
     return jax.tree.map(lambda leaf: leaf[:n], result)
-
-
-def _place(tree, sharding):
-    arrays, rest = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    return eqx.combine(jax.device_put(arrays, sharding), rest)

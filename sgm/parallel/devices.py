@@ -1,0 +1,94 @@
+"""Meshes of devices, and arrays that are whole on each or cut along the batch."""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from sgm.checks import check_count
+
+Tree = TypeVar("Tree", bound=PyTree)
+
+
+def mesh(model: int = 1) -> Mesh:
+    """All devices of all processes, along the axes "data" and "model".
+
+    Arguments:
+        model: Number of devices along "model". Where there is more than one, `sgm.train` cuts the state of the training
+            over them (see `Sharded`), by default in place of a whole copy on each.
+
+    Returns:
+        The mesh, of shape (devices / model, model). Its devices are in the order of their processes.
+
+    Raises:
+        ValueError: where the devices cannot be so arranged.
+
+    Example:
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=1000, mesh=sgm.parallel.mesh(model=8))
+    """
+    devices = jax.devices()
+    if len(devices) % check_count("mesh", "model", model):
+        raise ValueError(f"mesh: {len(devices)} devices are no rows of model = {model}; pass one of their divisors.")
+    return _mesh_of(devices, model)
+
+
+def local_mesh() -> Mesh:
+    """All devices of this process, along the axis "data"."""
+    return _mesh_of(jax.local_devices(), 1)
+
+
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
+    """The arrays of a tree, whole on every device; where they are if there is no mesh."""
+    return tree if mesh is None else _place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def shard(tree: Tree, mesh: Mesh) -> Tree:
+    """The arrays of a tree, each cut along its leading axis into one equal part a device.
+
+    Each process passes its own rows of the whole (see `own_rows`).
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    if sharding.is_fully_addressable:
+        return _place(tree, sharding)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+
+
+def own_rows(mesh: Mesh, n: int) -> tuple[int, int]:
+    """The first of `n` rows that are on devices of this process, and the row after the last."""
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    rows = [index[0].indices(n) for index in sharding.addressable_devices_indices_map((n,)).values() if index]
+    return min(start for start, _, _ in rows), max(stop for _, stop, _ in rows)
+
+
+def mesh_for(call: str, arguments: PyTree, mesh: Mesh | None) -> Mesh | None:
+    """The mesh of a call outside any trace: the one that is asked for, else all devices of this process.
+
+    Inside a trace it is None: Diffrax does not differentiate a solve within `jax.shard_map`. Raises ValueError if one
+    is asked for there, and for one with devices of other processes.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+        if mesh is not None:
+            raise ValueError(
+                f"{call}: mesh is given inside jax.jit or jax.grad; leave it out, and place arrays on devices yourself."
+            )
+        return None
+    if mesh is None:
+        return local_mesh() if jax.local_device_count() > 1 else None
+    if mesh.is_multi_process:
+        raise ValueError(
+            f"{call}: mesh has devices of other processes; leave it out, and give each process its own examples."
+        )
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def _mesh_of(devices, model):
+    return Mesh(np.asarray(devices).reshape(-1, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def _place(tree, sharding):
+    arrays, rest = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    return eqx.combine(jax.device_put(arrays, sharding), rest)

@@ -1,0 +1,122 @@
+"""Where the arrays of a state are: whole on every device, or cut into parts."""
+
+import math
+from abc import abstractmethod
+from collections import defaultdict
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from sgm.checks import check_at_least
+
+
+class AbstractPlacement(eqx.Module):
+    """A rule that says over which axes of a mesh an array is cut."""
+
+    @abstractmethod
+    def spec(self, path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+        """The axis of the mesh along which each axis of an array is cut.
+
+        Arguments:
+            path: Place of the array in the state, as ".model.network.blocks[0].kernel".
+            shape: Its shape.
+            mesh: The devices.
+        """
+
+    def shardings(self, state: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
+        """The sharding of each array of a state, or of its shapes; None in the place of all else."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (
+                NamedSharding(mesh, self.spec(jax.tree_util.keystr(path), leaf.shape, mesh))
+                if hasattr(leaf, "dtype")
+                else None
+            ),
+            state,
+        )
+
+
+class Replicated(AbstractPlacement):
+    """Every array is whole on every device."""
+
+    def spec(self, path, shape, mesh):
+        return PartitionSpec()
+
+
+class Sharded(AbstractPlacement):
+    """Large arrays are cut over "model", and over "data" where they divide (fully sharded data parallelism).
+
+    An array is cut along its longest axis that the devices share evenly; where none is, or the mesh has one device
+    along "model", it is whole on every device.
+
+    Arguments:
+        smallest: Number of entries from which an array is large.
+
+    Reference: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054).
+    """
+
+    smallest: int = eqx.field(static=True, default=2**14)
+
+    def __check_init__(self):
+        check_at_least("Sharded", "smallest", self.smallest)
+
+    def spec(self, path, shape, mesh):
+        if mesh.shape["model"] == 1 or math.prod(shape) < self.smallest:
+            return PartitionSpec()
+        longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])
+        for names in (("model", "data"), ("model",)):
+            parts = math.prod(mesh.shape[name] for name in names)
+            for axis in longest:
+                if shape[axis] % parts == 0:
+                    return PartitionSpec(*[None] * axis, names)
+        return PartitionSpec()
+
+
+def describe(state: PyTree) -> str:
+    """Describe where the arrays of a tree are, one line for each way in which arrays are cut.
+
+    Arguments:
+        state: Tree of arrays on devices.
+
+    Returns:
+        Lines as "kernel (1152, 4608) over model, data along axis 1: 28 arrays, 2.4 GB, 304.0 MB a device".
+
+    Example:
+        >>> print(sgm.parallel.describe(state))
+    """
+    groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if isinstance(leaf, jax.Array):
+            name = jax.tree_util.keystr(path[-1:]).strip(".[]'\"") if path else "array"
+            groups[name, str(leaf.shape), _cut(leaf)].append(leaf)
+    lines = [
+        f"{name} {shape} {cut}: {_counted(leaves)}"
+        for (name, shape, cut), leaves in sorted(groups.items(), key=lambda item: -sum(leaf.nbytes for leaf in item[1]))
+    ]
+    every = [leaf for leaves in groups.values() for leaf in leaves]
+    return "\n".join([f"in all: {_counted(every)}", *lines])
+
+
+def _cut(leaf) -> str:
+    spec = leaf.sharding.spec if isinstance(leaf.sharding, NamedSharding) else ()
+    cuts = [
+        f"over {', '.join((names,) if isinstance(names, str) else names)} along axis {axis}"
+        for axis, names in enumerate(spec)
+        if names is not None
+    ]
+    return " and ".join(cuts) or "whole"
+
+
+def _counted(leaves) -> str:
+    each = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+    return f"{len(leaves)} arrays, {_size(sum(leaf.nbytes for leaf in leaves))}, {_size(each)} a device"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} GB"

@@ -1,0 +1,184 @@
+"""Two processes on this machine compute as one. Each test runs programs, since a process joins others once."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2]
+JOIN = """
+import json, os, sys, time
+import equinox as eqx, jax, jax.numpy as jnp, jax.random as jr, numpy as np
+import sgm
+
+address, count, index, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+if count > 1:
+    sgm.parallel.initialise(address, count, index)
+
+data = sgm.data.Moons()
+sde = sgm.VP(sgm.sde.LearnedLogSNR())
+model = sgm.ScoreModel(sgm.nn.MLP((2,), 32, 2, dropout=0.1, key=jr.key(0)), data=data)
+options = {"batch_size": 16, "log_every": 5, "checkpoint_every": 10, "progress": False}
+own = options | {"loss": sgm.Loss(times=sgm.training.UniformTime())}  # which a learned schedule is trained on
+
+def weights(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))]).tolist()
+"""
+TRAIN = (
+    JOIN
+    + """
+seen = []
+
+class Data(sgm.data.Digits):
+    '''The digits, with a note of what is read.'''
+
+    def take(self, split, index):
+        seen.append(len(index))
+        return super().take(split, index)
+
+digits = Data()
+plain = sgm.ScoreModel(sgm.nn.MLP(digits.shape, 8, 1, key=jr.key(0)), data=digits)
+sgm.train(sgm.VP(), plain, digits, jr.key(3), steps=3, **options)
+trained, average, history = sgm.train(sde, model, data, jr.key(3), steps=20, run=folder, **own)
+metrics = [sgm.evaluation.LogLikelihood(tolerance=1e-2)]
+report = sgm.evaluate(trained, average, data, metrics, jr.key(4), n=21, batch_size=4, progress=False)
+keys = jr.split(jr.key(5), 7)
+drawn = sgm.parallel.share(lambda keys: sgm.sample(trained, average, keys, method=sgm.DDIM(5)), keys)
+print(json.dumps({
+    "processes": jax.process_count(), "devices": jax.device_count(), "read": seen[-3:],
+    "loss": history["loss"].tolist(), "held_out": history["held_out_loss"][[9, 19]].tolist(),
+    "weights": weights(average), "process": weights(trained),
+    "log_prob": report.columns["log_prob"].tolist(), "drawn": np.asarray(drawn).tolist(),
+}))
+"""
+)
+# Long enough that it is killed in between.
+LONG = (
+    JOIN
+    + """
+def slow(step, metrics, state):
+    time.sleep(0.05)
+
+try:
+    sgm.train(sde, model, data, jr.key(3), steps=2000, run=folder, callbacks=[slow], **own | {"log_every": 1})
+except sgm.training.Preempted as error:
+    print(error)
+"""
+)
+
+
+def start(program, count, folder):
+    """The processes of a program, each with one device."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(jax.config.jax_compilation_cache_max_size),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", program, address, str(count), str(index), str(folder)],
+            env=os.environ | flags,
+            cwd=FOLDER,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def printed(processes):
+    """The last line of each process, as JSON."""
+    with ThreadPoolExecutor() as pool:  # A process whose output nobody reads would stand still.
+        outputs = list(pool.map(lambda process: process.communicate(timeout=300), processes))
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors[-2000:]
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
+def wait_for_lines(processes, folder, count):
+    path = folder / "metrics.jsonl"
+    while not path.exists() or len(path.read_text().splitlines()) < count:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[1][-2000:]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What one process and each of two prints, and the folders of their runs."""
+    folders = {count: tmp_path_factory.mktemp(f"{count}") for count in (1, 2)}
+    started = {count: start(TRAIN, count, folder) for count, folder in folders.items()}
+    together = iter(printed([process for processes in started.values() for process in processes]))
+    return {count: [next(together) for _ in processes] for count, processes in started.items()}, folders
+
+
+class TestTwoProcesses:
+    def test_they_train_as_one_does(self, runs):
+        (one,), two = runs[0][1], runs[0][2]
+        assert [part["processes"] for part in two] == [2, 2] and one["processes"] == 1
+        for part in two:
+            scale = np.abs(one["loss"]).max()  # They are sums of terms of this size.
+            np.testing.assert_allclose(part["loss"], one["loss"], atol=1e-6 * scale)
+            np.testing.assert_allclose(part["held_out"], one["held_out"], rtol=1e-5)
+            np.testing.assert_allclose(part["weights"], one["weights"], atol=1e-5)
+            np.testing.assert_allclose(part["process"], one["process"], rtol=1e-5)
+        assert two[0]["weights"] == two[1]["weights"]
+
+    def test_each_reads_its_own_part_of_a_batch(self, runs):
+        assert runs[0][1][0]["read"] == [16, 16, 16]
+        assert [part["read"] for part in runs[0][2]] == [[8, 8, 8], [8, 8, 8]]
+
+    def test_they_share_an_evaluation_and_both_have_all_of_it(self, runs):
+        (one,), two = runs[0][1], runs[0][2]
+        assert two[0]["log_prob"] == two[1]["log_prob"]
+        np.testing.assert_allclose(two[0]["log_prob"], one["log_prob"], atol=1e-3)
+
+    def test_they_share_draws_and_both_have_all_of_them(self, runs):
+        (one,), two = runs[0][1], runs[0][2]
+        assert two[0]["drawn"] == two[1]["drawn"]
+        np.testing.assert_allclose(two[0]["drawn"], one["drawn"], atol=1e-4)
+
+    def test_one_writes_the_log(self, runs):
+        lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in runs[1].values()]
+        assert len(lines[0]) == len(lines[1]) == 20
+
+    def test_one_process_goes_on_where_two_ended_and_two_where_one_ended(self, runs):
+        """Both end at step 20, so that there is nothing left to do but to read the state."""
+        folders = runs[1]
+        again = {1: start(TRAIN, 1, folders[2]), 2: start(TRAIN, 2, folders[1])}
+        one, *two = printed([*again[1], *again[2]])
+        assert one["weights"] == runs[0][2][0]["weights"]
+        assert two[0]["weights"] == two[1]["weights"] == runs[0][1][0]["weights"]
+
+
+def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path):
+    processes = start(LONG, 2, tmp_path)
+    wait_for_lines(processes, tmp_path, 12)
+    processes[1].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    _, errors = processes[0].communicate(timeout=120)
+    assert processes[0].returncode not in (0, None) and time.monotonic() - began < 120
+    assert "another process of the run has ended" in errors
+
+
+def test_sigterm_to_one_process_saves_and_ends_both(tmp_path):
+    processes = start(LONG, 2, tmp_path)
+    wait_for_lines(processes, tmp_path, 12)
+    processes[1].send_signal(signal.SIGTERM)
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=120)[0], processes))
+    steps = {line.split("step ")[1].split(" ")[0] for line in said}
+    assert len(steps) == 1 and (tmp_path / "checkpoints" / steps.pop()).is_dir()

@@ -1,0 +1,118 @@
+"""What a run leaves on disk, and how it ends when it is asked to."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import sgm
+from sgm.training import CheckpointError, Preempted, best_step, latest_step, load_run
+from sgm.training.checkpoint import saved_steps
+
+# optax and Orbax promote types.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+DATA = sgm.data.Moons()
+
+
+def model():
+    return sgm.ScoreModel(sgm.nn.MLP((2,), 16, 1, key=jr.key(0)), data=DATA)
+
+
+def train(run=None, **options):
+    settings = {"steps": 12, "batch_size": 16, "log_every": 4, "checkpoint_every": 2, "progress": False}
+    return sgm.train(sgm.VP(), model(), DATA, jr.key(1), run=run, **{**settings, **options})
+
+
+def weights(model):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))])
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_newest_checkpoints_are_kept(tmp_path, keep):
+    train(tmp_path, keep=keep)
+    assert saved_steps(tmp_path) == [2, 4, 6, 8, 10, 12][-keep:]
+
+
+def test_the_best_checkpoints_are_kept_besides(tmp_path):
+    """Ascent makes every loss worse than the one before."""
+    _, _, history = train(tmp_path, keep=1, keep_best=2, average_decay=0.0, optimiser=optax.scale(1e-2))
+    losses = {int(step): loss for step, loss in zip(history["step"], history["held_out_loss"], strict=True)}
+    best = sorted((2, 4, 6, 8, 10, 12), key=losses.get)[:2]
+    assert 12 not in best and saved_steps(tmp_path) == sorted([12, *best])
+    assert best_step(tmp_path) == best[0]
+
+
+def test_what_is_written_is_the_state_of_its_step_though_training_goes_on(tmp_path):
+    """The next step gives up the buffers of the state that is being written."""
+    at = {}
+    train(tmp_path, keep=6, log_every=2, callbacks=[lambda step, _, state: at.update({step: weights(state.average)})])
+    for step in (2, 4, 6, 8, 10, 12):
+        np.testing.assert_array_equal(weights(load_run(tmp_path, sgm.VP(), model(), step=step)[1]), at[step])
+    with pytest.raises(CheckpointError, match="it has no checkpoint of step 5; it has 2, 4, 6, 8, 10, 12"):
+        load_run(tmp_path, sgm.VP(), model(), step=5)
+
+
+def test_sigterm_saves_and_ends_and_the_run_goes_on(tmp_path):
+    def ask(step, metrics, state):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match=r"stopped by SIGTERM; step 5 of 12 is saved in"):
+        train(tmp_path, checkpoint_every=100, callbacks=[ask])
+    assert latest_step(tmp_path) == 5 and signal.getsignal(signal.SIGTERM) == before
+    _, resumed, _ = train(tmp_path, checkpoint_every=100)
+    np.testing.assert_array_equal(weights(resumed), weights(train()[1]))
+
+
+def test_what_a_kill_leaves_half_written_is_cleared_away(tmp_path):
+    train(tmp_path, steps=4)
+    half = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "data").write_bytes(b"half")
+    assert saved_steps(tmp_path) == [2, 4]
+    (tmp_path / "fingerprint.json").unlink()
+    for step in (2, 4):
+        (tmp_path / "checkpoints" / str(step)).rename(tmp_path / f"moved_{step}")
+    train(tmp_path, steps=4)
+    assert not half.exists() and saved_steps(tmp_path) == [2, 4]
+
+
+# No file may grow beyond the limit, as on a disk that is full. The second checkpoint is refused.
+FULL = """
+import pathlib, resource, signal, sys, time
+import jax.random as jr
+import sgm
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+data = sgm.data.Moons()
+model = sgm.ScoreModel(sgm.nn.MLP((2,), 64, 2, key=jr.key(0)), data=data)
+
+def fill(step, metrics, state):
+    if step == 4:
+        while sgm.training.latest_step(pathlib.Path(sys.argv[1])) is None:  # The first is written in the background.
+            time.sleep(0.05)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
+
+options = {"steps": 8, "batch_size": 16, "log_every": 2, "checkpoint_every": 2, "progress": False}
+try:
+    sgm.train(sgm.VP(), model, data, jr.key(1), run=sys.argv[1], callbacks=[fill], **options)
+except sgm.training.CheckpointError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path):
+    program = [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert "it cannot be written" in done.stdout and "those of steps 2 are as they were" in done.stdout, done.stderr
+    assert "Make room on the disk" in done.stdout and latest_step(tmp_path) == 2
