@@ -15,7 +15,7 @@ from sgm.data import DataUnavailable
 from sgm.experiment import Experiment, config_names, differences, load_config
 from sgm.flags import from_flags
 from sgm.options import ExperimentError
-from sgm.parallel import ProcessLost, initialise, is_first
+from sgm.parallel.processes import ProcessLost, initialise, is_first
 from sgm.runs import is_begun, read_experiment
 from sgm.stages import STAGES, check_splits
 from sgm.training import CheckpointError, Preempted, TrainingDiverged

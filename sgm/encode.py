@@ -13,7 +13,8 @@ from sgm.checks import check_examples, check_finished, check_finite, check_insta
 from sgm.likelihood.prepare import prepare
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import Condition, flat_condition
-from sgm.parallel import replicate, spread
+from sgm.parallel.devices import replicate
+from sgm.parallel.spread import spread
 from sgm.sample import sample
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL

@@ -16,7 +16,7 @@ from sgm.interop.saved import is_saved, read_saved
 from sgm.model import AbstractModel
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, options
-from sgm.parallel import is_first
+from sgm.parallel.processes import is_first
 from sgm.sde import AbstractSDE
 from sgm.serial import from_json, to_json
 from sgm.training import latest_step

@@ -26,7 +26,8 @@ from sgm.checks import (
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
 from sgm.model.per_example import separate
 from sgm.nn.condition import Condition, check_values, flat_condition
-from sgm.parallel import group_size, in_groups, mesh_for, replicate, spread
+from sgm.parallel.devices import mesh_for, replicate
+from sgm.parallel.spread import group_size, in_groups, spread
 from sgm.sde.base import AbstractSDE
 from sgm.solve.euler_maruyama import EulerMaruyama
 from sgm.solve.method import MAX_ADAPTIVE_STEPS, AbstractMethod

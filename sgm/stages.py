@@ -22,7 +22,8 @@ from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel
 from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError, options
-from sgm.parallel import is_first, local, mesh, share, wait_for_all
+from sgm.parallel.devices import mesh
+from sgm.parallel.processes import is_first, local, share, wait_for_all
 from sgm.runs import begin_from, is_begun, load_trained, write_experiment
 from sgm.sample import sample
 from sgm.sde import AbstractSDE

@@ -17,7 +17,7 @@ from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model
-from sgm.parallel import gather, is_first, told_of_lost_processes
+from sgm.parallel.processes import gather, is_first, told_of_lost_processes
 from sgm.plot import Figure
 from sgm.posterior.support import Support, check_support, within
 from sgm.sde.base import AbstractSDE

@@ -23,7 +23,8 @@ from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import prior_mismatch
 from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition
-from sgm.parallel import replicate, spread
+from sgm.parallel.devices import replicate
+from sgm.parallel.spread import spread
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
 

@@ -23,7 +23,8 @@ from sgm.likelihood.prior_mismatch import prior_mismatch
 from sgm.model.base import AbstractModel, check_process_and_model, estimate_of
 from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
 from sgm.nn.condition import Condition
-from sgm.parallel import replicate, spread
+from sgm.parallel.devices import replicate
+from sgm.parallel.spread import spread
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 

@@ -23,7 +23,8 @@ from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
-from sgm.parallel import in_groups, replicate, spread
+from sgm.parallel.devices import replicate
+from sgm.parallel.spread import in_groups, spread
 from sgm.sde.base import AbstractSDE
 
 TOLERANCE = 1e-4

@@ -11,7 +11,7 @@ from sgm.checks import check_at_least, check_examples, check_finite, check_preci
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.per_example import Own, separate
 from sgm.nn.condition import Condition, check_density, check_values, flat_condition
-from sgm.parallel import mesh_for, replicate
+from sgm.parallel.devices import mesh_for, replicate
 from sgm.sde.base import AbstractSDE
 
 

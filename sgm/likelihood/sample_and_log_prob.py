@@ -18,7 +18,8 @@ from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.per_example import separate
 from sgm.nn.condition import Condition, check_density, check_values, flat_condition
-from sgm.parallel import in_groups, mesh_for, replicate, spread
+from sgm.parallel.devices import mesh_for, replicate
+from sgm.parallel.spread import in_groups, spread
 from sgm.sde.base import AbstractSDE
 
 

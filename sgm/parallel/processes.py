@@ -62,7 +62,11 @@ def told_of_lost_processes(call: str) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process is the first, which writes logs and figures."""
+    """Whether this process is the first, which writes logs and figures.
+
+    Returns:
+        True in the first of several processes, and where there is one alone.
+    """
     return jax.process_index() == 0
 
 
@@ -93,9 +97,17 @@ def gather(columns: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 
 def share(function: Callable[[Any], Any], each: PyTree) -> Any:
-    """`function` of the rows of the arrays in `each`: every process computes a part, and all have the whole.
+    """Let every process compute a part of `function(each)`, and give the whole to all of them.
 
-    Its result has a leading axis of as many rows as it is given.
+    Arguments:
+        function: Function of a tree of arrays, whose result has as many rows as it is given.
+        each: Tree of arrays with a leading axis of one length, the same in all processes.
+
+    Returns:
+        The rows of the function's results, in their order. With fewer rows than processes, each computes all.
+
+    Example:
+        >>> x = share(lambda keys: sgm.sample(sde, model, keys), jax.random.split(key, 10_000))
     """
     count, n = jax.process_count(), len(jax.tree.leaves(each)[0])
     if count == 1 or n < count:

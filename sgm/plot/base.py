@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.parallel import is_first
+from sgm.parallel.processes import is_first
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,8 @@ from sgm.checks import trace_floats, trace_process
 from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
-from sgm.parallel import group_size, in_groups, mesh_for, replicate, spread
+from sgm.parallel.devices import mesh_for, replicate
+from sgm.parallel.spread import group_size, in_groups, spread
 from sgm.posterior.evidence import AbstractLikelihood, with_y
 from sgm.posterior.exactly import Exactly
 from sgm.posterior.linear import Linear

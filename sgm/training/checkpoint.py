@@ -9,7 +9,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
-from sgm.parallel import ProcessLost
+from sgm.parallel.processes import ProcessLost
 
 State = TypeVar("State", bound=PyTree)
 

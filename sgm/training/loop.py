@@ -23,17 +23,10 @@ from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import condition_from
 from sgm.nn.units import Units
-from sgm.parallel import (
-    AbstractPlacement,
-    Sharded,
-    is_first,
-    local,
-    own_rows,
-    shard,
-    told_of_lost_processes,
-    wait_for_all,
-)
-from sgm.parallel import mesh as all_devices
+from sgm.parallel.devices import mesh as all_devices
+from sgm.parallel.devices import own_rows, shard
+from sgm.parallel.placement import AbstractPlacement, Sharded
+from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
 from sgm.sde.base import AbstractSDE
 from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
 from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint

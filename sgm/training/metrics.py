@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgm.parallel import is_first
+from sgm.parallel.processes import is_first
 from sgm.training.checkpoint import CheckpointError, checkpoint_path, latest_step, saved_steps
 
 

@@ -18,7 +18,8 @@ from sgm.checks import check_at_least
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition
-from sgm.parallel import AbstractPlacement, replicate
+from sgm.parallel.devices import replicate
+from sgm.parallel.placement import AbstractPlacement
 from sgm.sde.base import AbstractSDE
 from sgm.training.loss import Loss, Perturbed
 

@@ -16,7 +16,7 @@ import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx, opt
 import sgm
 from sgm.data import GaussianField
 from sgm.nn.condition import condition_from
-from sgm.parallel import local_mesh, replicate, shard
+from sgm.parallel.devices import local_mesh, replicate, shard
 from sgm.training import LikelihoodWeighting, Loss, UniformTime
 from sgm.training.step import Recipe, train_step
 
@@ -48,7 +48,7 @@ print(json.dumps({
 INFERENCE = """
 import json, diffrax, jax, jax.numpy as jnp, jax.random as jr, numpy as np
 import sgm
-from sgm.parallel import local_mesh
+from sgm.parallel.devices import local_mesh
 
 sde = sgm.VP()
 model = sgm.model.GaussianMixture(jr.normal(jr.key(4), (5, 2)), jnp.linspace(0.1, 0.5, 5), jnp.full(5, 0.2))
