@@ -4,12 +4,16 @@ import argparse
 import dataclasses
 import logging
 import os
+import platform
 import signal
 import sys
 import traceback
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
+
+import jax
 
 from sgm.data import DataUnavailable
 from sgm.experiment import Experiment, config_names, differences, load_config
@@ -62,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         yours or of another library with its traceback.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # What Orbax cannot write is said in one line below.
+    _keep_compilations()
     try:
         command, run = read_command(_join(sys.argv[1:] if arguments is None else arguments))
         check_splits(command.experiment, command.stages)
@@ -81,6 +86,23 @@ def main(arguments: list[str] | None = None) -> int:
         _silence()
         return 1
     return 0
+
+
+def _keep_compilations() -> None:
+    """Keep compiled programs in the user's cache, where JAX is not told another place, for the next command."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sgm" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache / _processor()))
+        jax.config.update("jax_compilation_cache_max_size", 2**31)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # Most of the time goes into small ones.
+
+
+def _processor() -> str:
+    """A name for the kind of processor, whose programs another kind may not be able to run."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else [platform.processor()]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return f"{platform.machine()}-{zlib.crc32(features.encode()):08x}"
 
 
 def _silence() -> None:

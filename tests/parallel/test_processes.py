@@ -182,3 +182,13 @@ def test_sigterm_to_one_process_saves_and_ends_both(tmp_path):
         said = list(pool.map(lambda process: process.communicate(timeout=120)[0], processes))
     steps = {line.split("step ")[1].split(" ")[0] for line in said}
     assert len(steps) == 1 and (tmp_path / "checkpoints" / steps.pop()).is_dir()
+
+
+@pytest.mark.slow_except("1-1")
+@pytest.mark.parametrize(("processes", "kills"), [(1, 1), (1, 4), (2, 4)])
+def test_a_run_that_is_killed_comes_to_the_same_end(processes, kills):
+    """The short form of `tests/benchmarks/kills.py`."""
+    script = FOLDER / "tests" / "benchmarks" / "kills.py"
+    options = ["--kills", str(kills), "--steps", "1000", "--longest", "0.2", "--processes", str(processes)]
+    done = subprocess.run([sys.executable, str(script), *options], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("| yes |"), done.stdout + done.stderr

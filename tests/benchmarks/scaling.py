@@ -1,0 +1,122 @@
+"""How the time of a training step grows with the number of devices: measured for two, projected to 1,024.
+
+`python tests/benchmarks/scaling.py` times one process and two, each on a core of its own, and how long they take to add
+arrays. The projection is of data parallelism with a fixed batch a device:
+
+    step(n) = compute + 2 (n - 1) (latency + bytes / (n bandwidth))
+
+the time of a ring that adds gradients and does nothing else meanwhile, which is the worst case. Other machines: give
+their own constants, such as --compute 0.2 --latency 2e-5 --bandwidth 4e10 --bytes 2.7e9.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+DEVICES = (1, 2, 4, 8, 16, 64, 256, 1024)
+BATCH = 16
+
+
+def measure(address: str, count: int, index: int) -> None:
+    """In each process: seconds of a step, and of sums of small and of large arrays; the first prints them."""
+    os.sched_setaffinity(0, {index % os.cpu_count()})
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import jax.random as jr
+    import optax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    import sgm
+    from sgm.parallel.devices import shard
+    from sgm.training.step import Recipe, begun, train_step
+
+    if count > 1:
+        sgm.parallel.initialise(address, count, index)
+    mesh = sgm.parallel.mesh()
+    network = sgm.nn.UNet((28, 28, 1), 64, (1, 2), 1, key=jr.key(0))
+    model = sgm.ScoreModel(network, shape=(28, 28, 1))
+    recipe = Recipe(sgm.VP(), sgm.Loss(), optax.adam(1e-4), jr.key(1))
+    state, places = begun(recipe, model, mesh, sgm.parallel.Sharded())
+    batch = shard((jr.normal(jr.key(2), (BATCH, 28, 28, 1)), None), mesh)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
+
+    def step():
+        nonlocal state
+        state, metrics = train_step((recipe, batch), state, places)
+        jax.block_until_ready(metrics)
+
+    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    whole = NamedSharding(mesh, PartitionSpec())
+    total = jax.jit(lambda x: jnp.sum(x, 0), out_shardings=whole)
+
+    def adding(entries):
+        local = jnp.zeros((1, entries))
+        x = jax.make_array_from_process_local_data(rows, local)
+        return lambda: jax.block_until_ready(total(x))
+
+    found = {"compute": best(step, 12), "bytes": size}
+    if count > 1:
+        found |= {"small": best(adding(1), 50), "large": best(adding(size // 4), 20)}
+    if sgm.parallel.is_first():
+        print(json.dumps(found))
+
+
+def best(function, times: int) -> float:
+    """The least of so many times, after one that compiles."""
+    taken = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+def run(count: int) -> dict[str, float]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, __file__, "--process", address, str(count)]
+    processes = [
+        subprocess.Popen([*command, str(index)], env=os.environ | flags, stdout=subprocess.PIPE, text=True)
+        for index in range(count)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    return json.loads(outputs[0].splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--process", nargs=3, help=argparse.SUPPRESS)
+    for name in ("compute", "latency", "bandwidth", "bytes"):
+        parser.add_argument(f"--{name}", type=float)
+    given = parser.parse_args()
+    if given.process:
+        return measure(given.process[0], *map(int, given.process[1:]))
+    compute, latency, bandwidth, size = given.compute, given.latency, given.bandwidth, given.bytes
+    if None in (compute, latency, bandwidth, size):
+        one, two = run(1), run(2)
+        compute, size = one["compute"], one["bytes"]
+        # For two, 2 (n - 1) = 2.
+        latency = two["small"] / 2
+        bandwidth = size / (two["large"] - two["small"])
+        predicted = compute + two["large"]
+        print(f"one process {compute:.4f} s a step of batch {BATCH}; gradients {size / 1e6:.1f} MB")
+        print(f"a sum of two: {latency * 1e6:.0f} us of latency, {bandwidth / 1e9:.2f} GB/s")
+        print(f"two processes: {two['compute']:.4f} s measured, {predicted:.4f} s by the model\n")
+    print("| devices | step, s | of which sums | efficiency |\n|---|---|---|---|")
+    for count in DEVICES:
+        sums = 2 * (count - 1) * (latency + size / (count * bandwidth))
+        print(f"| {count} | {compute + sums:.4g} | {sums:.2g} | {compute / (compute + sums):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
