@@ -5,6 +5,7 @@ from typing import Any, SupportsIndex, overload
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np

@@ -194,7 +194,7 @@ def log_prob(
     def solve(trace, rows, keys, tolerance=None, solver=solver, course=Course()):
         x_rows, own_rows = jax.tree.map(lambda part: part[rows], (x, own))
         each = x_rows, own_rows, keys, tolerance
-        return _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course)
+        return log_prob_of_each(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course)
 
     if accuracy is None:
         controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
@@ -218,7 +218,25 @@ def in_units(result: LogProb, units: Units, shape: tuple[int, ...]) -> LogProb:
 
 
 @eqx.filter_jit
-def _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course):
+def log_prob_of_each(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    each: Any,
+    cond: Condition | None,
+    trace: AbstractTrace,
+    solver: diffrax.AbstractERK,
+    controller: diffrax.AbstractAdaptiveStepSizeController | None,
+    prior: Any,
+    adjoint: diffrax.AbstractAdjoint | None,
+    mesh: Mesh | None,
+    course: Course,
+) -> LogProb:
+    """The `LogProb` of standardised examples whose arguments are checked.
+
+    Of each there is in `each`: the example, what of the model and the condition is its own, its key and its tolerance,
+    both of which may be None.
+    """
+
     def of_batch(shared, each):
         sde, model, cond, controller, prior = shared
         flow = FlowAndDivergence(model, cond, trace, to_data=False, course=course)
@@ -258,6 +276,5 @@ def each_its_own(controller: Any, tolerances: Float[Array, " n"] | None, n: int)
     """A controller for each of `n` examples, along a leading axis: the one that is given, or one of each tolerance."""
     if tolerances is not None:
         return eqx.filter_vmap(lambda tolerance: diffrax.PIDController(rtol=tolerance, atol=tolerance))(tolerances)
-    return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)) if eqx.is_array(leaf) else leaf, controller
-    )
+    arrays, rest = eqx.partition(controller, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), arrays), rest)

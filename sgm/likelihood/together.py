@@ -21,17 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sgm.likelihood.flow import MAX_STEPS, FlowAndDivergence, Path, State
+from sgm.likelihood.flow import MAX_STEPS, FlowAndDivergence, Path
 from sgm.solve.controllers import frozen
 
-# So many first steps are kept whole. Of those after them one state in so many is, from which the others are found again.
+# So many first steps are kept. Of those after them one state in so many is, from which the others are found again.
 SEGMENT = 64
+
+States = tuple[Float[Array, "n *shape"], Float[Array, "n estimates"]]
 
 
 class Outcome(eqx.Module):
-    """How the solve of each example of a batch ended."""
+    """How a solve ended, or each of a batch."""
 
-    state: State
+    state: Any
     steps: Int[Array, "*n"]
     result: diffrax.RESULTS
 
@@ -99,7 +101,7 @@ class Recording(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolver):
 def solve_together(
     flow: FlowAndDivergence,
     paths: Path,
-    states: State,
+    states: States,
     solver: diffrax.AbstractERK,
     controllers: diffrax.AbstractAdaptiveStepSizeController,
     adjoint: diffrax.AbstractAdjoint | None,
@@ -116,6 +118,8 @@ def solve_together(
         adjoint: Way of Diffrax to differentiate each solve by itself, or None.
     """
     if adjoint is None:
+        # Loops that can be differentiated forwards, for second derivatives.
+        solver = eqx.tree_at(lambda solver: solver.scan_kind, solver, "lax", is_leaf=lambda leaf: leaf is None)
         return _together((flow, paths, states), solver, frozen(controllers))
     return _alone((flow, paths, states), solver, controllers, adjoint)
 
@@ -133,7 +137,7 @@ def _alone(inputs, solver, controllers, adjoint):
 
 @eqx.filter_custom_vjp
 def _together(inputs, solver, controllers):
-    return _alone(inputs, solver, controllers, diffrax.RecursiveCheckpointAdjoint())
+    return _alone(inputs, solver, controllers, diffrax.ForwardMode())
 
 
 @_together.def_fwd
@@ -143,11 +147,9 @@ def _forwards(perturbed, inputs, solver, controllers):
         subs=(diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(steps=True, fn=lambda t, y, args: None)),
         solver_state=True,
     )
-    # By a loop that can itself be differentiated forwards, for second derivatives.
-    recording = Recording(eqx.tree_at(lambda solver: solver.scan_kind, solver, "lax", is_leaf=lambda x: x is None))
 
     def of_one(path, state, controller):
-        solution = flow.solve(path, state, recording, controller, diffrax.ForwardMode(), saveat)
+        solution = flow.solve(path, state, Recording(solver), controller, diffrax.ForwardMode(), saveat)
         last = jax.tree.map(lambda leaf: leaf[-1], solution.ys[0])
         _, record = solution.solver_state
         taken = jnp.arange(MAX_STEPS) < record.count
@@ -162,7 +164,7 @@ def _forwards(perturbed, inputs, solver, controllers):
 @_together.def_bwd
 def _backwards(residuals, cotangents, perturbed, inputs, solver, controllers):
     outcome, records, shares = residuals
-    flow, paths, states = inputs
+    flow, paths, _ = inputs
     finished = outcome.result == diffrax.RESULTS.successful
     # One that did not finish stands aside: a nan times zero would be nan in the sums over the batch.
     rows = jnp.where(finished, jnp.arange(len(finished)), jnp.argmax(finished))
@@ -203,10 +205,10 @@ class _Steps(eqx.Module):
     paths: Path
     shares: Float[Array, "n _"]
     counts: Int[Array, " n"]
-    ends: State
+    ends: States
     solver: diffrax.AbstractERK
 
-    def find_again(self, states: State, begin: Any, stop: Any, first: Segment) -> Segment:
+    def find_again(self, states: States, begin: Any, stop: Any, first: Segment) -> Segment:
         """The segment of these steps from the states at its start, unless it is the first, which is at hand."""
 
         def of_one(path, share0, share1, state):
@@ -224,7 +226,7 @@ class _Steps(eqx.Module):
         states = jax.tree.map(lambda state, end: _where(begin < self.counts, state, end), states, self.ends)
         return jax.lax.fori_loop(jnp.where(begin == 0, stop, begin), stop, of_step, (states, first))[1]
 
-    def back(self, k: Any, segment: Segment, variables: Any, bars: State, total: Any) -> tuple[State, Any]:
+    def back(self, k: Any, segment: Segment, variables: Any, bars: States, total: Any) -> tuple[States, Any]:
         """The derivatives by the states before step k, and those by the variables so far."""
         a, b, c = (jnp.asarray(part, self.shares.dtype) for part in _tableau(self.solver))
         taken, within = k < self.counts, k % SEGMENT

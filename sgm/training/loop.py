@@ -24,6 +24,7 @@ from sgm.nn.condition import condition_from
 from sgm.nn.units import Units
 from sgm.parallel import local_mesh, replicate, shard
 from sgm.sde.base import AbstractSDE
+from sgm.training.base import AbstractLoss
 from sgm.training.checkpoint import latest_step, restore_checkpoint, save_checkpoint
 from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint
 from sgm.training.learned_schedule import ScheduleRecipe, has_learned_part
@@ -43,7 +44,7 @@ def train(
     *,
     steps: int,
     batch_size: int = 128,
-    loss: Loss = Loss(),
+    loss: AbstractLoss = Loss(),
     optimiser: AbstractOptimiser | optax.GradientTransformation = Adam(),
     average_decay: float = 0.999,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
@@ -97,7 +98,7 @@ def train(
     """
     check_process_and_model("train", sde, model)
     check_instance("train", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
-    check_instance("train", "loss", loss, Loss, "sgm.training.Loss()")
+    check_instance("train", "loss", loss, AbstractLoss, "sgm.training.Loss()")
     kinds = AbstractOptimiser | optax.GradientTransformation
     check_instance("train", "optimiser", optimiser, kinds, "sgm.training.Adam(1e-3) or optax.adam(1e-3)")
     every = {"log_every": log_every, "checkpoint_every": checkpoint_every}
