@@ -69,9 +69,11 @@ class Path(eqx.Module):
         """The arguments of `FlowAndDivergence`."""
         return self.drawn, self.reference
 
-    def at(self, share: Scalar) -> Scalar:
-        """The clock after this share of the way. It moves with the ends."""
-        return (1 - share) * self.start + share * self.end
+    def at(self, clock: Scalar) -> Scalar:
+        """The clock, which moves with the ends: its share of the way is held."""
+        start, end = jax.lax.stop_gradient((self.start, self.end))
+        share = (clock - start) / (end - start)
+        return clock + (1 - share) * (self.start - start) + share * (self.end - end)
 
 
 class FlowAndDivergence(eqx.Module):

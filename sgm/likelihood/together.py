@@ -86,7 +86,7 @@ class Recording(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolver):
     def init(self, terms, t0, t1, y0, args):
         stages = _room(len(_tableau(self.solver)[1]), y0)
         segment = Segment(_room(SEGMENT, y0), _room(SEGMENT, stages))
-        record = Record(jnp.zeros((), jnp.int32), segment, _room(MAX_STEPS // SEGMENT, y0))
+        record = Record(jnp.zeros((), int), segment, _room(MAX_STEPS // SEGMENT, y0))
         return self.solver.init(terms, t0, t1, y0, args), record
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
@@ -153,9 +153,8 @@ def _forwards(perturbed, inputs, solver, controllers):
         last = jax.tree.map(lambda leaf: leaf[-1], solution.ys[0])
         _, record = solution.solver_state
         taken = jnp.arange(MAX_STEPS) < record.count
-        shares = jnp.where(taken, (solution.ts[1] - path.start) / (path.end - path.start), 1)
-        shares = jax.lax.stop_gradient(jnp.pad(shares, (1, 0)))
-        return Outcome(last, solution.stats["num_steps"], solution.result), (record, shares)
+        clocks = jnp.concatenate([path.start[None], jnp.where(taken, solution.ts[1], path.end)])
+        return Outcome(last, solution.stats["num_steps"], solution.result), (record, jax.lax.stop_gradient(clocks))
 
     outcome, kept = eqx.filter_vmap(of_one)(paths, states, controllers)
     return outcome, (outcome, *kept)
@@ -163,13 +162,13 @@ def _forwards(perturbed, inputs, solver, controllers):
 
 @_together.def_bwd
 def _backwards(residuals, cotangents, perturbed, inputs, solver, controllers):
-    outcome, records, shares = residuals
+    outcome, records, clocks = residuals
     flow, paths, _ = inputs
     finished = outcome.result == diffrax.RESULTS.successful
     # One that did not finish stands aside: a nan times zero would be nan in the sums over the batch.
     rows = jnp.where(finished, jnp.arange(len(finished)), jnp.argmax(finished))
-    paths, records, shares, ends = jax.tree.map(lambda leaf: leaf[rows], (paths, records, shares, outcome.state))
-    steps = _Steps(flow, paths, shares, records.count, ends, solver)
+    paths, records, clocks, ends = jax.tree.map(lambda leaf: leaf[rows], (paths, records, clocks, outcome.state))
+    steps = _Steps(flow, paths, clocks, records.count, ends, solver)
     bars = jax.tree.map(
         lambda leaf, bar: jnp.zeros_like(leaf) if bar is None else _where(finished, bar, 0),
         ends,
@@ -203,7 +202,7 @@ class _Steps(eqx.Module):
 
     flow: FlowAndDivergence
     paths: Path
-    shares: Float[Array, "n _"]
+    clocks: Float[Array, "n _"]
     counts: Int[Array, " n"]
     ends: States
     solver: diffrax.AbstractERK
@@ -211,15 +210,15 @@ class _Steps(eqx.Module):
     def find_again(self, states: States, begin: Any, stop: Any, first: Segment) -> Segment:
         """The segment of these steps from the states at its start, unless it is the first, which is at hand."""
 
-        def of_one(path, share0, share1, state):
+        def of_one(path, clock0, clock1, state):
             term = diffrax.ODETerm(self.flow.of(path.own))
-            arguments = term, path.at(share0), path.at(share1), state, path.args
+            arguments = term, path.at(clock0), path.at(clock1), state, path.args
             y1, _, dense, _, _ = self.solver.step(*arguments, self.solver.init(*arguments), True)
             return y1, _stages(self.solver, dense)
 
         def of_step(k, carry):
             states, segment = carry
-            following, stages = jax.vmap(of_one)(self.paths, self.shares[:, k], self.shares[:, k + 1], states)
+            following, stages = jax.vmap(of_one)(self.paths, self.clocks[:, k], self.clocks[:, k + 1], states)
             segment = jax.vmap(lambda segment, *of: segment.put(k - begin, *of))(segment, states, stages)
             return following, segment
 
@@ -228,7 +227,7 @@ class _Steps(eqx.Module):
 
     def back(self, k: Any, segment: Segment, variables: Any, bars: States, total: Any) -> tuple[States, Any]:
         """The derivatives by the states before step k, and those by the variables so far."""
-        a, b, c = (jnp.asarray(part, self.shares.dtype) for part in _tableau(self.solver))
+        a, b, c = (jnp.asarray(part, self.clocks.dtype) for part in _tableau(self.solver))
         taken, within = k < self.counts, k % SEGMENT
         state, stages = jax.tree.map(lambda leaf: leaf[:, within], (segment.states, segment.stages))
         state = jax.tree.map(lambda leaf, end: _where(taken, leaf, end), state, self.ends)
@@ -237,12 +236,13 @@ class _Steps(eqx.Module):
         def add(variables, c, inner):
             flow, paths = eqx.combine(variables, (self.flow, self.paths))
 
-            def of_one(path, share0, share1, inner):
-                clock = path.at(share0)
-                length = path.at(share1) - clock
-                return jax.tree.map(lambda rate: length * rate, flow.of(path.own)(clock + c * length, inner, path.args))
+            def of_one(path, clock0, clock1, inner):
+                clock = path.at(clock0)
+                length = path.at(clock1) - clock
+                rates = flow.of(path.own)(clock + c * length, inner, path.args)
+                return jax.tree.map(lambda rate: length * rate, rates)
 
-            return jax.vmap(of_one)(paths, self.shares[:, k], self.shares[:, k + 1], inner)
+            return jax.vmap(of_one)(paths, self.clocks[:, k], self.clocks[:, k + 1], inner)
 
         def of_stage(number, carry):
             inner_bars, total = carry

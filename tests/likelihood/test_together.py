@@ -63,13 +63,12 @@ def test_gradients_by_a_learned_schedule_are_those_of_the_density():
 
 @pytest.mark.slow_except("DirectAdjoint-0.0001", "RecursiveCheckpointAdjoint-1e-08")
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
-@pytest.mark.parametrize(
-    "adjoint",
-    [diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint()],
-    ids=lambda adjoint: type(adjoint).__name__,
-)
+@pytest.mark.parametrize("adjoint", ["DirectAdjoint", "RecursiveCheckpointAdjoint"])
 def test_they_are_the_gradients_of_the_same_steps(float64, adjoint, tolerance):
-    """Examples of one batch take different numbers of steps, at the smaller tolerance more than are kept."""
+    """Examples of one batch take different numbers of steps, at the smaller tolerance more than are kept.
+
+    Rounding grows by 1/t0^2 = 1e6 on the way.
+    """
     x = jnp.asarray([[0.3, -0.4], [1.0, 0.2], [6.0, -5.0]])
     controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
     one_by_one = getattr(diffrax, adjoint)()
@@ -82,7 +81,7 @@ def test_they_are_the_gradients_of_the_same_steps(float64, adjoint, tolerance):
     _, nfe = value(network(), x)
     assert len(set(nfe.tolist())) == 3 and (int(nfe.max()) > 7 * 64) == (tolerance == 1e-8)
     expected = gradients(lambda *arguments: value(*arguments, one_by_one)[0], network(), x)
-    assert_close(gradients(lambda *arguments: value(*arguments)[0], network(), x), expected, rtol=1e-10)
+    assert_close(gradients(lambda *arguments: value(*arguments)[0], network(), x), expected, rtol=1e-8)
 
 
 @pytest.mark.slow
