@@ -132,6 +132,7 @@ def test_a_posterior_is_checked_in_five_ways(tmp_path):
     assert report["c2st"].value > 0.6  # hardly trained
 
 
+@pytest.mark.slow
 def test_digits_are_trained_by_their_likelihood(tmp_path, capsys):
     small = ("--network.width", "16", "--network.depth", "1", "--training.batch-size", "8", "--training.steps", "2")
     assert cli.main([*small, "--run", str(tmp_path), "--stages", "train"]) == 0

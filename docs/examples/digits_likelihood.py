@@ -23,7 +23,7 @@ def main(
     n: int | None = None,
     trace: sgm.likelihood.AbstractTrace = sgm.Hutchinson(4),
 ) -> np.ndarray:
-    """Train on, and return the bits/dim of each of the first `n` digits, of shape (before and after, train and test, n).
+    """Train on, and return bits/dim of each of the first `n` digits, of shape (before and after, train and test, n).
 
     `trace` is that of the evaluation, which has the same probes and the same dequantisation before and after.
     """
@@ -43,7 +43,7 @@ def main(
     began = time.perf_counter()
     optimiser = Adam(2e-4, warmup=20)
     how = {"steps": steps, "batch_size": batch_size, "optimiser": optimiser, "average_decay": 0.95, "log_every": 10}
-    _, model, history = sgm.train(sde, model, data, jr.key(1), loss=LogLikelihoodLoss(), checkpoint_every=steps, **how)
+    _, model, _ = sgm.train(sde, model, data, jr.key(1), loss=LogLikelihoodLoss(), checkpoint_every=steps, **how)
     print(f"{steps} steps of {batch_size} digits: {time.perf_counter() - began:.0f} s")
     evaluate(model)
     bits = np.reshape(found, (2, 2, -1))
