@@ -176,7 +176,8 @@ class FlowAndDivergence(eqx.Module):
         slope = jax.lax.stop_gradient(self._total(self.trace.estimates(products))) / u.size
         cos, sin = cos_of(level), sin_of(level)
         square = (cos * sin - slope * sin**2) / jnp.maximum(cos * sin + slope * cos**2, 1e-8 * cos * sin)
-        return Reference(self.course.stretch * jnp.sqrt(jnp.clip(square, 0, 1e8)))
+        square = jnp.where(jnp.isnan(square), 1, jnp.clip(square, 0, 1e8))  # Of a flow that is nan, any will do.
+        return Reference(self.course.stretch * jnp.sqrt(square))
 
     def _total(self, estimates):
         return self.trace.combine(estimates)[0]

@@ -158,13 +158,14 @@ def log_prob(
             number of probes are chosen by it (see `to_accuracy`). Values are looked at to choose, so that neither
             `jax.jit` nor `jax.grad` can go through.
         prior: Density of x at t1, in the process's own coordinates, in place of `sde.prior`.
-        adjoint: Way to differentiate the result, by default `diffrax.RecursiveCheckpointAdjoint()`.
+        adjoint: Way of Diffrax to differentiate each solve by itself, such as `diffrax.ForwardMode()`. By default those
+            of a batch are differentiated together, backwards.
         full: Whether a `LogProb` is returned, with error bars, latents, evaluations and the solver's results.
         mesh: Devices over which a batch is spread, by default all of this process's; not inside `jax.jit` or
             `jax.grad`.
 
     Returns:
-        log p(x) of each example, in nats, nan where the solve did not finish; or a `LogProb`.
+        log p(x) of each example, in nats, nan where the solve did not finish, whose gradient is 0; or a `LogProb`.
 
     Raises:
         ValueError: for entries of x that are not finite, for examples or a condition of other shapes than the model's,
@@ -253,8 +254,9 @@ def log_prob_of_each(
             return result if tolerances is not None else dataclasses.replace(result, solver_error=None)
 
         def of_one(latent, change, stderr, dof, outcome):
-            terms = jnp.stack([prior.log_prob(latent), latent.size * (jnp.log(scale1) - jnp.log(scale0)), change])
             finished = outcome.result == diffrax.RESULTS.successful
+            known = jnp.where(finished, latent, 0)  # A nan would spoil the gradients of what all share.
+            terms = jnp.stack([prior.log_prob(known), latent.size * (jnp.log(scale1) - jnp.log(scale0)), change])
             return LogProb(
                 value=jnp.where(finished, jnp.sum(terms), jnp.nan),
                 stderr=jnp.where(finished, stderr, jnp.nan),
