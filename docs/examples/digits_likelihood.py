@@ -18,7 +18,7 @@ from sgm.training import Adam, LogLikelihoodLoss
 
 def main(
     run: Path,
-    steps: int = 120,
+    steps: int = 100,
     batch_size: int = 100,
     n: int | None = None,
     trace: sgm.likelihood.AbstractTrace = sgm.Hutchinson(4),
@@ -57,6 +57,6 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=100)
     arguments = parser.parse_args()
     main(arguments.run, arguments.steps)
