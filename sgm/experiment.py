@@ -24,7 +24,7 @@ from sgm.options import ExperimentError, guess
 from sgm.sde import VP, AbstractSDE
 from sgm.serial import to_json
 from sgm.solve import AbstractMethod, EulerMaruyama
-from sgm.training import Loss, Training
+from sgm.training import AbstractLoss, Loss, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Experiment:
     network: partial[AbstractNetwork]
     sde: AbstractSDE = dataclasses.field(default_factory=VP)  # made when used: it starts JAX
     prediction: AbstractPrediction = Karras()
-    loss: Loss = Loss()
+    loss: AbstractLoss = Loss()
     dequantisation: AbstractDequantisation = UniformDequantisation()
     training: Training = Training()
     sampler: AbstractMethod = EulerMaruyama(500)

@@ -257,4 +257,8 @@ def _sample(shared, each, static):
 
     if alone:
         return of_one(shared, each)
-    return spread(lambda shared, each: in_groups(functools.partial(of_one, shared), each, size), shared, each, mesh)
+
+    def of_rows(shared, each):
+        return in_groups(jax.vmap(functools.partial(of_one, shared)), each, size)
+
+    return spread(of_rows, shared, each, mesh)

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 import sgm
+from sgm import cli
 from sgm.data import GaussianField
 from sgm.posterior import MMPS
 
@@ -129,3 +130,13 @@ def test_a_posterior_is_checked_in_five_ways(tmp_path):
     figures = {path.name.removeprefix("check_posterior_") for path in tmp_path.iterdir()}
     assert figures == {f"{name}.png" for name in ("c2st", "calibration", "coverage", "local", "predictive")}
     assert report["c2st"].value > 0.6  # hardly trained
+
+
+@pytest.mark.slow
+def test_digits_are_trained_by_their_likelihood(tmp_path, capsys):
+    small = ("--network.width", "16", "--network.depth", "1", "--training.batch-size", "8", "--training.steps", "2")
+    assert cli.main([*small, "--run", str(tmp_path), "--stages", "train"]) == 0
+    main = runpy.run_path(str(EXAMPLES / "digits_likelihood.py"))["main"]
+    bits = main(tmp_path, steps=2, batch_size=4, n=6, trace=sgm.Hutchinson(1))
+    assert bits.shape == (2, 2, 6) and np.all(np.isfinite(bits)) and np.any(bits[0] != bits[1])
+    assert "change on test digits: " in capsys.readouterr().out

@@ -1,20 +1,24 @@
 """The probability flow with its divergence, from data to noise or from noise to data."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.likelihood.trace import AbstractTrace
 from sgm.model.base import AbstractModel, estimate_of
+from sgm.model.per_example import Own
 from sgm.nn.condition import Condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, angle_rate, clock_of, cos_of, level_at, sin_of
 from sgm.solve.controllers import LARGEST_STEP, NatsController
 from sgm.types import Example, Scalar
+
+State = tuple[Example, Float[Array, " estimates"]]  # z, and the estimates of the divergence's integral.
 
 MAX_STEPS = 4096
 
@@ -50,6 +54,28 @@ class Reference(eqx.Module):
         return cos_of(level) * sin_of(level) * (1 - self.std) * (1 + self.std) / self.scale(level) ** 2
 
 
+class Path(eqx.Module):
+    """What the solve of one example has of its own: the clock runs from `start` to `end`, by `first_step` at first."""
+
+    own: Own
+    drawn: Any
+    reference: Reference
+    start: Scalar
+    end: Scalar
+    first_step: Scalar
+
+    @property
+    def args(self) -> tuple[Any, Reference]:
+        """The arguments of `FlowAndDivergence`."""
+        return self.drawn, self.reference
+
+    def at(self, clock: Scalar) -> Scalar:
+        """The clock, which moves with the ends: its share of the way is held."""
+        start, end = jax.lax.stop_gradient((self.start, self.end))
+        share = (clock - start) / (end - start)
+        return clock + (1 - share) * (self.start - start) + share * (self.end - end)
+
+
 class FlowAndDivergence(eqx.Module):
     """(z, estimates) -> (velocity of z, estimates of its divergence), u = q z, with q of a `Reference`.
 
@@ -79,48 +105,66 @@ class FlowAndDivergence(eqx.Module):
         rate = self.sign * angle_rate(level)
         return rate * value, rate * self.trace.estimates(products)
 
-    def solve(
-        self,
-        sde: AbstractSDE,
-        u: Example,
-        key: PRNGKeyArray | None,
-        solver: diffrax.AbstractERK,
-        controller: diffrax.AbstractAdaptiveStepSizeController,
-        adjoint: diffrax.AbstractAdjoint,
-    ) -> tuple[Example, tuple[Scalar, Scalar, Scalar], diffrax.Solution]:
-        """u at the other end, log p at the start less log p at the end, its standard error and degrees of freedom.
+    def of(self, own: Own) -> "FlowAndDivergence":
+        """The flow of one example, from what all share."""
+        model, cond = own.join(self.model, self.cond)
+        return dataclasses.replace(self, model=model, cond=cond)
 
-        Also Diffrax's solution.
-        """
-        # In the precision of u: Diffrax would promote the state to that of the times.
-        low, high = (jnp.asarray(sde.level(t), u.dtype) for t in (sde.t0, sde.t1))
-        high = jnp.minimum(high, LARGEST_LEVEL)
-        first, last, towards = (high, low, -1) if self.to_data else (low, high, 1)
+    def path(self, sde: AbstractSDE, own: Own, u: Example, key: PRNGKeyArray | None) -> tuple["Path", State]:
+        """The path of one example from `u`, and the state with which it starts."""
+        first, last = self._levels(sde, u)
+        towards = -1 if self.to_data else 1
         start, end = self.sign * clock_of(first), self.sign * clock_of(last)
         first_step = self.sign * clock_of(first + towards * self.course.first_step) - start
         drawn = self.trace.draw(key, u)
-        reference = Reference(jnp.ones((), u.dtype)) if self.to_data else self._reference(first, u, drawn)
+        reference = Reference(jnp.ones((), u.dtype)) if self.to_data else self.of(own)._reference(first, u, drawn)
         no_change = jnp.zeros_like(self.trace.estimates(jnp.zeros(self.trace.products(u.shape), u.dtype)))
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(self),
+        path = Path(own, drawn, reference, start, end, jax.lax.stop_gradient(first_step))
+        return path, (u / reference.scale(first), no_change)
+
+    def solve(
+        self,
+        path: "Path",
+        state: State,
+        solver: diffrax.AbstractSolver,
+        controller: diffrax.AbstractAdaptiveStepSizeController,
+        adjoint: diffrax.AbstractAdjoint,
+        saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
+    ) -> diffrax.Solution:
+        """Diffrax's solution along the path of one example."""
+        scale = path.reference.scale
+        steps = NatsController(controller, self._total, scale, path.first_step, self.sign, self.course.largest_step)
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(self.of(path.own)),
             solver,
-            start,
-            end,
+            path.start,
+            path.end,
             None,
-            (u / reference.scale(first), no_change),
-            args=(drawn, reference),
-            stepsize_controller=NatsController(
-                controller, self._total, reference.scale, first_step, self.sign, self.course.largest_step
-            ),
+            state,
+            args=path.args,
+            saveat=saveat,
+            stepsize_controller=steps,
             adjoint=adjoint,
             max_steps=MAX_STEPS,
             throw=False,
         )
-        assert solution.ys is not None  # Both ends are saved by default.
-        zs, estimates = solution.ys
-        change, stderr, dof = self.trace.combine(estimates[-1])
-        stretch = u.size * jnp.log(reference.scale(last) / reference.scale(first))
-        return reference.scale(last) * zs[-1], (stretch + change, stderr, dof), solution
+
+    def carried(self, sde: AbstractSDE, path: "Path", state: State) -> tuple[Example, tuple[Scalar, Scalar, Scalar]]:
+        """u at the other end of a path whose last state is given, and what the path has changed of log p.
+
+        The latter is log p at the start less log p at the end, its standard error and degrees of freedom.
+        """
+        z, estimates = state
+        first, last = self._levels(sde, z)
+        change, stderr, dof = self.trace.combine(estimates)
+        stretch = z.size * jnp.log(path.reference.scale(last) / path.reference.scale(first))
+        return path.reference.scale(last) * z, (stretch + change, stderr, dof)
+
+    def _levels(self, sde, u):
+        """The first and the last level, in the precision of u: Diffrax would promote the state to that of the times."""
+        low, high = (jnp.asarray(sde.level(t), u.dtype) for t in (sde.t0, sde.t1))
+        high = jnp.minimum(high, LARGEST_LEVEL)
+        return (high, low) if self.to_data else (low, high)
 
     def _reference(self, level, u, drawn):
         """That whose flow diverges at `u` as the model's does; the result does not depend on it."""
@@ -132,7 +176,8 @@ class FlowAndDivergence(eqx.Module):
         slope = jax.lax.stop_gradient(self._total(self.trace.estimates(products))) / u.size
         cos, sin = cos_of(level), sin_of(level)
         square = (cos * sin - slope * sin**2) / jnp.maximum(cos * sin + slope * cos**2, 1e-8 * cos * sin)
-        return Reference(self.course.stretch * jnp.sqrt(jnp.clip(square, 0, 1e8)))
+        square = jnp.where(jnp.isnan(square), 1, jnp.clip(square, 0, 1e8))  # Of a flow that is nan, any will do.
+        return Reference(self.course.stretch * jnp.sqrt(square))
 
     def _total(self, estimates):
         return self.trace.combine(estimates)[0]

@@ -4,7 +4,7 @@ log p(x at t0) = log p(x at t1) + D log(rho(t1) / rho(t0)) + integral of div v f
 """
 
 import dataclasses
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -19,6 +19,7 @@ from sgm.likelihood.accuracy import check_accuracy, to_accuracy, warn_of_missed
 from sgm.likelihood.flow import Course, FlowAndDivergence, evaluations
 from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import FEWEST, warn_of_mismatch
+from sgm.likelihood.together import solve_together
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import Condition
@@ -158,13 +159,14 @@ def log_prob(
             number of probes are chosen by it (see `to_accuracy`). Values are looked at to choose, so that neither
             `jax.jit` nor `jax.grad` can go through.
         prior: Density of x at t1, in the process's own coordinates, in place of `sde.prior`.
-        adjoint: Way to differentiate the result, by default `diffrax.RecursiveCheckpointAdjoint()`.
+        adjoint: Way of Diffrax to differentiate each solve by itself, such as `diffrax.ForwardMode()`. By default those
+            of a batch are differentiated together, backwards.
         full: Whether a `LogProb` is returned, with error bars, latents, evaluations and the solver's results.
         mesh: Devices over which a batch is spread, by default all of this process's; not inside `jax.jit` or
             `jax.grad`.
 
     Returns:
-        log p(x) of each example, in nats, nan where the solve did not finish; or a `LogProb`.
+        log p(x) of each example, in nats, nan where the solve did not finish, whose gradient is 0; or a `LogProb`.
 
     Raises:
         ValueError: for entries of x that are not finite, for examples or a condition of other shapes than the model's,
@@ -185,7 +187,6 @@ def log_prob(
     units = model.units
     sde, model, x, keys, own, cond, mesh, batch = prepare("log_prob", sde, model, x, key, cond, mesh)
     trace.check(key, model.shape)
-    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     if prior is None and len(x) >= FEWEST:
         warn_of_mismatch("log_prob", sde, x)
     else:
@@ -195,7 +196,7 @@ def log_prob(
     def solve(trace, rows, keys, tolerance=None, solver=solver, course=Course()):
         x_rows, own_rows = jax.tree.map(lambda part: part[rows], (x, own))
         each = x_rows, own_rows, keys, tolerance
-        return _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course)
+        return log_prob_of_each(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course)
 
     if accuracy is None:
         controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
@@ -219,38 +220,64 @@ def in_units(result: LogProb, units: Units, shape: tuple[int, ...]) -> LogProb:
 
 
 @eqx.filter_jit
-def _log_prob(sde, model, each, cond, trace, solver, controller, prior, adjoint, mesh, course):
+def log_prob_of_each(
+    sde: AbstractSDE,
+    model: AbstractModel,
+    each: Any,
+    cond: Condition | None,
+    trace: AbstractTrace,
+    solver: diffrax.AbstractERK,
+    controller: diffrax.AbstractAdaptiveStepSizeController | None,
+    prior: Any,
+    adjoint: diffrax.AbstractAdjoint | None,
+    mesh: Mesh | None,
+    course: Course,
+) -> LogProb:
+    """The `LogProb` of standardised examples whose arguments are checked.
+
+    Of each there is in `each`: the example, what of the model and the condition is its own, its key and its tolerance,
+    both of which may be None.
+    """
+
     def of_batch(shared, each):
         sde, model, cond, controller, prior = shared
+        flow = FlowAndDivergence(model, cond, trace, to_data=False, course=course)
+        scale0, scale1 = (jnp.asarray(sde.rho(t), each[0].dtype) for t in (sde.t0, sde.t1))
 
-        def of_one(each):
-            x, own, key, tolerance = each
-            steps = controller if tolerance is None else diffrax.PIDController(rtol=tolerance, atol=tolerance)
-            own_model, own_cond = own.join(model, cond)
-            flow = FlowAndDivergence(own_model, own_cond, trace, to_data=False, course=course)
-            result = _log_prob_one(sde, flow, x, key, solver, steps, prior, adjoint)
-            return dataclasses.replace(result, solver_error=None) if tolerance is None else result
+        def of_group(each):
+            x, own, keys, tolerances = each
+            controllers = each_its_own(controller, tolerances, len(x))
+            paths, states = jax.vmap(lambda x, own, key: flow.path(sde, own, x / scale0, key))(x, own, keys)
+            outcome = solve_together(flow, paths, states, solver, controllers, adjoint)
+            u1, changes = jax.vmap(lambda path, state: flow.carried(sde, path, state))(paths, outcome.state)
+            latent = scale1 * u1
+            result = jax.vmap(of_one)(latent, *changes, outcome)
+            return result if tolerances is not None else dataclasses.replace(result, solver_error=None)
+
+        def of_one(latent, change, stderr, dof, outcome):
+            finished = outcome.result == diffrax.RESULTS.successful
+            known = jnp.where(finished, latent, 0)  # A nan would spoil the gradients of what all share.
+            terms = jnp.stack([prior.log_prob(known), latent.size * (jnp.log(scale1) - jnp.log(scale0)), change])
+            return LogProb(
+                value=jnp.where(finished, jnp.sum(terms), jnp.nan),
+                stderr=jnp.where(finished, stderr, jnp.nan),
+                dof=dof,
+                latent=latent,
+                nfe=evaluations(solver, outcome.steps) + 1,  # One finds the reference.
+                result=outcome.result,
+                solver_error=_ROUNDING * jnp.finfo(latent.dtype).eps * jnp.sum(jnp.abs(terms)),
+            )
 
         # Adaptive steps need the digits that TF32 matrix products would take.
         with jax.default_matmul_precision("highest"):
-            return in_groups(of_one, each, trace.examples(model.shape))
+            return in_groups(of_group, each, trace.examples(model.shape))
 
     return spread(of_batch, (sde, model, cond, controller, prior), each, mesh)
 
 
-def _log_prob_one(sde, flow, x, key, solver, controller, prior, adjoint):
-    scale0, scale1 = (jnp.asarray(sde.rho(t), x.dtype) for t in (sde.t0, sde.t1))
-    u1, (change, stderr, dof), solution = flow.solve(sde, x / scale0, key, solver, controller, adjoint)
-    latent = scale1 * u1
-    terms = jnp.stack([prior.log_prob(latent), x.size * (jnp.log(scale1) - jnp.log(scale0)), change])
-    value = jnp.sum(terms)
-    finished = solution.result == diffrax.RESULTS.successful
-    return LogProb(
-        value=jnp.where(finished, value, jnp.nan),
-        stderr=jnp.where(finished, stderr, jnp.nan),
-        dof=dof,
-        latent=latent,
-        nfe=evaluations(solver, solution.stats["num_steps"]) + 1,  # One finds the reference.
-        result=solution.result,
-        solver_error=_ROUNDING * jnp.finfo(x.dtype).eps * jnp.sum(jnp.abs(terms)),
-    )
+def each_its_own(controller: Any, tolerances: Float[Array, " n"] | None, n: int) -> Any:
+    """A controller for each of `n` examples, along a leading axis: the one that is given, or one of each tolerance."""
+    if tolerances is not None:
+        return eqx.filter_vmap(lambda tolerance: diffrax.PIDController(rtol=tolerance, atol=tolerance))(tolerances)
+    arrays, rest = eqx.partition(controller, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), arrays), rest)

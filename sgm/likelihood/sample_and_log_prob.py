@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.checks import check_count, check_instance, trace_floats, trace_process
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
-from sgm.likelihood.log_prob import TOLERANCE, LogProb, in_units
+from sgm.likelihood.log_prob import TOLERANCE, LogProb, each_its_own, in_units
+from sgm.likelihood.together import solve_together
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.per_example import separate
@@ -103,7 +104,6 @@ def sample_and_log_prob(
     cond, cond_axis = flat_condition(call, model, cond, batch)
     check_values(call, cond)
     check_density(call, cond)
-    adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE) if controller is None else controller
     units = model.units
     model, cond, own = separate(call, model, cond, cond_axis, count)
@@ -121,33 +121,37 @@ def sample_and_log_prob(
 def _draw(shared, each, trace, solver, adjoint, mesh):
     def of_batch(shared, each):
         sde, model, cond, controller = shared
+        flow = FlowAndDivergence(model, cond, trace, to_data=True)
 
-        def of_one(each):
-            key, own = each
+        def start(key, own):
             key_prior, key_trace = jr.split(key)
-            own_model, own_cond = own.join(model, cond)
-            flow = FlowAndDivergence(own_model, own_cond, trace, to_data=True)
             x1 = sde.prior.sample(key_prior, model.shape)
-            return _draw_one(sde, flow, x1, key_trace, solver, controller, adjoint)
+            return x1, *flow.path(sde, own, x1 / jnp.asarray(sde.rho(sde.t1), x1.dtype), key_trace)
+
+        def of_group(each):
+            keys, own = each
+            x1, paths, states = jax.vmap(start)(keys, own)
+            controllers = each_its_own(controller, None, len(x1))
+            outcome = solve_together(flow, paths, states, solver, controllers, adjoint)
+            u0, changes = jax.vmap(lambda path, state: flow.carried(sde, path, state))(paths, outcome.state)
+            return jax.vmap(of_one)(x1, u0, *changes, outcome)
+
+        def of_one(x1, u0, change, stderr, dof, outcome):
+            scale0, scale1 = (jnp.asarray(sde.rho(t), x1.dtype) for t in (sde.t0, sde.t1))
+            value = sde.prior.log_prob(x1) + math.prod(x1.shape) * (jnp.log(scale1) - jnp.log(scale0)) - change
+            finished = outcome.result == diffrax.RESULTS.successful
+            result = LogProb(
+                value=jnp.where(finished, value, jnp.nan),
+                stderr=jnp.where(finished, stderr, jnp.nan),
+                dof=dof,
+                latent=x1,
+                nfe=evaluations(solver, outcome.steps),
+                result=outcome.result,
+            )
+            return scale0 * u0, result
 
         # Adaptive steps need the digits that TF32 matrix products would take.
         with jax.default_matmul_precision("highest"):
-            return in_groups(of_one, each, trace.examples(model.shape))
+            return in_groups(of_group, each, trace.examples(model.shape))
 
     return spread(of_batch, shared, each, mesh)
-
-
-def _draw_one(sde, flow, x1, key, solver, controller, adjoint):
-    scale0, scale1 = (jnp.asarray(sde.rho(t), x1.dtype) for t in (sde.t0, sde.t1))
-    u0, (change, stderr, dof), solution = flow.solve(sde, x1 / scale1, key, solver, controller, adjoint)
-    value = sde.prior.log_prob(x1) + math.prod(x1.shape) * (jnp.log(scale1) - jnp.log(scale0)) - change
-    finished = solution.result == diffrax.RESULTS.successful
-    result = LogProb(
-        value=jnp.where(finished, value, jnp.nan),
-        stderr=jnp.where(finished, stderr, jnp.nan),
-        dof=dof,
-        latent=x1,
-        nfe=evaluations(solver, solution.stats["num_steps"]),
-        result=solution.result,
-    )
-    return scale0 * u0, result

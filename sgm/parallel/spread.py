@@ -17,14 +17,14 @@ def group_size(shape: tuple[int, ...]) -> int:
 
 
 def in_groups(function: Callable[[Any], Any], each: PyTree, size: int) -> PyTree:
-    """`function` of each row of the arrays in `each`, at most `size` rows at a time, one group after the other."""
+    """`function` of the arrays in `each`, at most `size` rows of them at a time, one group after the other."""
     n = jax.tree.leaves(each)[0].shape[0]
     groups = math.ceil(n / size)
     if groups == 1:
-        return jax.vmap(function)(each)
+        return function(each)
     # Groups of one length; what is left over in the last is its last row again, and thrown away.
     rows = np.minimum(np.arange(groups * math.ceil(n / groups)), n - 1).reshape(groups, -1)
-    result = jax.lax.map(jax.vmap(function), jax.tree.map(lambda leaf: leaf[rows], each))
+    result = jax.lax.map(function, jax.tree.map(lambda leaf: leaf[rows], each))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], result)
 
 

@@ -61,7 +61,10 @@ def _draw(shared, each, size, mesh):
         cond = cond if own_cond is None else own_cond
         return model.units.restore(method.draw_one(sde, model, with_y(evidence, y), cond, key))
 
-    return spread(lambda shared, each: in_groups(functools.partial(of_one, shared), each, size), shared, each, mesh)
+    def of_rows(shared, each):
+        return in_groups(jax.vmap(functools.partial(of_one, shared)), each, size)
+
+    return spread(of_rows, shared, each, mesh)
 
 
 def follow(

@@ -1,9 +1,11 @@
 """Training: the loss, the step, the loop, and what of it is kept on disk."""
 
+from sgm.training.base import AbstractLoss as AbstractLoss
 from sgm.training.checkpoint import CheckpointError as CheckpointError
 from sgm.training.checkpoint import latest_step as latest_step
 from sgm.training.fingerprint import RunMismatch as RunMismatch
 from sgm.training.load import load_run as load_run
+from sgm.training.log_likelihood_loss import LogLikelihoodLoss as LogLikelihoodLoss
 from sgm.training.loop import train as train
 from sgm.training.loss import Loss as Loss
 from sgm.training.loss import score_matching_loss as score_matching_loss

@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from sgm.likelihood import prior_mismatch
 from sgm.model.base import AbstractModel
 from sgm.sde import VP, AbstractSDE, LearnedLogSNR
-from sgm.training.loss import Levels, Times, levels_at
+from sgm.training.base import Levels, Times
+from sgm.training.loss import Loss, Perturbed, levels_at
 from sgm.training.objective import Squared
 from sgm.training.step import AbstractRecipe, AbstractState, Batch, Recipe, copied, updates_of
 from sgm.training.times import UniformTime
@@ -76,8 +77,8 @@ class ScheduleRecipe(AbstractRecipe):
                 f"LearnedLogSNR: its ends are those of a VP on [0, 1], but the process is {type(sde).__name__} on "
                 f"[{sde.t0}, {sde.t1}]; pass a VP with t0 of at most 1e-3 and t1 = 1."
             )
-        given = loss.weighting, loss.times, loss.objective
-        if not all(map(isinstance, given, (LikelihoodWeighting, UniformTime, Squared))):
+        given = (loss.weighting, loss.times, loss.objective) if isinstance(loss, Loss) else (loss,)
+        if not (len(given) == 3 and all(map(isinstance, given, (LikelihoodWeighting, UniformTime, Squared)))):
             names = ", ".join(type(part).__name__ for part in given)
             raise ValueError(
                 f"LearnedLogSNR: it is trained on the bound at uniform times, but the loss is of {names}; pass "
@@ -105,7 +106,8 @@ class ScheduleRecipe(AbstractRecipe):
     def loss_and_gradients(self, state: ScheduleState, batch: Batch) -> tuple[Float[Array, ""], PyTree, PyTree]:
         """The bound in nats a dimension, its gradients by the weights, and those that train the schedule."""
         sde = state.process(self.sde)
-        perturbed = self.recipe.perturbed(sde, state, batch)
+        perturbed = self.recipe.drawn(sde, state, batch)
+        assert isinstance(perturbed, Perturbed)  # The loss has been looked at.
         errors, gradients, by_levels = self.recipe.errors_and_gradients(sde, state.model, perturbed)
         bound = jnp.mean(errors + end_terms(sde, perturbed.x0))
         return bound, gradients, schedule_gradients(sde, perturbed.t, perturbed.x0, errors, by_levels)
@@ -113,6 +115,7 @@ class ScheduleRecipe(AbstractRecipe):
     def held_out(self, state, batch):
         sde = state.process(self.sde)
         examples = self.recipe.held_out_examples(sde, state, batch)
+        assert isinstance(examples, Perturbed)
         errors = self.recipe.loss.errors(sde, state.average, examples)
         return jnp.mean(errors + end_terms(sde, examples.x0))
 

@@ -28,6 +28,7 @@ from sgm.parallel.devices import own_rows, shard
 from sgm.parallel.placement import AbstractPlacement, Sharded
 from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
 from sgm.sde.base import AbstractSDE
+from sgm.training.base import AbstractLoss
 from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
 from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint
 from sgm.training.learned_schedule import ScheduleRecipe, has_learned_part
@@ -48,7 +49,7 @@ def train(
     *,
     steps: int,
     batch_size: int = 128,
-    loss: Loss = Loss(),
+    loss: AbstractLoss = Loss(),
     optimiser: AbstractOptimiser | optax.GradientTransformation = Adam(),
     average_decay: float = 0.999,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
@@ -112,7 +113,7 @@ def train(
     """
     check_process_and_model("train", sde, model)
     check_instance("train", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
-    check_instance("train", "loss", loss, Loss, "sgm.training.Loss()")
+    check_instance("train", "loss", loss, AbstractLoss, "sgm.training.Loss()")
     kinds = AbstractOptimiser | optax.GradientTransformation
     check_instance("train", "optimiser", optimiser, kinds, "sgm.training.Adam(1e-3) or optax.adam(1e-3)")
     every = {"log_every": log_every, "checkpoint_every": checkpoint_every, "keep": keep}

@@ -15,30 +15,27 @@ time before it. The noise is known there, whatever the model: train with `Square
 import dataclasses
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from sgm.checks import check_at_least, check_examples, check_instance, is_traced, warn_of_scale
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
+from sgm.checks import check_at_least, check_examples, check_instance, is_traced
+from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
+from sgm.training.base import AbstractDrawn, AbstractLoss, Levels, Times
 from sgm.training.masking import AbstractMasking
 from sgm.training.objective import AbstractObjective, Bound, Hybrid, Squared, SquaredVelocity
 from sgm.training.times import AbstractTimeSampling, ChainSteps, UniformLogSNR, UniformTime
 from sgm.training.weightings import AbstractWeighting, LikelihoodWeighting, UniformWeighting
 from sgm.types import Number
 
-Times = Float[Array, " n"]
-Levels = tuple[Times, Times]
 
-
-class Perturbed(eqx.Module):
+class Perturbed(AbstractDrawn):
     """Training examples with all the randomness of their errors, along a leading axis."""
 
     t: Times
@@ -46,11 +43,14 @@ class Perturbed(eqx.Module):
     x0: Float[Array, "n *shape"]
     noise: Float[Array, "n *shape"]
     cond: Condition | None
-    key: Shaped[Array, "n *words"]
+    key: Shaped[Array, "n *words"] | None
 
 
-class Loss(eqx.Module):
-    """The loss that a model is trained on, called on clean data.
+class Loss(AbstractLoss):
+    """The weighted error of a model at random noise levels, called on clean data.
+
+    Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset, shifted
+    by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
 
     Arguments:
         weighting: Weight of the error at each time.
@@ -84,44 +84,7 @@ class Loss(eqx.Module):
         if not is_traced(self.condition_dropout) and not 0 <= self.condition_dropout < 1:
             raise ValueError(f"Loss: condition_dropout = {self.condition_dropout}; pass 0 <= condition_dropout < 1.")
 
-    def __call__(
-        self,
-        sde: AbstractSDE,
-        model: AbstractModel,
-        x: Float[Array | np.ndarray, "..."],
-        key: PRNGKeyArray,
-        cond: Condition | None = None,
-    ) -> Float[Array, ""]:
-        """An unbiased estimate of the loss.
-
-        Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset,
-        shifted by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021,
-        arXiv:2107.00630, I.1).
-
-        Arguments:
-            sde: The process.
-            model: The model.
-            x: Clean data in their units, one example of shape `model.shape` or a batch.
-            key: Key of all randomness. It also switches the network's dropout on.
-            cond: Condition, one for all examples or one each.
-
-        Returns:
-            The mean over examples.
-
-        Raises:
-            ValueError: for a process that ends in pure noise and a model that predicts the noise, and for parts of the
-                loss that do not go together.
-        """
-        check_process_and_model("Loss", sde, model)
-        check_pure_noise("Loss", sde, model)
-        self.check(sde)
-        check_examples("Loss", x, model.shape)
-        z = model.units.standardise(x)
-        warn_of_scale("Loss", z)
-        return jnp.mean(self.errors(sde, model, self.perturb(sde, model, z, key, cond)))
-
-    def check(self, sde: AbstractSDE) -> None:
-        """Raise ValueError unless the parts make a finite loss: a bound of discrete steps is of a chain alone."""
+    def check(self, sde):
         weighting, times, objective = self.weighting, self.times, self.objective
         names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
         of_likelihood = isinstance(weighting, LikelihoodWeighting)
@@ -140,15 +103,7 @@ class Loss(eqx.Module):
                 "a DiscreteChain, UniformWeighting() and ChainSteps()."
             )
 
-    def perturb(
-        self,
-        sde: AbstractSDE,
-        model: AbstractModel,
-        x0: Float[Array, "..."],
-        key: PRNGKeyArray,
-        cond: Condition | None = None,
-    ) -> Perturbed:
-        """What a call draws, for standardised data. Any part of it along its leading axis is a batch for `errors`."""
+    def perturb(self, sde, model, x0, key, cond=None, held_out=False):
         batch = check_examples("Loss", x0, model.shape)
         cond, cond_axis = flat_condition("Loss", model, cond, batch)
         n = math.prod(batch)
@@ -158,7 +113,7 @@ class Loss(eqx.Module):
         t = jnp.clip(self.times.quantile(sde, strata), sde.t0, sde.t1)
         if cond_axis is None:
             cond = jax.tree.map(lambda part: jnp.broadcast_to(part, (n, *part.shape)), cond)
-        dropout = self.condition_dropout
+        dropout = 0.0 if held_out else self.condition_dropout
         if cond is not None and (is_traced(dropout) or dropout > 0):
             dropped = jr.bernoulli(key_drop, dropout, (n,))
             cond = dataclasses.replace(cond, dropped=dropped if cond.dropped is None else cond.dropped | dropped)
@@ -177,12 +132,10 @@ class Loss(eqx.Module):
             x0=x0,
             noise=jr.normal(key_noise, (n, *model.shape), x0.dtype),
             cond=cond,
-            key=jr.split(key_model, n),
+            key=None if held_out else jr.split(key_model, n),
         )
 
-    def errors(self, sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed) -> Float[Array, " n"]:
-        """The weighted error of each example, a mean over dimensions."""
-
+    def errors(self, sde, model, drawn):
         def error(example):
             (level, weight), x0, noise = example.levels, example.x0, example.noise
             missing = jnp.isnan(x0) if model.takes_missing else None
@@ -195,7 +148,7 @@ class Loss(eqx.Module):
                 estimate = estimate.known(level, u, jnp.where(missing, 0, jnp.nan).astype(u.dtype))
             return weight * self.objective.error(sde, level, x0, noise, estimate)
 
-        return jax.vmap(error)(perturbed)
+        return jax.vmap(error)(drawn)
 
 
 def score_matching_loss(

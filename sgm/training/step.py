@@ -21,7 +21,7 @@ from sgm.nn.condition import Condition
 from sgm.parallel.devices import replicate
 from sgm.parallel.placement import AbstractPlacement
 from sgm.sde.base import AbstractSDE
-from sgm.training.loss import Loss, Perturbed
+from sgm.training.base import AbstractDrawn, AbstractLoss
 
 # A number that no step has, so that what is held out shares no randomness with training.
 _NO_STEP = 2**32 - 1
@@ -88,7 +88,7 @@ class Recipe(AbstractRecipe):
     """
 
     sde: AbstractSDE
-    loss: Loss
+    loss: AbstractLoss
     optimiser: optax.GradientTransformation
     key: PRNGKeyArray
     average_decay: float = 0.999
@@ -109,7 +109,7 @@ class Recipe(AbstractRecipe):
         return TrainState(model, average, jnp.zeros((), jnp.int32), opt_state)
 
     def step(self, state, batch):
-        errors, gradients, _ = self.errors_and_gradients(self.sde, state.model, self.perturbed(self.sde, state, batch))
+        errors, gradients, _ = self.errors_and_gradients(self.sde, state.model, self.drawn(self.sde, state, batch))
         metrics = {"loss": jnp.mean(errors), "gradient_norm": optax.tree.norm(gradients)}
         model, average, opt_state = self.descend(state, gradients)
         return TrainState(model, average, state.step + 1, opt_state), metrics
@@ -126,25 +126,23 @@ class Recipe(AbstractRecipe):
         x = jnp.asarray(x)
         return x if self.levels is None else self.dequantisation.training(x, self.levels, key)
 
-    def perturbed(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> Perturbed:
+    def drawn(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> AbstractDrawn:
         """The examples of a step, with all the randomness of their errors."""
-        return self._perturbed(self.loss, sde, state.model, batch, jr.fold_in(self.key, state.step))
+        return self._drawn(sde, state.model, batch, jr.fold_in(self.key, state.step), held_out=False)
 
-    def held_out_examples(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> Perturbed:
+    def held_out_examples(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> AbstractDrawn:
         """Held-out examples with the same randomness at every step, and none of dropout."""
-        loss = dataclasses.replace(self.loss, condition_dropout=0.0)
-        perturbed = self._perturbed(loss, sde, state.average, batch, jr.fold_in(self.key, _NO_STEP))
-        return eqx.tree_at(lambda perturbed: perturbed.key, perturbed, None)
+        return self._drawn(sde, state.average, batch, jr.fold_in(self.key, _NO_STEP), held_out=True)
 
-    def _perturbed(self, loss, sde, model, batch, key):
+    def _drawn(self, sde, model, batch, key, held_out):
         key_data, key_loss = jr.split(key)
         x, cond = batch
-        return loss.perturb(sde, model, self.dequantised(x, key_data), key_loss, cond)
+        return self.loss.perturb(sde, model, self.dequantised(x, key_data), key_loss, cond, held_out)
 
     def errors_and_gradients(
-        self, sde: AbstractSDE, model: AbstractModel, perturbed: Perturbed
+        self, sde: AbstractSDE, model: AbstractModel, drawn: AbstractDrawn
     ) -> tuple[Float[Array, " batch"], PyTree, PyTree]:
-        """The errors of perturbed examples, and the gradients of their mean by the weights and by the levels."""
+        """The errors of drawn examples, and the gradients of their mean by the weights and by the levels."""
         weights, rest = self.split(model)
 
         def of_part(part):
@@ -157,11 +155,9 @@ class Recipe(AbstractRecipe):
             return errors, *gradients
 
         if self.accumulate == 1:
-            return of_part(perturbed)
+            return of_part(drawn)
         # Part i has every accumulate-th example from the i-th, so that each device goes on with its own.
-        parts = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf.reshape(-1, self.accumulate, *leaf.shape[1:]), 1, 0), perturbed
-        )
+        parts = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(-1, self.accumulate, *leaf.shape[1:]), 1, 0), drawn)
 
         def add(total, part):
             errors, by_weights, by_levels = of_part(part)

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import diffrax
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from networks import randomise, table, walls
+from networks import randomise, table, wall, walls
 
 import sgm
 from sgm.likelihood import dequantise
@@ -252,27 +253,42 @@ def measure_devices():
 
 
 def measure_gradients():
-    print("## Gradients of log_prob, of 16 examples\n")
-    network = randomise(sgm.nn.MLP((8, 8, 1), 320, 4, key=jr.key(0)))
-    weights, rest = eqx.partition(sgm.ScoreModel(network, shape=(8, 8, 1)), eqx.is_inexact_array)
-    x = jr.normal(jr.key(1), (16, 8, 8, 1))
-
-    def values(weights, x, tolerance):
-        options = {"trace": sgm.Hutchinson(1), "controller": controller(tolerance), "full": True}
-        return sgm.log_prob(sgm.VP(), eqx.combine(weights, rest), x, jr.key(2), **options)
-
-    forward = jax.jit(lambda tolerance: values(weights, x, tolerance).value)
+    """Both ways of one call: the steps of a batch taken back together, and each solve by itself, with checkpoints."""
+    print("## Gradients of the mean of log_prob\n")
+    mlp = sgm.nn.MLP((8, 8, 1), 320, 4, key=jr.key(0))
+    unet = sgm.nn.UNet((8, 8, 1), 16, (1, 2), 1, key=jr.key(0))
     rows = []
-    for axis, name in enumerate(("parameters", "x")):
-        gradient = jax.jit(jax.grad(lambda *arguments: values(*arguments).value.mean(), axis))
-        program = gradient.lower(weights, x, jnp.asarray(1e-3)).compile()
-        memory = program.memory_analysis().temp_size_in_bytes / 2**20
-        for tolerance in (jnp.asarray(1e-2), jnp.asarray(1e-4), jnp.asarray(1e-6)):
-            steps = int(values(weights, x, tolerance).nfe.max()) // 6
-            timed = {"value": lambda: forward(tolerance), "gradient": lambda: program(weights, x, tolerance)}  # noqa: B023
-            seconds = walls(timed, 3)
-            rows.append((name, str(steps), memory, seconds["gradient"], seconds["gradient"] / seconds["value"]))
-    table(("with respect to", "steps", "memory (MiB)", "seconds", "over the value"), *rows)
+    for label, network, batch, trace, tolerance, by in (
+        ("MLP, 1 probe", mlp, 100, sgm.Hutchinson(1), 1e-4, "parameters"),
+        ("MLP, 1 probe", mlp, 100, sgm.Hutchinson(1), 1e-4, "x"),
+        ("MLP, exact", mlp, 4, sgm.Exact(), 1e-2, "parameters"),
+        ("UNet, 1 probe", unet, 32, sgm.Hutchinson(1), 1e-4, "parameters"),
+    ):
+        shape = (8, 8, 1)
+        weights, rest = eqx.partition(sgm.ScoreModel(randomise(network), shape=shape), eqx.is_inexact_array)
+        x = jr.normal(jr.key(1), (batch, *shape))
+
+        def mean(weights, x, adjoint=None, rest=rest, trace=trace, tolerance=tolerance):
+            options = {"trace": trace, "controller": controller(tolerance), "adjoint": adjoint}
+            return sgm.log_prob(sgm.VP(), eqx.combine(weights, rest), x, jr.key(2), **options).mean()
+
+        argument = ("parameters", "x").index(by)
+        alone = partial(mean, adjoint=diffrax.RecursiveCheckpointAdjoint())
+        functions = {
+            "value": mean,
+            "together": jax.value_and_grad(mean, argument),
+            "value alone": alone,
+            "alone": jax.value_and_grad(alone, argument),
+        }
+        programs = {name: jax.jit(function).lower(weights, x).compile() for name, function in functions.items()}
+        memory = [programs[name].memory_analysis().temp_size_in_bytes / 2**20 for name in programs]
+        # Minima of interleaved rounds, since other programs may run beside.
+        rounds = [[wall(partial(program, weights, x)) for program in programs.values()] for _ in range(3)]
+        best = np.min(rounds, axis=0).tolist()
+        ratios = [seconds / best[0] for seconds in best[1:]]
+        rows.append((f"{label}, batch {batch}", by, best[0], *ratios, *memory))
+    times = ("value (s)", "gradient, over the value", "value alone", "gradient alone")
+    table(("", "by", *times, *(f"{name} (MiB)" for name in functions)), *rows)
 
 
 PARTS = {

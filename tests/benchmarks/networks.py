@@ -263,7 +263,7 @@ def measure_dit(preset, batch, rounds, depth):
     @eqx.filter_jit
     def gradients(fixed, state):
         recipe, examples = fixed
-        return recipe.errors_and_gradients(recipe.sde, state.model, recipe.perturbed(recipe.sde, state, examples))
+        return recipe.errors_and_gradients(recipe.sde, state.model, recipe.drawn(recipe.sde, state, examples))
 
     timed = {"forward": compiled(call, args)[0], "step": trainer(network, CIFAR, batch)}
     timed["gradients"] = lambda: gradients(fixed, state)
