@@ -67,7 +67,7 @@ def test_gradients_by_a_learned_schedule_are_those_of_the_density():
 def test_they_are_the_gradients_of_the_same_steps(float64, adjoint, tolerance):
     """Examples of one batch take different numbers of steps, at the smaller tolerance more than are kept.
 
-    Rounding grows by 1/t0^2 = 1e6 on the way.
+    Rounding, of 2e-16, grows by 1/t0^2 = 1e6 on the way, in each of some hundred stages.
     """
     x = jnp.asarray([[0.3, -0.4], [1.0, 0.2], [6.0, -5.0]])
     controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
@@ -81,7 +81,7 @@ def test_they_are_the_gradients_of_the_same_steps(float64, adjoint, tolerance):
     _, nfe = value(network(), x)
     assert len(set(nfe.tolist())) == 3 and (int(nfe.max()) > 7 * 64) == (tolerance == 1e-8)
     expected = gradients(lambda *arguments: value(*arguments, one_by_one)[0], network(), x)
-    assert_close(gradients(lambda *arguments: value(*arguments)[0], network(), x), expected, rtol=1e-8)
+    assert_close(gradients(lambda *arguments: value(*arguments)[0], network(), x), expected, rtol=1e-7)
 
 
 @pytest.mark.slow
