@@ -23,8 +23,8 @@ from interop.diffusers.loops import (
 from solve.diffusers import walk
 
 import sgm
-from sgm.interop.diffusers.scheduler import KNOWN, READERS, WITHOUT_EFFECT, read_scheduler
-from sgm.interop.timestep.fields import OF_OTHERS, Fields
+from sgm.interop.diffusers.scheduler import KNOWN, READERS, WITHOUT_EFFECT, fields_of_diffusers, read_scheduler
+from sgm.interop.timestep.fields import Fields
 from sgm.model import Estimate
 from sgm.model.kernel import posterior_mean
 
@@ -146,16 +146,21 @@ SAME_ALGORITHM = {
         for spacing in ("linspace", "leading", "trailing")
     },
     "Euler exponential": ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}),
-    "Euler continuous": (
-        "EulerDiscreteScheduler",
-        {
-            "timestep_type": "continuous",
-            "prediction_type": "v_prediction",
-            "use_karras_sigmas": True,
-            "sigma_min": 0.002,
-            "sigma_max": 700.0,
-        },
-    ),
+    # "leading" is Stable Video Diffusion's.
+    **{
+        f"Euler continuous {spacing}": (
+            "EulerDiscreteScheduler",
+            {
+                "timestep_spacing": spacing,
+                "timestep_type": "continuous",
+                "prediction_type": "v_prediction",
+                "use_karras_sigmas": True,
+                "sigma_min": 0.002,
+                "sigma_max": 700.0,
+            },
+        )
+        for spacing in ("linspace", "leading", "trailing")
+    },
     **{
         f"DPM {order} {spacing}": (
             "DPMSolverMultistepScheduler",
@@ -176,12 +181,79 @@ SAME_ALGORITHM = {
 }
 
 
-@pytest.mark.slow_except("Euler linspace", "Heun leading", "DPM 2 linspace", "EDM EDMEuler karras", "flow shifted")
+@pytest.mark.slow_except(
+    "Euler linspace",
+    "Heun leading",
+    "DPM 2 linspace",
+    "EDM EDMEuler karras",
+    "flow shifted",
+    "Euler continuous leading",
+)
 @pytest.mark.parametrize("case", SAME_ALGORITHM)
 def test_the_same_algorithm_draws_the_same_image(case):
     name, config = SAME_ALGORITHM[case]
     theirs, ours = scheduler_of(name, **config)
     assert gap(our_loop(theirs, ours, 20), their_loop(theirs, 20)) < SAME
+
+
+ZERO = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+
+ROUNDED = {
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "lu": {"use_lu_lambdas": True},
+    "scaled karras v": {**BETAS["scaled_linear"], "use_karras_sigmas": True, "prediction_type": "v_prediction"},
+    "zero karras": {**ZERO, "use_karras_sigmas": True},
+    "zero exponential": {**ZERO, "use_exponential_sigmas": True},
+}
+
+
+@pytest.mark.slow_except("karras", "zero karras")
+@pytest.mark.parametrize("case", ROUNDED)
+def test_what_differs_is_that_they_round_the_timesteps(case):
+    """And that they begin at sigma/alpha = 4096, where the chain ends in pure noise."""
+    theirs, ours = scheduler_of("DPMSolverMultistepScheduler", **ROUNDED[case])
+    image = our_loop(theirs, ours, 20)
+    assert SAME < gap(image, their_loop(theirs, 20)) < 1e-3
+
+    def raise_first(scheduler, index):
+        if ours.sde.ends_in_pure_noise and index == 0:
+            scheduler.sigmas[0] = 1e8
+
+    def unrounded(scheduler, index, t):
+        if scheduler.sigmas[index] == 1e8:
+            return t
+        kept = scheduler.alphas_cumprod.numpy()
+        return scheduler._sigma_to_t(scheduler.sigmas[[index]].numpy(), np.log(np.sqrt((1 - kept) / kept))).item()
+
+    assert gap(image, their_loop(theirs, 20, raise_first, unrounded)) < SAME
+
+
+ZERO_CASES = {
+    **{
+        f"Euler {spacing}": ("EulerDiscreteScheduler", {"timestep_spacing": spacing})
+        for spacing in ("linspace", "leading", "trailing")
+    },
+    **{
+        f"Euler karras {spacing}": (
+            "EulerDiscreteScheduler",
+            {"timestep_spacing": spacing, "use_karras_sigmas": True},
+        )
+        for spacing in ("linspace", "leading", "trailing")
+    },
+    "Euler exponential": ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}),
+    "DPM linspace": ("DPMSolverMultistepScheduler", {}),
+    "DPM trailing": ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}),
+}
+
+
+@pytest.mark.slow_except("Euler karras trailing", "DPM trailing")
+@pytest.mark.parametrize("case", ZERO_CASES)
+def test_zero_terminal_snr_differs_by_where_the_first_step_begins(case):
+    """Theirs begins at sigma/alpha = 4096, so that Euler's x, which is as large, has few digits below the point."""
+    name, config = ZERO_CASES[case]
+    theirs, ours = scheduler_of(name, **ZERO, **config)
+    assert gap(our_loop(theirs, ours, 20), their_loop(theirs, 20)) < 1e-3
 
 
 # Differences at 20 evaluations, and at 160.
@@ -317,9 +389,9 @@ def test_the_fields_that_are_read_are_those_of_the_class_with_its_defaults(name)
 
 
 def test_fields_that_a_class_lacks_are_those_of_another():
-    # That one is of the class that cannot be had here.
-    known = {"noise_sampler_seed"}.union(*(signature(name) for name in CLASSES))
-    assert not OF_OTHERS - known
+    # The first is of the class that cannot be had here, the second of releases before 0.6.
+    known = {"noise_sampler_seed", "predict_epsilon"}.union(*(signature(name) for name in CLASSES))
+    assert fields_of_diffusers() == known
 
 
 @pytest.mark.quick
