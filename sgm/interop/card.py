@@ -98,7 +98,7 @@ def _pictures(folder, run, report, history):
     figures = {} if report is None else {f"evaluation_{name}": drawn for name, drawn in report.figures().items()}
     if report is not None:  # Those of the run show another evaluation.
         found = [path for path in found if not path.name.startswith("evaluation")]
-    if history and not (run / "objective.png").is_file():
+    if history and not any(path.name == "objective.png" for path in found):
         figures["objective"] = plot.objective(history)
     if not found and not figures:
         return []
