@@ -12,7 +12,7 @@ import numpy as np
 from sgm import plot
 from sgm.evaluation import Report
 from sgm.model import AbstractModel
-from sgm.options import ExperimentError, class_of, options
+from sgm.options import ExperimentError, class_of, options, value_of
 from sgm.serial import to_json
 
 _PICTURES = "pictures"
@@ -216,16 +216,16 @@ def in_words(written: Any, made: Any = None) -> str:
         return str(written)
     if written["type"] == "array":
         return f"array of shape {tuple(written['shape'])}"
+    kept = {} if made is None else options(class_of(made), whole=True)
     named = (
-        f"{name}={in_words(part, None if made is None else getattr(made, name))}"
+        f"{name}={in_words(part, value_of(made, kept[name]) if kept else None)}"
         for name, part in written.items()
-        if name not in ("type", "module") and not (made is not None and _is_default(made, name, part))
+        if name not in ("type", "module") and not (kept and _is_default(kept[name], part))
     )
     return f"{written['type']}({', '.join(part for part in named if not part.endswith('=None'))})"
 
 
-def _is_default(made, name, written):
-    option = options(class_of(made), whole=True)[name]
+def _is_default(option, written):
     if option.is_required:
         return False
     try:

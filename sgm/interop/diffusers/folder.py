@@ -169,11 +169,11 @@ def _scheduler_config(source, parts, scheduler):
 
 
 def _network(source, inside, variant, dtype, progress):
-    where = f"{source}/{CONFIG}" if inside == "." else f"{source}/{inside}/{CONFIG}"
+    where = source.at(inside)
     written = read_json(source.folder / inside / CONFIG)
-    skeleton = skeleton_of_config(written, where)
+    skeleton = skeleton_of_config(written, f"{where}/{CONFIG}")
     tensors = ModernNames(map_tensors(find_weights(source, inside, variant, type(skeleton))))
-    return from_tensors(skeleton, tensors, where.removesuffix(f"/{CONFIG}"), dtype=dtype, progress=progress)
+    return from_tensors(skeleton, tensors, where, dtype=dtype, progress=progress)
 
 
 def _left_out(source, parts):

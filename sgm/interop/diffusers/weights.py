@@ -54,13 +54,9 @@ def _shards(index):
     return names
 
 
-def _where(source, inside):
-    return str(source) if inside == "." else f"{source}/{inside}"
-
-
 def _no_weights(source, inside, folder, files, variant, cls):
     missing = [file for file in files if not (folder / file).is_file()]
-    wanted = f"{_where(source, inside)} has no {missing[0]}"
+    wanted = f"{source.at(inside)} has no {missing[0]}"
     variants = sorted({path.name.split(".")[1].split("-")[0] for path in folder.glob(f"{STEM}.*.safetensors")})
     if len(files) == 1 and variants and variant not in variants:
         return f"{wanted}; pass variant={variants[0]!r}, which it has."
