@@ -76,23 +76,37 @@ class LogLikelihood(AbstractMetric):
         rows = [Row.mean("log_prob", columns["log_prob"], "nats", of_levels)]
         missed = int(np.sum(np.isfinite(columns["log_prob"]) & ~columns["converged"]))
         if missed:
-            rows.append(Row("inaccurate", missed, note="values not known to the accuracy asked for"))
-        rows.append(Row("evaluations", float(np.mean(columns["nfe"])), note="of the model, an example"))
+            rows.append(Row("inaccurate", missed, note="values not known to the accuracy asked for", is_score=False))
+        rows.append(Row("evaluations", float(np.mean(columns["nfe"])), note="of the model, an example", is_score=False))
         first = context.real(data.rows("train", 0, 1024)[0], jr.key(0))
         first = first[~np.any(np.isnan(first).reshape(len(first), -1), axis=1)] if data.missing else first
         mismatch = np.mean(prior_mismatch(context.sde, context.model.units.standardise(first)))
-        rows.append(Row("prior_mismatch", float(mismatch), unit="nats", note="at most, from the prior at t1"))
+        rows.append(
+            Row("prior_mismatch", float(mismatch), unit="nats", note="at most, from the prior at t1", is_score=False)
+        )
         if "exact_log_prob" in columns:
-            rows.append(Row.mean("exact_log_prob", columns["exact_log_prob"], "nats", "of the same examples"))
+            rows.append(
+                Row.mean("exact_log_prob", columns["exact_log_prob"], "nats", "of the same examples", is_score=False)
+            )
         if data.entropy is not None:
-            rows.append(Row("minus_entropy", -data.entropy, unit="nats", note="the largest mean of log p of any model"))
+            rows.append(
+                Row(
+                    "minus_entropy",
+                    -data.entropy,
+                    unit="nats",
+                    note="the largest mean of log p of any model",
+                    is_score=False,
+                )
+            )
         if data.levels is not None:
             rows.append(Row.mean("bits_per_dim", columns["bits_per_dim"]))
             if data.entropy is not None:
-                rows.append(Row("entropy_bits_per_dim", data.entropy / (dim * math.log(2))))
+                rows.append(Row("entropy_bits_per_dim", data.entropy / (dim * math.log(2)), is_score=False))
             gaussian = gaussian_bits_per_dim(data, context.split, len(columns["log_prob"]), context.key)
             rows += [] if gaussian is None else [gaussian]
-            rows.append(Row("uniform_bits_per_dim", math.log2(data.levels), note="all levels equally likely"))
+            rows.append(
+                Row("uniform_bits_per_dim", math.log2(data.levels), note="all levels equally likely", is_score=False)
+            )
         return rows
 
 
@@ -123,4 +137,5 @@ def gaussian_bits_per_dim(data: AbstractDataset, split: str, n: int, key: PRNGKe
     quadratic = np.concatenate([np.sum((x - mean) @ precision * (x - mean), axis=1) for x in test])
     log_probs = -0.5 * (quadratic + log_det + dim * math.log(2 * math.pi))
     bits = np.asarray(bits_per_dim(log_probs.astype(np.float32), dim, levels=levels))
-    return Row.mean("gaussian_bits_per_dim", bits, note="a Gaussian with the moments of the training images")
+    note = "a Gaussian with the moments of the training images"
+    return Row.mean("gaussian_bits_per_dim", bits, note=note, is_score=False)

@@ -35,6 +35,7 @@ class Row:
         stderr: Standard error, None where it has none.
         unit: Unit of the value.
         note: What else is to be said of it.
+        is_score: Whether it measures the model. False for what a score is compared with, and for costs.
     """
 
     name: str
@@ -42,16 +43,17 @@ class Row:
     stderr: float | None = None
     unit: str = ""
     note: str = ""
+    is_score: bool = True
 
     @classmethod
-    def mean(cls, name: str, values: np.ndarray, unit: str = "", note: str = "") -> "Row":
+    def mean(cls, name: str, values: np.ndarray, unit: str = "", note: str = "", is_score: bool = True) -> "Row":
         """The mean of the finite values and its standard error; nan where there is none. What is left out is said."""
         finite = np.asarray(values, np.float64)[np.isfinite(values)]
         left_out = len(values) - len(finite)
         said = f"{left_out} of {len(values)} are not finite, and left out" if left_out else ""
         note = "; ".join(part for part in (note, said) if part)
         stderr = float(finite.std(ddof=1) / len(finite) ** 0.5) if len(finite) > 1 else None
-        return cls(name, float(finite.mean()) if len(finite) else float("nan"), stderr, unit, note)
+        return cls(name, float(finite.mean()) if len(finite) else float("nan"), stderr, unit, note, is_score)
 
     def __str__(self):
         value = f"{self.value:.4f}" if 1e-3 <= abs(self.value) < 1e6 or self.value == 0 else f"{self.value:.3g}"

@@ -40,7 +40,12 @@ class PowerSpectrum(AbstractMetric):
         worst = int(np.argmax(np.abs(ratios)))
         return [
             Row("power_error", float(np.sqrt(np.mean(ratios**2))), note="rms over shells of log(samples / data)"),
-            Row("power_error_floor", float(np.sqrt(np.mean(errors**2))), note="what is due to the number of examples"),
+            Row(
+                "power_error_floor",
+                float(np.sqrt(np.mean(errors**2))),
+                note="what is due to the number of examples",
+                is_score=False,
+            ),
             Row("power_error_worst", float(ratios[worst]), float(errors[worst]), note=f"at wave number {worst + 1}"),
         ]
 

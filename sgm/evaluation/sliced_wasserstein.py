@@ -45,7 +45,12 @@ class SlicedWasserstein(AbstractMetric):
                 *projected_distance(columns["samples_projected"], data),
                 note="of samples; the error is from the directions",
             ),
-            Row("sliced_wasserstein_floor", *projected_distance(train, data), note="of as many training examples"),
+            Row(
+                "sliced_wasserstein_floor",
+                *projected_distance(train, data),
+                note="of as many training examples",
+                is_score=False,
+            ),
         ]
         return rows if len(train) == n else rows[:1]
 

@@ -44,6 +44,10 @@ class Source:
     def __str__(self):
         return str(self.folder) if self.name is None else self.name
 
+    def at(self, inside: str) -> str:
+        """The name of a folder in it, for errors; "." is its own."""
+        return str(self) if inside == "." else f"{self}/{inside}"
+
 
 def find_source(path: str | Path, *, revision: str | None = None) -> Source:
     """Find a folder, or a model of the hub, of which the files that describe it are downloaded.

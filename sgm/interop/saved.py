@@ -65,9 +65,9 @@ def save(
         folder: Folder.
         sde: Process.
         model: Model, trained or exact, with or without a guidance.
-        run: Folder of a run of the command line or of `sgm.train`, whose data, training, metrics and pictures the card
-            shows.
-        report: Report of `sgm.evaluate`, whose metrics and figures the card shows, in the place of those of the run.
+        run: Folder of a run. The card shows the data, the training, the metrics and the pictures of one of the command
+            line. Of one of `sgm.train` it shows the training, the shapes of a batch, and the losses.
+        report: Report of `sgm.evaluate`, whose data, metrics and figures the card shows, in place of those of the run.
         about: What the card says first: what the model is of and for.
         license: Licence of the weights, by its name on the hub, such as "mit".
 

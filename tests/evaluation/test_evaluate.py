@@ -90,6 +90,7 @@ def test_the_report_is_printed_and_written_from_the_same_rows():
         "stderr": row.stderr,
         "unit": "",
         "note": "of all examples",
+        "is_score": True,
     }
 
 

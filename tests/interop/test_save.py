@@ -6,7 +6,6 @@ import pathlib
 import shutil
 
 import equinox as eqx
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -15,8 +14,6 @@ import pytest
 from networks import NETWORKS, randomised
 
 import sgm
-from sgm.evaluation import Report
-from sgm.evaluation.metric import Row
 from sgm.interop.saved import FORMAT, SavedError
 from sgm.interop.tensor_files import TensorFileError, map_tensors, write_tensors
 from sgm.model import (
@@ -306,61 +303,3 @@ def test_options_of_other_folders_are_refused():
         sgm.load(FIXTURE, variant="fp16")
     with pytest.raises(ValueError, match=r"load: revision = 'main', but .* is no model of the hub; leave it out"):
         sgm.load(FIXTURE, revision="main")
-
-
-REPORT = Report(
-    "test", 100, (Row("bits/dim", 2.3434, 0.02, "bits", "uniform"), Row("broken", float("nan"))), {}, seconds=1.0
-)
-
-
-def card(folder):
-    found = huggingface_hub.ModelCard((folder / "README.md").read_text())
-    return found.data, found.text
-
-
-def test_the_card_says_what_the_model_is(tmp_path):
-    folder = sgm.save(
-        tmp_path / "maps", sgm.VP(), ClassifierFree(model(), 2.0), report=REPORT, about="Two numbers.", license="mit"
-    )
-    data, text = card(folder)
-    assert data.library_name == "sgm" and data.license == "mit" and "diffusion" in data.tags
-    assert [(result.metric_type, result.metric_value) for result in data.eval_results] == [("bits/dim", 2.3434)]
-    for words in (
-        "# maps\n\nTwo numbers.\n",
-        'sgm.load("maps")',
-        "cond=sgm.Condition(params=...)",
-        "| guidance | ClassifierFree(weight=2.0, interval=(0.0, inf), rescale=0.0) |",
-        "| process | VP(schedule=Linear(beta_min=0.1, beta_max=20.0), t0=1e-05, t1=1.0) |",
-        "| prediction | Karras(sigma_data=0.7) |",
-        "| bits/dim | 2.343 ± 0.02 | bits | uniform |",
-        "| broken | not finite |",
-        "On 100 examples of the test set.",
-    ):
-        assert words in text
-    weights = jax.tree.leaves(eqx.filter(model(), eqx.is_inexact_array))
-    assert f"| parameters | {sum(leaf.size for leaf in weights):,} |" in text
-
-
-def test_the_card_has_the_data_the_training_and_the_pictures_of_a_run(tmp_path):
-    from functools import partial
-
-    from sgm.experiment import Experiment
-    from sgm.runs import write_experiment
-
-    run = tmp_path / "run"
-    run.mkdir()
-    write_experiment(run, Experiment(sgm.data.Moons(), partial(MLP, width=8)))
-    (run / "evaluation.json").write_text(json.dumps(REPORT.to_json()))
-    for name in ("samples.png", "samples_step_0000500.png", "parameters.png", "evaluation_histogram.png"):
-        (run / name).write_bytes(b"png")
-    made = sgm.ScoreModel(MLP((2,), 8, key=jr.key(0)), shape=(2,))
-    folder = sgm.save(tmp_path / "saved", sgm.VP(), made, run=run)
-    _, text = card(folder)
-    assert "| data | Moons(" in text and "| training | Training(steps=" in text and "| bits/dim | 2.343" in text
-    assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["evaluation_histogram.png", "samples.png"]
-    assert "![samples](pictures/samples.png)" in text
-    # Saved again without them, they are no longer there.
-    sgm.save(folder, sgm.VP(), made)
-    assert "## Pictures" not in card(folder)[1]
-    with pytest.raises(ValueError, match=r"save: there is no run .*; pass the folder of a run, or leave it out"):
-        sgm.save(tmp_path / "other", sgm.VP(), made, run=tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from sgm.interop.diffusers.raised_grid import FIRST, RaisedGrid
 from sgm.interop.timestep.fields import Fields
 from sgm.model.base import AbstractModifier
 from sgm.model.clipped import Clipped
@@ -24,10 +25,21 @@ AT_LEVEL = "diffusers ends at a noise level ({}), sgm.sample in E[x0 | x]; pass 
 
 SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
 
+_GRIDS = {
+    "use_karras_sigmas": KarrasGrid(),
+    "use_exponential_sigmas": LogSNRGrid(),
+    "use_beta_sigmas": KarrasGrid(),
+    "use_lu_lambdas": LogSNRGrid(),
+}
+SIGMAS = tuple(_GRIDS)
+"""Fields that ask for levels other than those of the spacing."""
+
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
 
-def read_chain(fields: Fields, *, first: float = 1e-4, last: float = 0.02, rescales: bool = True) -> DiscreteChain:
+def read_chain(
+    fields: Fields, *, first: float = 1e-4, last: float = 0.02, rescales: bool = True, pure: bool = True
+) -> DiscreteChain:
     """The chain.
 
     Arguments:
@@ -35,6 +47,7 @@ def read_chain(fields: Fields, *, first: float = 1e-4, last: float = 0.02, resca
         first: Value of `beta_start` where there is none.
         last: Value of `beta_end` where there is none.
         rescales: Whether the scheduler reads `rescale_betas_zero_snr`.
+        pure: Whether the scheduler then begins at pure noise, or at sigma/alpha = 4096.
     """
     steps = fields.count("num_train_timesteps", 1000, least=2)
     ends = fields.number("beta_start", first), fields.number("beta_end", last)
@@ -52,7 +65,10 @@ def read_chain(fields: Fields, *, first: float = 1e-4, last: float = 0.02, resca
         betas = SigmoidBetas(steps, *ends)
     else:
         betas = CosineBetas(steps)
-    betas = ZeroTerminalSNR(betas) if rescales and fields.flag("rescale_betas_zero_snr") else betas
+    if rescales and fields.flag("rescale_betas_zero_snr"):
+        betas = ZeroTerminalSNR(betas)
+        if not pure:
+            fields.say(f"the first step begins at pure noise; that of diffusers at sigma/alpha = {FIRST:g}")
     try:
         return DiscreteChain(betas)
     except ValueError as error:
@@ -134,26 +150,46 @@ def read_spacing(fields: Fields, default: str, *, early_end: bool = False, whole
     return ChainGrid(early_end) if whole else UniformGrid()
 
 
-def read_sigmas(fields: Fields, spacing: AbstractGrid, *, spaced: bool, lu: bool = False) -> AbstractGrid:
-    """Where the scheduler evaluates the network, if `use_karras_sigmas` or the like does not ask for other levels.
+def read_sigmas(
+    fields: Fields, chain: DiscreteChain, *, lu: bool = False, rounded: tuple[str, ...] = ()
+) -> AbstractGrid | None:
+    """Levels that `use_karras_sigmas` or the like asks for; None if nothing does.
 
     Arguments:
         fields: Fields of the config.
-        spacing: Grid that it has otherwise.
-        spaced: Whether other levels lie between the ends of the spacing too, or go all the way along the chain.
+        chain: Chain.
         lu: Whether the scheduler reads `use_lu_lambdas`.
+        rounded: Fields whose levels have their timesteps rounded by the scheduler.
     """
-    grids = {"use_karras_sigmas": KarrasGrid(), "use_exponential_sigmas": LogSNRGrid(), "use_beta_sigmas": KarrasGrid()}
-    grids |= {"use_lu_lambdas": LogSNRGrid()} if lu else {}
-    asked = [name for name in grids if fields.flag(name)]
+    asked = asked_sigmas(fields, lu=lu)
     if not asked:
-        return spacing
+        return None
     if len(asked) > 1:
         fields.refuse(asked[0], f"{asked[1]} is true as well; only one may be")
     if asked[0] == "use_beta_sigmas":
         fields.say("levels of a beta distribution are not here; the steps are those of KarrasGrid")
-    grid = grids[asked[0]]
-    return grid if isinstance(spacing, UniformGrid) or not spaced else WithinGrid(spacing, grid)
+    if asked[0] in rounded:
+        fields.say(f"the network is asked at timesteps between whole ones, which diffusers rounds ({asked[0]})")
+    grid = _GRIDS[asked[0]]
+    return RaisedGrid(grid) if chain.ends_in_pure_noise else grid
+
+
+def asked_sigmas(fields: Fields, *, lu: bool = False) -> list[str]:
+    """The fields that ask for levels other than those of the spacing; `lu` for a scheduler with `use_lu_lambdas`."""
+    return [name for name in _GRIDS if (lu or name != "use_lu_lambdas") and fields.flag(name)]
+
+
+def say_even(fields: Fields, *, lu: bool = False) -> None:
+    """Say which levels are left out along a flow; `lu` for a scheduler with `use_lu_lambdas`."""
+    for name in asked_sigmas(fields, lu=lu):
+        fields.say(f"the steps are even in the shifted time, without {name}")
+
+
+def within(spacing: AbstractGrid, inner: AbstractGrid | None) -> AbstractGrid:
+    """The grid of a spacing, with other levels between its first and its last where there are any."""
+    if inner is None:
+        return spacing
+    return inner if isinstance(spacing, UniformGrid) else WithinGrid(spacing, inner)
 
 
 def read_order(fields: Fields, most: int = 3) -> int:
@@ -176,6 +212,12 @@ def read_multistep_order(fields: Fields) -> int:
         fields.say("steps of order 2 are those of solver_type: midpoint, which have the same limit")
     if order == 3:
         fields.say("steps of order 3 have the curvature of the expansion, which is twice that of diffusers")
+    is_lowered, is_euler = fields.flag("lower_order_final", True), fields.flag("euler_at_final")
+    to_level = not _denoises(fields)
+    if is_lowered and order > 2 - to_level:
+        fields.say(f"the last two of fewer than 15 steps have order {order}; diffusers lowers it (lower_order_final)")
+    if is_euler and order > 1 and to_level:
+        fields.say(f"the last step has order {order}; that of diffusers has order 1 (euler_at_final)")
     return order
 
 
@@ -187,10 +229,14 @@ def refuse_dynamic_shift(fields: Fields, shift: str) -> None:
 
 def read_end(fields: Fields) -> bool:
     """Whether the last step leads to the denoised estimate, as that of a sample always does, or to a noise level."""
-    denoises = fields.choice("final_sigmas_type", "zero", ("zero", "sigma_min")) == "zero"
+    denoises = _denoises(fields)
     if not denoises:
         fields.say(AT_LEVEL.format("final_sigmas_type: sigma_min"))
     return denoises
+
+
+def _denoises(fields):
+    return fields.choice("final_sigmas_type", "zero", ("zero", "sigma_min")) == "zero"
 
 
 def last_step(chain: DiscreteChain, evaluations: int, grid: AbstractGrid) -> int:

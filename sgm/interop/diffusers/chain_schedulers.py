@@ -6,6 +6,7 @@ a sampler are ever stood in for: a field that would change the process, or what 
 
 from sgm.interop.diffusers.chain_fields import (
     AT_LEVEL,
+    SIGMAS,
     SOLVER_TYPES,
     last_step,
     read_chain,
@@ -18,6 +19,8 @@ from sgm.interop.diffusers.chain_fields import (
     read_spacing,
     read_thresholding,
     refuse_dynamic_shift,
+    say_even,
+    within,
 )
 from sgm.interop.timestep.fields import Fields
 from sgm.interop.timestep.scheduled import Scheduler
@@ -109,7 +112,7 @@ def read_singlestep(fields: Fields) -> Scheduler:
         spaces=False,
         rescales=False,
         learns=True,
-        each=order,
+        steps_in_one=order,
     )
 
 
@@ -133,12 +136,13 @@ def read_deis(fields: Fields) -> Scheduler:
 
 def read_euler(fields: Fields) -> Scheduler:
     """EulerDiscreteScheduler, which is DDIM."""
-    chain = read_chain(fields)
+    chain = read_chain(fields, pure=False)
     prediction = read_prediction(fields, chain)
     spacing = read_spacing(fields, "linspace", whole=False)
     if fields.choice("interpolation_type", "linear", ("linear", "log_linear")) == "log_linear":
         fields.say("each level goes with its own timestep; those of diffusers' log_linear do not")
-    grid = read_sigmas(fields, spacing, spaced=True)
+    inner = read_sigmas(fields, chain)
+    grid = within(spacing, inner)
     read_end(fields)
     ends = fields.maybe_number("sigma_min"), fields.maybe_number("sigma_max")
     sde: AbstractSDE = chain
@@ -147,17 +151,17 @@ def read_euler(fields: Fields) -> Scheduler:
     continuous = fields.choice("timestep_type", "discrete", ("discrete", "continuous")) == "continuous"
     if continuous and fields.config.get("prediction_type") == "v_prediction":
         timesteps = EDMTimesteps()
-    if grid is not spacing and ends != (None, None):
+    if inner is not None and ends != (None, None):
         low, high = ends
         if low is None or high is None or not 0 < low < high:
             fields.refuse("sigma_min", "both sigma_min and sigma_max must be given, 0 < sigma_min < sigma_max")
-        sde = VE(low, high)
+        sde, grid = VE(low, high), inner
     return Scheduler(sde, prediction, timesteps, DDIM(last_step(chain, 50, grid), grid=grid))
 
 
 def read_euler_ancestral(fields: Fields) -> Scheduler:
     """EulerAncestralDiscreteScheduler, which is the ancestral sampler of small variance."""
-    chain = read_chain(fields)
+    chain = read_chain(fields, pure=False)
     prediction, grid = read_prediction(fields, chain), read_spacing(fields, "linspace", whole=False)
     return Scheduler(chain, prediction, ChainTimesteps(chain), Ancestral(last_step(chain, 50, grid), grid=grid))
 
@@ -176,24 +180,30 @@ def read_lms(fields: Fields) -> Scheduler:
 def read_kdpm2(fields: Fields) -> Scheduler:
     """KDPM2DiscreteScheduler, for which the singlestep DPM-Solver++ of order 2 stands in."""
     fields.say("the solver KDPM2 is not here; SingleDPMSolverPP stands in, which has the same limit")
-    return _in_sigmas(fields, SingleDPMSolverPP)
+    return _in_sigmas(fields, SingleDPMSolverPP, rounded=("use_karras_sigmas",))
 
 
-def read_stochastic(fields: Fields) -> Scheduler:
-    """KDPM2AncestralDiscreteScheduler and DPMSolverSDEScheduler, for which the stochastic DPM-Solver++ stands in."""
+def read_kdpm2_ancestral(fields: Fields) -> Scheduler:
+    """KDPM2AncestralDiscreteScheduler, for which the stochastic DPM-Solver++ stands in."""
+    fields.say("the solver KDPM2 is not here; SDEDPMSolverPP stands in, which has the same limit")
+    return _in_sigmas(fields, SDEDPMSolverPP, rounded=("use_karras_sigmas",))
+
+
+def read_dpm_sde(fields: Fields) -> Scheduler:
+    """DPMSolverSDEScheduler, for which the stochastic DPM-Solver++ stands in."""
     fields.say("the solver is not here; SDEDPMSolverPP stands in, which has the same limit")
     return _in_sigmas(fields, SDEDPMSolverPP)
 
 
-def _in_sigmas(fields, solver, clipping=None, first=8.5e-4, last=0.012):
+def _in_sigmas(fields, solver, clipping=None, *, first=8.5e-4, last=0.012, rounded=()):
     """A scheduler in the manner of k-diffusion, by a solver of so many steps on a grid."""
     chain = read_chain(fields, first=first, last=last, rescales=False)
-    grid = read_sigmas(fields, read_spacing(fields, "linspace", whole=False), spaced=True)
+    grid = within(read_spacing(fields, "linspace", whole=False), read_sigmas(fields, chain, rounded=rounded))
     sampler: AbstractSampler = solver(last_step(chain, 25, grid), grid=grid)
     return Scheduler(chain, read_prediction(fields, chain), ChainTimesteps(chain), sampler, clipping)
 
 
-def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False, each=1):
+def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=False, to_level=False, steps_in_one=1):
     """A scheduler in the manner of DPM-Solver, by a solver of so many steps on a grid, of a chain or a flow."""
     refuse_dynamic_shift(fields, "flow_shift")
     shift = fields.positive("flow_shift", 1.0)
@@ -203,23 +213,26 @@ def _solved(fields, solver, *, spaces=True, rescales=True, lu=False, learns=Fals
     variances = (None, *_VARIANCES, "fixed_large_log")
     learned = learns and str(fields.choice("variance_type", None, variances)).startswith("learned")
     clipping = read_thresholding(fields)
-    chain = read_chain(fields, rescales=rescales)
+    chain = read_chain(fields, rescales=rescales, pure=False)
     if to_level:
         fields.say(AT_LEVEL.format("the lowest"))
     early = not to_level and read_end(fields)
     grid = read_spacing(fields, "linspace", early_end=early) if spaces else ChainGrid(early)
-    grid = read_sigmas(fields, grid, spaced=False, lu=lu)
-    # The step that an early end leaves out, where it is not left out.
-    steps = last_step(chain, 20 if early else 21, grid)
+    sde: AbstractSDE = chain
+    timesteps: AbstractTimesteps = ChainTimesteps(chain)
     if is_flow:
         fields.choice("prediction_type", "epsilon", ("flow_prediction",))
         fields.say("the last steps lie elsewhere than diffusers', by their number")
-        ends = (shift * t / (1 + (shift - 1) * t) for t in (1 / chain.steps, 1 - 1 / chain.steps))
-        sampler = solver(steps, ShiftedGrid(shift))
-        return Scheduler(Rectified(*ends), Flow(), FlowTimesteps(chain.steps), sampler, clipping, each, early)
-    prediction = read_prediction(fields, chain)
-    prediction = WithVariance(prediction) if learned else prediction
-    return Scheduler(chain, prediction, ChainTimesteps(chain), solver(steps, grid), clipping, each, early)
+        say_even(fields, lu=lu)
+        grid, prediction, timesteps = ShiftedGrid(shift), Flow(), FlowTimesteps(chain.steps)
+        sde = Rectified(*(shift * t / (1 + (shift - 1) * t) for t in (1 / chain.steps, 1 - 1 / chain.steps)))
+    else:
+        grid = read_sigmas(fields, chain, lu=lu, rounded=SIGMAS) or grid
+        prediction = read_prediction(fields, chain)
+        prediction = WithVariance(prediction) if learned else prediction
+    # The step that an early end leaves out, where it is not left out.
+    sampler = solver(last_step(chain, 20 if early else 21, grid), grid)
+    return Scheduler(sde, prediction, timesteps, sampler, clipping, steps_in_one, early)
 
 
 def _read_lambda(fields):

@@ -1,6 +1,12 @@
 """Schedulers of processes in continuous time: EDM, rectified flow and score_sde's variance-exploding one."""
 
-from sgm.interop.diffusers.chain_fields import read_end, read_multistep_order, read_thresholding, refuse_dynamic_shift
+from sgm.interop.diffusers.chain_fields import (
+    read_end,
+    read_multistep_order,
+    read_thresholding,
+    refuse_dynamic_shift,
+    say_even,
+)
 from sgm.interop.timestep.fields import Fields
 from sgm.interop.timestep.scheduled import Scheduler
 from sgm.interop.timestep.timesteps import EDMTimesteps, FlowTimesteps, VETimesteps
@@ -43,9 +49,7 @@ def read_flow_euler(fields: Fields) -> Scheduler:
     refuse_dynamic_shift(fields, "shift")
     fields.absent("stochastic_sampling", "each step draws all noise afresh there, which no sampler does")
     fields.absent("invert_sigmas", "time runs the other way there; it must be false")
-    for name in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"):
-        if fields.flag(name):
-            fields.say(f"the steps are even in the shifted time, without {name}")
+    say_even(fields)
     if fields.maybe_number("shift_terminal") is not None:
         fields.say("the steps are not stretched to shift_terminal")
     return _flow(fields, lambda grid: DDIM(49, grid=grid))

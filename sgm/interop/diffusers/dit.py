@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.checks import check_count
+from sgm.checks import check_at_least, check_count
 from sgm.interop.diffusers.dit_blocks import ACTIVATIONS, Block, PatchEmbed
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.interop.timestep.tensors import Stacked
@@ -126,6 +126,7 @@ class DiTTransformer2DModel(AbstractTimestepNetwork):
         if self.out_channels is not None:
             check_count(name, "out_channels", self.out_channels)
         check_options(name, self.dropout, "float32")
+        check_at_least(name, "norm_eps", self.norm_eps, 0)
         width = self.num_attention_heads * self.attention_head_dim
         if width % 4:
             raise ValueError(

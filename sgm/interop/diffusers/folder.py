@@ -19,7 +19,7 @@ from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.interop.timestep.scheduled import Scheduler
 from sgm.interop.timestep.tensors import check_dtype, from_tensors
 from sgm.model import ScoreModel
-from sgm.nn.layers import Precision
+from sgm.nn.layers import Precision, check_options
 from sgm.nn.units import Units
 from sgm.sde import AbstractSDE
 
@@ -104,6 +104,7 @@ def load_source(
     progress: bool = True,
 ) -> Loaded:
     """`load` from what `find_source` has found."""
+    check_options("load", 0.0, precision)
     parts = find_parts(source)
     where, config = _scheduler_config(source, parts, scheduler)
     # The scheduler first: a mistake in it is told before gigabytes are read.
@@ -168,11 +169,11 @@ def _scheduler_config(source, parts, scheduler):
 
 
 def _network(source, inside, variant, dtype, progress):
-    where = f"{source}/{CONFIG}" if inside == "." else f"{source}/{inside}/{CONFIG}"
+    where = source.at(inside)
     written = read_json(source.folder / inside / CONFIG)
-    skeleton = skeleton_of_config(written, where)
+    skeleton = skeleton_of_config(written, f"{where}/{CONFIG}")
     tensors = ModernNames(map_tensors(find_weights(source, inside, variant, type(skeleton))))
-    return from_tensors(skeleton, tensors, where.removesuffix(f"/{CONFIG}"), dtype=dtype, progress=progress)
+    return from_tensors(skeleton, tensors, where, dtype=dtype, progress=progress)
 
 
 def _left_out(source, parts):

@@ -1,5 +1,6 @@
 """From a scheduler's config to a process, the meaning of a network's output, and a sampler."""
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,15 +9,16 @@ from sgm.interop.diffusers.chain_schedulers import (
     read_ddim,
     read_ddpm,
     read_deis,
+    read_dpm_sde,
     read_euler,
     read_euler_ancestral,
     read_heun,
     read_kdpm2,
+    read_kdpm2_ancestral,
     read_lms,
     read_multistep,
     read_pndm,
     read_singlestep,
-    read_stochastic,
     read_unipc,
 )
 from sgm.interop.diffusers.continuous_schedulers import (
@@ -30,12 +32,12 @@ from sgm.interop.edm.preconditioning import READERS as EDM_READERS
 from sgm.interop.timestep.fields import Fields
 from sgm.interop.timestep.scheduled import Scheduler
 
-READERS: dict[str, Callable[[Fields], Scheduler]] = {
+_OF_DIFFUSERS: dict[str, Callable[[Fields], Scheduler]] = {
     "DDIMScheduler": read_ddim,
     "DDPMScheduler": read_ddpm,
     "DEISMultistepScheduler": read_deis,
     "DPMSolverMultistepScheduler": read_multistep,
-    "DPMSolverSDEScheduler": read_stochastic,
+    "DPMSolverSDEScheduler": read_dpm_sde,
     "DPMSolverSinglestepScheduler": read_singlestep,
     "EDMDPMSolverMultistepScheduler": read_edm_multistep,
     "EDMEulerScheduler": read_edm_euler,
@@ -44,53 +46,57 @@ READERS: dict[str, Callable[[Fields], Scheduler]] = {
     "FlowMatchEulerDiscreteScheduler": read_flow_euler,
     "FlowMatchHeunDiscreteScheduler": read_flow_heun,
     "HeunDiscreteScheduler": read_heun,
-    "KDPM2AncestralDiscreteScheduler": read_stochastic,
+    "KDPM2AncestralDiscreteScheduler": read_kdpm2_ancestral,
     "KDPM2DiscreteScheduler": read_kdpm2,
     "LMSDiscreteScheduler": read_lms,
     "PNDMScheduler": read_pndm,
     "ScoreSdeVeScheduler": read_ve,
     "UniPCMultistepScheduler": read_unipc,
-    **EDM_READERS,
 }
+
+READERS: dict[str, Callable[[Fields], Scheduler]] = {**_OF_DIFFUSERS, **EDM_READERS}
 """What reads a scheduler, by the name of its class."""
 
 KNOWN = tuple(READERS)
 """Names of the schedulers that can be read."""
 
-_FEW = "it lowers the order of the last steps of fewer than 15, or of those that the denoised end makes"
 _REPLACED = "it is of a solver for which another stands in"
+_CONTINUOUS = "levels of EDM are continuous"
 _DYNAMIC = "it is of use_dynamic_shifting, which is refused"
 
 WITHOUT_EFFECT: dict[str, dict[str, str]] = {
     "DEISMultistepScheduler": {
-        "lower_order_final": _FEW,
+        "lower_order_final": _REPLACED,
         "solver_type": _REPLACED,
         "time_shift_type": _DYNAMIC,
     },
-    "DPMSolverMultistepScheduler": {
-        "euler_at_final": "the last step, to the denoised estimate, is of order 1",
-        "lower_order_final": _FEW,
-        "time_shift_type": _DYNAMIC,
-    },
+    "DPMSolverMultistepScheduler": {"time_shift_type": _DYNAMIC},
     "DPMSolverSDEScheduler": {"noise_sampler_seed": "the key of all randomness is given to sgm.sample"},
-    "DPMSolverSinglestepScheduler": {"lower_order_final": _FEW, "time_shift_type": _DYNAMIC},
-    "EDMDPMSolverMultistepScheduler": {
-        "euler_at_final": "the last step, to the denoised estimate, is of order 1",
-        "lower_order_final": _FEW,
-        "num_train_timesteps": "levels of EDM are continuous",
-    },
-    "EDMEulerScheduler": {"num_train_timesteps": "levels of EDM are continuous"},
+    "DPMSolverSinglestepScheduler": {"lower_order_final": _REPLACED, "time_shift_type": _DYNAMIC},
+    "EDMDPMSolverMultistepScheduler": {"num_train_timesteps": _CONTINUOUS},
+    "EDMEulerScheduler": {"num_train_timesteps": _CONTINUOUS},
     "FlowMatchEulerDiscreteScheduler": dict.fromkeys(
         ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"), _DYNAMIC
     ),
     "PNDMScheduler": {"skip_prk_steps": _REPLACED},
     "UniPCMultistepScheduler": {
         **dict.fromkeys(("disable_corrector", "predict_x0", "solver_p", "solver_type"), _REPLACED),
-        "lower_order_final": _FEW,
+        "lower_order_final": _REPLACED,
         "time_shift_type": _DYNAMIC,
     },
 }
 """Fields that change nothing, each with the reason, by the class that has them."""
+
+
+@functools.cache
+def fields_of_diffusers() -> frozenset[str]:
+    """The fields that the schedulers of diffusers have, of all classes together."""
+    found = {name for of_class in WITHOUT_EFFECT.values() for name in of_class}
+    for name, reader in _OF_DIFFUSERS.items():
+        fields = Fields({}, name)
+        reader(fields)
+        found.update(fields.read)
+    return frozenset(found)
 
 
 def read_scheduler(config: Mapping[str, Any], where: str) -> Scheduler:
@@ -117,7 +123,7 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> Scheduler:
         raise ValueError(f"{where}: the scheduler is {name!r}; what is known is {', '.join(KNOWN)}.")
     fields = Fields(config, f"{where}: {name}")
     scheduler = READERS[name](fields)
-    fields.finish(WITHOUT_EFFECT.get(name, {}))
+    fields.finish(WITHOUT_EFFECT.get(name, {}), fields_of_diffusers())
     for words in fields.said:
         warnings.warn(words, stacklevel=2)
     return scheduler

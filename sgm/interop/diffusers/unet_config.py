@@ -1,5 +1,6 @@
 """What the config.json of a `UNet2DModel` may say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -75,6 +76,10 @@ def check_config(network: Any) -> None:
     for name in (*optional, "num_train_timesteps"):
         if getattr(network, name) is not None:
             check_count(_CALL, name, getattr(network, name))
+    if not 0 <= network.norm_eps < math.inf:
+        raise ValueError(f"{_CALL}: norm_eps = {network.norm_eps}; pass a number of 0 or more.")
+    if not 0 < network.mid_block_scale_factor < math.inf:
+        raise ValueError(f"{_CALL}: mid_block_scale_factor = {network.mid_block_scale_factor}; pass one above 0.")
     channels = network.block_out_channels
     check_count(_CALL, "len(block_out_channels)", len(channels))
     for level, count in enumerate(channels):

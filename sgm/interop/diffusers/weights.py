@@ -40,7 +40,7 @@ def find_weights(source: Source, inside: str, variant: str | None, cls: type) ->
     folder = source.with_files(wanted) / inside
     if all((folder / file).is_file() for file in files):
         return [folder / file for file in files]
-    raise ValueError(f"load: {_no_weights(source, folder, files, variant, cls)}")
+    raise ValueError(f"load: {_no_weights(source, inside, folder, files, variant, cls)}")
 
 
 def _shards(index):
@@ -54,9 +54,9 @@ def _shards(index):
     return names
 
 
-def _no_weights(source, folder, files, variant, cls):
+def _no_weights(source, inside, folder, files, variant, cls):
     missing = [file for file in files if not (folder / file).is_file()]
-    wanted = f"{source} has no {missing[0]}"
+    wanted = f"{source.at(inside)} has no {missing[0]}"
     variants = sorted({path.name.split(".")[1].split("-")[0] for path in folder.glob(f"{STEM}.*.safetensors")})
     if len(files) == 1 and variants and variant not in variants:
         return f"{wanted}; pass variant={variants[0]!r}, which it has."

@@ -1,7 +1,7 @@
-"""The preconditionings of EDM, as processes, predictions and timesteps, by the fields of their classes there.
+"""Readers of EDM's preconditionings: each makes a process, a prediction and timesteps of the fields of its class.
 
-All have the sampler that EDM's `generate.py` has for all: Heun's method of 18 steps without churn, the last of which is
-the denoised end, at the levels of `EDMGrid`.
+All have one sampler, that of EDM's `generate.py`: Heun's method without churn at the levels of `EDMGrid`. EDM counts 18
+steps, of which the last leads to the denoised estimate; here these are 17 steps and the denoised end.
 """
 
 import equinox as eqx
@@ -24,12 +24,12 @@ from sgm.solve.grid import AbstractGrid, KarrasGrid
 
 
 class EDMGrid(AbstractGrid):
-    """The steps of `KarrasGrid` between 80 and 0.002 in sigma/alpha, as far as the process goes there.
+    """The steps of `KarrasGrid` from sigma/alpha = 80 to 0.002, but within the ends of the process.
 
-    They end where EDM's sampler does, which keeps within these two whatever levels a network was trained on.
+    EDM's sampler keeps within these two levels, whatever levels the network was trained on.
 
-    Reference: Karras et al. 2022 (arXiv:2206.00364, eq. 5 and algorithm 1; table 1, "EDM"), and its published
-    `edm_sampler`: sigma_min = 0.002, sigma_max = 80, rho = 7, both raised or lowered to those of the network.
+    Reference: Karras et al. 2022 (arXiv:2206.00364, eq. 5 and algorithm 1; table 1, "EDM"), and the published
+    `edm_sampler`: sigma_min = 0.002 or that of the network, sigma_max = 80 or that of the network, rho = 7.
     """
 
     def levels(self, sde, steps):
@@ -50,13 +50,13 @@ _SAMPLER = EDMHeun(17, grid=EDMGrid())
 
 
 def read_edm(fields: Fields) -> Scheduler:
-    """EDMPrecond, whose process is that of EDM's sampler."""
+    """EDMPrecond: EDM's own prediction, under a variance-exploding process between the levels of EDM's sampler."""
     sigma_data = fields.positive("sigma_data", 0.5)
     return Scheduler(VE(*fields.sigmas(*_ENDS)), Karras(sigma_data), EDMTimesteps(), _SAMPLER)
 
 
 def read_vp(fields: Fields) -> Scheduler:
-    """VPPrecond: the noise, under the process of score_sde's DDPM++."""
+    """VPPrecond: the network predicts the noise, under the process of score_sde's DDPM++."""
     lowest, slope = fields.positive("beta_min", 0.1), fields.positive("beta_d", 19.9)
     first, steps = fields.number("epsilon_t", 1e-5), fields.count("M", 1000, least=2)
     if not 0 < first < 1:
@@ -66,14 +66,15 @@ def read_vp(fields: Fields) -> Scheduler:
 
 
 def read_ve(fields: Fields) -> Scheduler:
-    """VEPrecond: minus the noise, under the process of score_sde's NCSN++."""
+    """VEPrecond: the network predicts minus the noise, under the process of score_sde's NCSN++."""
     return Scheduler(VE(*fields.sigmas(0.02, 100.0)), Noise(), LogVETimesteps(), _SAMPLER)
 
 
 def read_iddpm(fields: Fields) -> Scheduler:
-    """iDDPMPrecond: the noise and a learned variance, under a chain of cosine betas.
+    """iDDPMPrecond: the network predicts the noise and a variance, under a chain of cosine betas.
 
-    Its timesteps are whole at the levels of the chain. Between them EDM takes the nearest, and here they lie between.
+    The timestep of a level of the chain is a whole number. For a level between two of them, EDM takes the nearer whole
+    number, and the timestep here lies between the two.
     """
     least, offset = fields.positive("C_1", 0.001), fields.positive("C_2", 0.008)
     steps = fields.count("M", 1000, least=2)
@@ -84,4 +85,4 @@ def read_iddpm(fields: Fields) -> Scheduler:
 
 
 READERS = {"EDMPrecond": read_edm, "VPPrecond": read_vp, "VEPrecond": read_ve, "iDDPMPrecond": read_iddpm}
-"""The preconditionings by the names of their classes."""
+"""The readers, by the names of the classes."""

@@ -39,16 +39,13 @@ class GaussianFourierProjection(eqx.Module):
     """
 
     weight: Frozen
-    flip_sin_to_cos: bool = eqx.field(static=True)
 
-    def __init__(self, features: int, scale: float = 16.0, flip_sin_to_cos: bool = False, *, key: PRNGKeyArray):
-        self.weight = Frozen(scale * jr.normal(key, (features,)))
-        self.flip_sin_to_cos = flip_sin_to_cos
+    def __init__(self, features: int, *, key: PRNGKeyArray):
+        self.weight = Frozen(16 * jr.normal(key, (features,)))
 
     def __call__(self, timestep: Float[Array, ""]) -> Features:
         angles = jnp.log(timestep) * self.weight.value.astype(timestep.dtype) * 2 * math.pi
-        waves = [jnp.sin(angles), jnp.cos(angles)]
-        return jnp.concatenate(list(reversed(waves)) if self.flip_sin_to_cos else waves)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
 class TimestepEmbedding(eqx.Module):

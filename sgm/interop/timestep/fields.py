@@ -1,51 +1,38 @@
-"""The fields of a scheduler's config: each is read, or changes nothing for a reason, or is an error."""
+"""The fields of a scheduler's config. A field that no reader reads is an error, unless it changes nothing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, NoReturn
 
-# What no scheduler reads.
+# Fields that describe the file, not the scheduler.
 _METADATA = {
-    "_class_name": "it chose the reader",
-    "_diffusers_version": "fields that a release lacks have their defaults",
-    "_use_default_values": "it lists fields that have their defaults",
-    "_name_or_path": "where the file once was",
-    "tensor_format": "NumPy or torch, of releases before 0.3",
+    "_class_name": "the class, which has chosen the reader",
+    "_diffusers_version": "the release that wrote the file; fields that it lacked have their defaults",
+    "_use_default_values": "the fields that have their defaults",
+    "_name_or_path": "where the file was before",
+    "tensor_format": "NumPy or torch, in releases before 0.3",
 }
-
-# They stay in the config of one scheduler that is made from another's: diffusers does not read them there either.
-OF_OTHERS = frozenset(
-    """algorithm_type base_image_seq_len base_shift beta_end beta_schedule beta_start clip_sample clip_sample_range
-    correct_steps disable_corrector dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift
-    interpolation_type invert_sigmas lambda_min_clipped lower_order_final max_image_seq_len max_shift
-    noise_sampler_seed num_train_timesteps predict_x0 prediction_type rescale_betas_zero_snr rho sample_max_value
-    sampling_eps set_alpha_to_one shift shift_terminal sigma_data sigma_max sigma_min sigma_schedule skip_prk_steps
-    snr solver_order solver_p solver_type steps_offset stochastic_sampling thresholding time_shift_type
-    timestep_spacing timestep_type trained_betas use_beta_sigmas use_dynamic_shifting use_exponential_sigmas
-    use_flow_sigmas use_karras_sigmas use_lu_lambdas variance_type""".split()  # noqa: SIM905
-)
-"""Fields that one scheduler or another reads, and that change nothing in the config of a scheduler without them."""
 
 
 class Fields:
-    """Reads a config field by field, and knows in the end which were not asked for.
+    """Reads a config field by field, and finds those that were not read.
 
     Arguments:
-        config: Fields by their names.
-        where: What they were read from, and the class, for errors.
+        config: Values of the fields, by their names.
+        where: File and class that the fields are of, for errors.
     """
 
     def __init__(self, config: Mapping[str, Any], where: str):
         self.config, self.where = config, where
         self.said: list[str] = []
-        self.read: dict[str, Any] = {}  # What was asked for, with the values that it has or has by default.
+        self.read: dict[str, Any] = {}  # Fields that were read, with their values.
 
     def refuse(self, name: str, remedy: str) -> NoReturn:
-        """Raise ValueError for a field's value."""
+        """Raise ValueError for the value of a field, with what to do about it."""
         raise ValueError(f"{self.where}: {name} = {self.read.get(name, self.config.get(name))!r}; {remedy}.")
 
     def say(self, words: str) -> None:
-        """Note what the sampler does otherwise than diffusers' own, for a warning."""
+        """Keep a sentence for a warning: what the sampler does in another way than that of diffusers."""
         self.said.append(f"{self.where}: {words}.")
 
     def number(self, name: str, default: float, least: float = -math.inf) -> float:
@@ -108,13 +95,15 @@ class Fields:
         if self._value(name, False) not in (None, False):
             self.refuse(name, remedy)
 
-    def finish(self, without_effect: Mapping[str, str]) -> None:
-        """Raise ValueError for fields that nobody has asked for, but for those that change nothing.
+    def finish(self, without_effect: Mapping[str, str], of_others: Set[str]) -> None:
+        """Raise ValueError for fields that were not read, unless they change nothing.
 
         Arguments:
-            without_effect: Reasons for which fields change nothing, by their names.
+            without_effect: Reasons why fields of the class change nothing, by their names.
+            of_others: Fields of other classes. They stay in a config that was made from another class's, where they
+                change nothing.
         """
-        unknown = set(self.config) - set(self.read) - set(without_effect) - set(_METADATA) - OF_OTHERS
+        unknown = set(self.config) - set(self.read) - set(without_effect) - set(_METADATA) - of_others
         if unknown:
             known = sorted({*self.read, *without_effect})
             raise ValueError(

@@ -28,7 +28,7 @@ class Scheduler(eqx.Module):
         sampler: Sampler that does as diffusers' pipeline does by default, as far as there is one.
         clipping: Change of the model that samples are drawn by, in the network's coordinates: a `functools.partial` of
             `Clipped` or `Thresholded`, None for no change.
-        each: Number of diffusers' steps for which one step of the sampler stands.
+        steps_in_one: Number of diffusers' steps in one step of the sampler.
         denoises: Whether the last of diffusers' steps leads to E[x0 | x], as `sgm.sample` does after all steps.
 
     Example:
@@ -42,7 +42,7 @@ class Scheduler(eqx.Module):
     timesteps: AbstractTimesteps
     sampler: AbstractSampler
     clipping: partial[AbstractModifier] | None = eqx.field(static=True, default=None)
-    each: int = eqx.field(static=True, default=1)
+    steps_in_one: int = eqx.field(static=True, default=1)
     denoises: bool = eqx.field(static=True, default=True)
 
     def sampler_of(self, num_inference_steps: int) -> AbstractSampler:
@@ -62,7 +62,9 @@ class Scheduler(eqx.Module):
             >>> x = sgm.sample(sde, scheduler.sampled(model), key, 4, method=scheduler.sampler_of(20))
         """
         check_count("Scheduler.sampler_of", "num_inference_steps", num_inference_steps, self.denoises + 1)
-        return dataclasses.replace(self.sampler, steps=max(1, (num_inference_steps - self.denoises) // self.each))
+        return dataclasses.replace(
+            self.sampler, steps=max(1, (num_inference_steps - self.denoises) // self.steps_in_one)
+        )
 
     def model(
         self, network: AbstractTimestepNetwork, units: Units | None = None, precision: Precision = "float32"

@@ -55,8 +55,8 @@ def from_tensors(
         The module. Arrays that are never trained have single precision or better.
 
     Raises:
-        ValueError: for tensors that are missing, that the module does not have, or of another shape, all named, and for
-            stacked blocks of different precisions.
+        ValueError: for tensors that are missing, that the module does not have, of another shape, or of whole numbers,
+            all named, and for stacked blocks of different precisions.
 
     Example:
         >>> network = from_tensors(eqx.filter_eval_shape(UNet2DModel, key=jr.key(0)), tensors, "unet/")
@@ -172,12 +172,14 @@ def _empty(place, leaf, tensors, where, asked) -> np.ndarray:
                 f"{where}: {name} has shape {tensor.shape}, but by config.json it has {theirs}; pass a folder "
                 "whose config.json fits its tensors."
             )
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise ValueError(f"{where}: {name} has dtype {tensor.dtype}; save it in one of {', '.join(_PRECISIONS)}.")
         if asked is None and tensor.dtype != dtype:
             raise ValueError(
                 f"{where}: {name} has dtype {tensor.dtype}, but {place.names[0]} has {dtype}; "
                 "save them in one precision."
             )
-    if asked is not None and jnp.issubdtype(dtype, jnp.floating):
+    if asked is not None:
         dtype = jnp.dtype(asked)
     if isinstance(leaf, Frozen) and dtype.itemsize < 4:
         dtype = jnp.dtype(np.float32)

@@ -12,7 +12,6 @@ import sgm
 from sgm.interop.diffusers.scheduler import read_scheduler
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.interop.timestep.scheduled import Scheduler
-from sgm.sde import cos_of
 
 SHAPE = (4, 4, 3)
 NOISE = np.asarray(np.random.default_rng(0).normal(size=(2, *SHAPE)), np.float32)
@@ -67,8 +66,11 @@ def first_last(x):
     return np.ascontiguousarray(np.asarray(x).transpose(0, 3, 1, 2))
 
 
-def their_loop(scheduler, evaluations, between=lambda scheduler, index: None, **options):
-    """What the loop of a pipeline draws, of channels last; `between` is called before each step."""
+def their_loop(scheduler, evaluations, between=lambda scheduler, index: None, asked=lambda scheduler, index, t: t):
+    """What the loop of a pipeline draws, of channels last.
+
+    `between` is called before each step, and `asked` finds the timestep that the network is asked at.
+    """
     import torch
 
     scheduler.set_timesteps(evaluations)
@@ -76,7 +78,7 @@ def their_loop(scheduler, evaluations, between=lambda scheduler, index: None, **
     for index, t in enumerate(scheduler.timesteps):
         between(scheduler, index)
         inputs = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        x = scheduler.step(closed(inputs, t), t, x, **options).prev_sample
+        x = scheduler.step(closed(inputs, asked(scheduler, index, t)), t, x).prev_sample
     return x.numpy().transpose(0, 2, 3, 1)
 
 
@@ -84,7 +86,7 @@ def latents(theirs, scheduler: Scheduler, sampler) -> Float[Array, "..."]:
     """Their first state in our coordinates."""
     sde, scale = sampler.process(scheduler.sde), getattr(theirs, "init_noise_sigma", 1.0)
     if type(theirs).__name__.startswith(IN_SIGMA_SPACE):
-        scale = float(scale) * cos_of(sde.level(sde.t1)) * sde.rho(sde.t1)
+        scale = float(scale) / np.hypot(1, float(theirs.sigmas[0])) * float(sde.rho(sde.t1))
     return NOISE * jnp.asarray(float(scale), jnp.float32)
 
 

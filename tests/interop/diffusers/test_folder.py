@@ -229,18 +229,20 @@ def test_pickles_are_refused_with_a_way_out(pipeline, name, advice):
 
 
 def test_weights_and_variants_that_are_not_there_are_named(pipeline):
-    with pytest.raises(ValueError, match=r"has no diffusion_pytorch_model.fp16.safetensors; leave variant out"):
+    with pytest.raises(
+        ValueError, match=r"pipeline/unet has no diffusion_pytorch_model.fp16.safetensors; leave variant out"
+    ):
         sgm.load(pipeline, variant="fp16")
     weights = pipeline / "unet" / WEIGHTS
     weights.rename(pipeline / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     with pytest.raises(
-        ValueError, match=r"has no diffusion_pytorch_model.safetensors; pass variant='fp16', which it has"
+        ValueError, match=r"pipeline/unet has no diffusion_pytorch_model.safetensors; pass variant='fp16', which it has"
     ):
         sgm.load(pipeline)
     sgm.load(pipeline, variant="fp16", progress=False)
     (pipeline / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
     with pytest.raises(
-        ValueError, match=r"has no diffusion_pytorch_model.safetensors; download it again, or restore it"
+        ValueError, match=r"pipeline/unet has no diffusion_pytorch_model.safetensors; download it again, or restore it"
     ):
         sgm.load(pipeline)
     with pytest.raises(ValueError, match=r"average = False, but .*pipeline is a model of diffusers, which has no"):
@@ -271,7 +273,7 @@ def test_of_the_hub_only_what_is_read_is_downloaded(pipeline, network, tmp_path,
     (pipeline / "unet" / WEIGHTS).unlink()
     shutil.rmtree(cache)
     with pytest.raises(
-        ValueError, match=r"load: someone/ddpm has no diff.*\. Where its weights are a \.bin alone, that is"
+        ValueError, match=r"load: someone/ddpm/unet has no diff.*\. Where its weights are a \.bin alone, that is"
     ):
         sgm.load("someone/ddpm")
 

@@ -1,5 +1,6 @@
 """What the config.json of a network may say, in which files its weights may lie, and in which precision."""
 
+import math
 import shutil
 
 import equinox as eqx
@@ -96,6 +97,10 @@ DIT = HUB | LATER | SMALL
         (UNET | {"act_fn": 3}, "act_fn = 3; pass a string"),
         (UNET | {"norm_eps": "x"}, "norm_eps = 'x'; pass a number"),
         (UNET | {"norm_eps": True}, "norm_eps = True; pass a number"),
+        (UNET | {"norm_eps": -1.0}, "UNet2DModel: norm_eps = -1.0; pass a number of 0 or more"),
+        (UNET | {"norm_eps": math.nan}, "UNet2DModel: norm_eps = nan; pass a number of 0 or more"),
+        (UNET | {"mid_block_scale_factor": 0.0}, "UNet2DModel: mid_block_scale_factor = 0.0; pass one above 0"),
+        (DIT | {"norm_eps": -1.0}, "DiTTransformer2DModel: norm_eps = -1.0; pass norm_eps >= 0"),
         (UNET | {"center_input_sample": "no"}, "center_input_sample = 'no'; pass true or false"),
         (UNET | {"center_input_sample": 0}, "center_input_sample = 0; pass true or false"),
         (UNET | {"block_out_channels": 32}, "block_out_channels = 32; pass a list, of an integer"),
@@ -228,6 +233,20 @@ def test_parts_that_are_missing_are_named(pipeline):
         diffusers.load(pipeline / "model_index.json")
     shutil.rmtree(pipeline / "unet")
     with pytest.raises(ValueError, match=r"by its model_index.json, .*pipeline has a folder unet, which is missing"):
+        sgm.load(pipeline)
+
+
+def test_a_precision_of_computing_is_told_before_weights_are_read(pipeline, types_unchecked):
+    (pipeline / "unet" / f"{STEM}.safetensors").unlink()
+    for call in (sgm.load, diffusers.load):
+        with pytest.raises(ValueError, match=r"^load: precision = 'fp8'; pass .float32. or .bfloat16."):
+            call(pipeline, precision="fp8")
+
+
+def test_a_shard_that_is_missing_is_named(pipeline):
+    sharded(pipeline / "unet")
+    next((pipeline / "unet").glob("*.safetensors")).unlink()
+    with pytest.raises(ValueError, match=r"^load: .*pipeline/unet has no .*\.safetensors; download it again"):
         sgm.load(pipeline)
 
 

@@ -1,6 +1,10 @@
 """What is refused, and what is said, of a scheduler's config. It needs neither torch nor diffusers."""
 
+import math
+import warnings
+
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import sgm
@@ -179,31 +183,90 @@ def test_what_would_change_the_model_is_refused(case):
         read_scheduler(config, "folder")
 
 
+MULTISTEP = {"_class_name": "DPMSolverMultistepScheduler"}
+TO_LEVEL = {**MULTISTEP, "final_sigmas_type": "sigma_min"}
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
 SAID = {
-    "PNDMScheduler": (
-        {},
-        "PNDMScheduler: the solver PNDM is not here; DPMSolverPP stands in, which has",
-    ),
-    "DDIMScheduler": ({"timestep_spacing": "linspace"}, "each step leads to where the next begins; those of diffusers"),
-    "DPMSolverMultistepScheduler": (
-        {"algorithm_type": "sde-dpmsolver"},
-        r"sde-dpmsolver is not here; .*\+\+ stands",
-    ),
-    "EulerDiscreteScheduler": (
-        {"final_sigmas_type": "sigma_min"},
+    "solver": (one(_class_name="PNDMScheduler"), "PNDMScheduler: the solver PNDM is not here; DPMSolverPP stands in"),
+    "linspace": (one(timestep_spacing="linspace"), "each step leads to where the next begins; those of diffusers"),
+    "algorithm": ({**MULTISTEP, "algorithm_type": "sde-dpmsolver"}, r"sde-dpmsolver is not here; .*\+\+ stands"),
+    "to level": (
+        one(_class_name="EulerDiscreteScheduler", final_sigmas_type="sigma_min"),
         r"ends at a noise level .*; pass saveat=SaveAt\(t0",
     ),
-    "LMSDiscreteScheduler": ({"use_beta_sigmas": True}, "levels of a beta distribution are not here"),
-    "FlowMatchEulerDiscreteScheduler": ({"shift_terminal": 0.1}, "steps are not stretched to shift_terminal"),
+    "beta": (
+        one(_class_name="LMSDiscreteScheduler", use_beta_sigmas=True),
+        "levels of a beta distribution are not here",
+    ),
+    "terminal": (one(_class_name="FlowMatchEulerDiscreteScheduler", shift_terminal=0.1), "not stretched to shift_term"),
+    "zero": (
+        one(_class_name="EulerDiscreteScheduler", rescale_betas_zero_snr=True, prediction_type="sample"),
+        "the first step begins at pure noise; that of diffusers at sigma/alpha = 4096",
+    ),
+    "rounded": (
+        {**MULTISTEP, "use_karras_sigmas": True},
+        r"asked at timesteps between whole ones, which diffusers rounds \(use_karras_sigmas\)",
+    ),
+    "lowered": (TO_LEVEL, r"the last two of fewer than 15 steps have order 2; diffusers lowers it \(lower_order_final"),
+    "lowered 3": ({**MULTISTEP, "solver_order": 3}, "the last two of fewer than 15 steps have order 3"),
+    "euler": (
+        {**TO_LEVEL, "euler_at_final": True},
+        r"the last step has order 2; that of diffusers has order 1 \(euler_at_final\)",
+    ),
+    "EDM lowered": (
+        {**TO_LEVEL, "_class_name": "EDMDPMSolverMultistepScheduler"},
+        "the last two of fewer than 15 steps have order 2",
+    ),
+    "flow karras": ({**MULTISTEP, **FLOW, "use_karras_sigmas": True}, "even in the shifted time, without use_karras"),
+    "flow lu": ({**MULTISTEP, **FLOW, "use_lu_lambdas": True}, "even in the shifted time, without use_lu_lambdas"),
 }
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAID)
-def test_what_samples_otherwise_is_said(name):
-    config, message = SAID[name]
+@pytest.mark.parametrize("case", SAID)
+def test_what_samples_otherwise_is_said(case):
+    config, message = SAID[case]
     with pytest.warns(UserWarning, match=message):
-        read_scheduler({"_class_name": name, **config}, "folder")
+        read_scheduler(config, "folder")
+
+
+UNSAID = {
+    "multistep": MULTISTEP,
+    "order 1": {**TO_LEVEL, "solver_order": 1, "euler_at_final": True},
+    "euler": {**MULTISTEP, "euler_at_final": True},
+    "EDM": {"_class_name": "EDMDPMSolverMultistepScheduler"},
+    "karras of Euler": {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True},
+}
+
+
+@pytest.mark.parametrize("case", UNSAID)
+def test_nothing_is_said_of_what_changes_nothing(case):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_scheduler(UNSAID[case], "folder")
+    said = [str(one.message) for one in caught]
+    assert all("ends at a noise level" in words for words in said) and len(said) == (case == "order 1")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_variance_exploding_process_has_a_grid_that_fits_it():
+    """As that of Stable Video Diffusion, whose spacing is of the chain."""
+    for spacing in ("leading", "trailing"):
+        ends = {"sigma_min": 0.002, "sigma_max": 700.0, "use_karras_sigmas": True, "timestep_spacing": spacing}
+        scheduler = read_scheduler({"_class_name": "EulerDiscreteScheduler", **ends}, "folder")
+        levels = scheduler.sampler.levels(scheduler.sampler.process(scheduler.sde))
+        assert jnp.exp(levels[jnp.asarray([0, -1])]).tolist() == pytest.approx([700.0, 0.002], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_levels_from_pure_noise_are_those_from_4096():
+    config = {"rescale_betas_zero_snr": True, "prediction_type": "sample", "use_exponential_sigmas": True}
+    scheduler = read_scheduler({**MULTISTEP, **config}, "folder")
+    levels = scheduler.sampler_of(20).levels(scheduler.sde)
+    first, last = math.log(4096), float(scheduler.sde.level(scheduler.sde.t0))
+    assert levels[0] == math.inf
+    assert levels[1:].tolist() == pytest.approx(np.linspace(first, last, 20)[1:].tolist(), abs=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -112,8 +112,9 @@ def test_donated_arrays_are_safe():
             {"layers.2.bias": np.zeros(200, np.float16)},
             "layers.2.bias has dtype float16, but layers.0.bias has float32;",
         ),
+        ({"conv.weight": np.ones((130, 5, 3, 2), np.int32)}, "conv.weight has dtype int32; save it in one of float32,"),
     ],
-    ids=["missing", "extra", "both", "shape", "axes", "dtype"],
+    ids=["missing", "extra", "both", "shape", "axes", "dtype", "whole numbers"],
 )
 def test_tensors_of_another_model(change, message):
     tensors = {name: tensor for name, tensor in (TENSORS | change).items() if tensor is not None}
