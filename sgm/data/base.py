@@ -155,15 +155,18 @@ class AbstractFiniteDataset(AbstractDataset):
         epochs, places = np.divmod(step * batch_size + np.arange(start, stop), size)
         orders = [_permutation(size, seed, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         x, condition = self.take("train", np.concatenate(orders))
-        if self.flip:
-            flipped = np.random.default_rng((seed, step, _FLIP_STREAM)).random(batch_size)[start:stop] < 0.5
-            x = np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
-        return x, condition
+        return mirrored(x, step, batch_size, seed, start) if self.flip else x, condition
 
 
 @functools.lru_cache(maxsize=2)
 def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def mirrored(x: np.ndarray, step: int, batch_size: int, seed: int, start: int) -> np.ndarray:
+    """Images of a batch, from its example `start` on, mirrored left to right, each with probability 1/2."""
+    flipped = np.random.default_rng((seed, step, _FLIP_STREAM)).random(batch_size)[start : start + len(x)] < 0.5
+    return np.where(flipped[:, None, None, None], x[:, :, ::-1], x)
 
 
 def fitted_blocks(size: int, entries: int) -> Iterator[tuple[int, int]]:

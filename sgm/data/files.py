@@ -11,14 +11,16 @@ from sgm.data.stored import AbstractStored, Parts, make_tuples
 
 @dataclasses.dataclass(frozen=True)
 class Files(AbstractStored):
-    """Examples in a file, which is never loaded as a whole, in their own units.
+    """Examples in a file or several, which are never loaded as a whole, in their own units.
 
     The file is .npy, .npz, .parquet, .csv, HDF5 (`pip install 'sgm[hdf5]'`) or Zarr (`pip install 'sgm[zarr]'`), or a
     folder of .npy files. Each of the other arguments names an array of it, or a column. Several names stand for columns
-    side by side. What its arrays may hold is said at `Arrays`.
+    side by side. Several files of the same arrays are read as one, whose rows follow one another. What its arrays may
+    hold is said at `Arrays`.
 
     Arguments:
-        path: Path of the file.
+        path: Path of the file; or a pattern, such as "maps-*.npz", whose files are taken in order of their names, or a
+            tuple of paths.
         x: Name of the examples, or names of columns. The array of a .npy file is called x.
         params: Name of the vectors of parameters that are conditions, or names of columns.
         label: Name of the numbers of classes that are conditions.
@@ -38,7 +40,7 @@ class Files(AbstractStored):
         >>> data = Files("maps.npz", x="x", params="theta")
     """
 
-    path: str
+    path: str | tuple[str, ...]
     x: str | tuple[str, ...] = "x"
     params: str | tuple[str, ...] | None = None
     label: str | None = None
@@ -50,7 +52,7 @@ class Files(AbstractStored):
     missing: bool = False
 
     def __post_init__(self):
-        make_tuples(self, "x", "params")
+        make_tuples(self, "path", "x", "params")
 
     @functools.cached_property
     def parts(self) -> Parts:

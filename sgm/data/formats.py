@@ -6,6 +6,7 @@ are asked for. The libraries are imported when a file of their format is opened.
 
 import abc
 import functools
+import glob
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ import numpy as np
 
 from sgm.data.base import DataUnavailable
 from sgm.data.stored import Source
+
+# Fewer than the files that a process may open by default on any system.
+_OPEN_SHARDS = 100
 
 
 class AbstractFile(abc.ABC):
@@ -66,8 +70,7 @@ class NpzFile(AbstractFile):
             member = archive.getinfo(f"{name}.npy")
             if member.compress_type == zipfile.ZIP_STORED:
                 return self._mapped(member)
-            folder = tempfile.mkdtemp(dir=_scratch().name)
-            return np.load(archive.extract(member, folder), mmap_mode="r")
+        return np.load(_unpacked(self.path, member.filename, self.path.stat().st_mtime_ns), mmap_mode="r")
 
     def _mapped(self, member):
         with self.path.open("rb") as file:
@@ -86,7 +89,16 @@ class NpzFile(AbstractFile):
 
 
 class TableFile(AbstractFile):
-    """A .parquet or .csv file. An entry may be a list, of one shape in all rows."""
+    """A .parquet or .csv file, or several, one below the other. An entry may be a list, of one shape in all rows.
+
+    Arguments:
+        path: Path of the first file.
+        more: Paths of others of the same format.
+    """
+
+    def __init__(self, path: Path, *more: Path):
+        super().__init__(path)
+        self._paths = [str(path), *map(str, more)]
 
     @functools.cached_property
     def names(self):
@@ -109,10 +121,10 @@ class TableFile(AbstractFile):
     def _rows(self):
         import datasets
 
-        read = datasets.Dataset.from_csv if self.path.suffix == ".csv" else datasets.Dataset.from_parquet
+        read: Any = datasets.Dataset.from_csv if self.path.suffix == ".csv" else datasets.Dataset.from_parquet
         datasets.disable_progress_bars()
         try:
-            rows: Any = read(str(self.path))
+            rows = read(self._paths)
         except Exception as error:  # Of many kinds, by the reader.
             raise DataUnavailable(f"{self.path}: it cannot be read as a table ({_first_line(error)}).") from error
         finally:
@@ -171,6 +183,25 @@ class Folder(AbstractFile):
         return np.load(self.path / f"{name}.npy", mmap_mode="r")
 
 
+class Shards(AbstractFile):
+    """Several files of the same arrays, whose rows follow one another.
+
+    Arguments:
+        files: The files, in order.
+    """
+
+    def __init__(self, files: Sequence[AbstractFile]):
+        super().__init__(files[0].path)
+        self._files = list(files)
+
+    @property
+    def names(self):
+        return self._files[0].names
+
+    def array(self, name):
+        return _InTurn(self._files, name)
+
+
 _FORMATS: dict[str, type[AbstractFile]] = {
     ".npy": NpyFile,
     ".npz": NpzFile,
@@ -184,16 +215,39 @@ _FORMATS: dict[str, type[AbstractFile]] = {
 
 
 def open_file(call: str, path: Any) -> AbstractFile:
-    """Open a file of arrays, by the ending of its name.
+    """Open a file of arrays, or several, by the endings of their names.
 
     Arguments:
         call: Name of the data set in messages.
-        path: Path of a file, of a folder of .npy files, or of a Zarr store.
+        path: Path of a file, of a folder of .npy files, or of a Zarr store; or a pattern, as of `glob`, or a sequence
+            of paths, for files whose rows follow one another.
 
     Raises:
         DataUnavailable: where there is no such file, or none of a known format.
     """
-    path = Path(path).expanduser()
+    paths = _matches(call, path) if isinstance(path, str | Path) else list(path)
+    files = [_open_one(call, Path(one).expanduser()) for one in paths]
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise DataUnavailable(f"{call}: path names no file; pass the path of one or more.")
+    if all(isinstance(file, TableFile) for file in files) and len({file.path.suffix for file in files}) == 1:
+        return TableFile(*(file.path for file in files))
+    return Shards(files)
+
+
+def _matches(call: str, path: str | Path) -> list[str]:
+    """The paths that a pattern matches, in order of their names; a path that exists is none."""
+    given = Path(path).expanduser()
+    if given.exists() or not glob.has_magic(str(path)):
+        return [str(given)]
+    found = sorted(glob.glob(str(given), recursive=True))
+    if not found:
+        raise DataUnavailable(f"{call}: no file matches {path}; pass the path of one, or another pattern.")
+    return found
+
+
+def _open_one(call: str, path: Path) -> AbstractFile:
     if not path.exists():
         raise DataUnavailable(f"{call}: there is no file {path}; pass the path of one as path.")
     is_zarr = path.is_dir() and any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))
@@ -203,6 +257,44 @@ def open_file(call: str, path: Any) -> AbstractFile:
         known = ", ".join(_FORMATS)
         raise DataUnavailable(f"{call}: {path} is of no known format; pass one of {known}, or a folder of .npy files.")
     return kind(path)
+
+
+class _InTurn:
+    """The arrays of one name of several files, as one array. Some of the files are open at a time."""
+
+    def __init__(self, files: Sequence[AbstractFile], name: str):
+        self._files, self._name = files, name
+        self._open = functools.lru_cache(_OPEN_SHARDS)(self._opened)
+        arrays = (self._open(place) for place in range(len(files)))
+        shapes, dtypes = zip(*((array.shape, array.dtype) for array in arrays), strict=True)
+        for file, shape, dtype in zip(files, shapes, dtypes, strict=True):
+            if not shape or shape[1:] != shapes[0][1:] or dtype.kind != dtypes[0].kind:
+                raise ValueError(
+                    f"{file.path}: the array {name!r} has shape {shape} and dtype {dtype}, but that of "
+                    f"{files[0].path} {shapes[0]} and {dtypes[0]}; store arrays of one kind, or leave the file out."
+                )
+        self._ends = np.cumsum([shape[0] for shape in shapes])
+        self.shape = (int(self._ends[-1]), *shapes[0][1:])
+        self.dtype = np.result_type(*dtypes)
+
+    def _opened(self, place: int) -> Source:
+        first, file = self._files[0], self._files[place]
+        opened = type(file)(file.path)  # Anew, so that nothing keeps it open after it is left.
+        if self._name not in opened.names:
+            raise ValueError(
+                f"{file.path}: there is no array {self._name!r}, which {first.path} has; add it, or leave the file out."
+            )
+        return opened.array(self._name)
+
+    def __getitem__(self, index):
+        index = np.asarray(index)
+        files = np.searchsorted(self._ends, index, "right")
+        rows = np.empty((len(index), *self.shape[1:]), self.dtype)
+        for file in np.unique(files):
+            places = np.flatnonzero(files == file)
+            array = self._open(int(file))
+            rows[places] = array[index[places] - (int(self._ends[file]) - array.shape[0])]
+        return rows
 
 
 class _SideBySide:
@@ -267,6 +359,13 @@ class _Orthogonal:
 
     def __getitem__(self, index):
         return np.asarray(self._array.oindex[np.asarray(index)])
+
+
+@functools.cache
+def _unpacked(path: Path, name: str, changed: int) -> str:
+    """The path of an unpacked member of an archive, which was last changed at a time; it is unpacked once."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.extract(name, tempfile.mkdtemp(dir=_scratch().name))
 
 
 @functools.cache

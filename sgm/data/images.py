@@ -5,16 +5,68 @@ The libraries that read them take seconds to import. They are in `prepare`, whic
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from sgm.data.base import AbstractFiniteDataset, Record, check_split, holdout
+from sgm.data.base import AbstractDataset, AbstractFiniteDataset, Record, check_split, holdout
 from sgm.nn.conditioning import Conditioning
 
 
+class AbstractImages(AbstractDataset):
+    """Images and their classes, from the HuggingFace hub or a folder. The settings are explained at `Images`."""
+
+    name: str | None
+    path: str | None
+    resolution: int | tuple[int, int]
+    channels: int
+    flip: bool
+    classes: int | None
+    levels: Literal[256, 65536]
+    background: str
+
+    def __post_init__(self):
+        if self.name is None and self.path is None:
+            raise ValueError("neither name nor path is given: name a data set of the HuggingFace hub or a local folder")
+        sides = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(
+                f"resolution is {self.resolution}: images need at least 1 pixel a side; give one number or two, "
+                "height and width"
+            )
+        if self.channels not in (1, 2, 3, 4):
+            raise ValueError(
+                f"channels is {self.channels}: images have 1 channel (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and "
+                "alpha)"
+            )
+        if self.levels not in (256, 65536):
+            raise ValueError(f"levels is {self.levels}: images have 256, of 8 bits, or 65536, of 16")
+        if not _is_opaque(self.background):
+            raise ValueError(f"background is {self.background!r}: name an opaque colour, such as white or #8080ff")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        height, width = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
+        return height, width, self.channels
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return Conditioning(classes=self.classes or None)
+
+    def record(self, pixels: Sequence[bytes], labels: Sequence[int]) -> Record:
+        """The record of prepared images.
+
+        Arguments:
+            pixels: Bytes of each image.
+            labels: Class of each image; none where `classes` is None.
+        """
+        x = np.frombuffer(b"".join(pixels), np.uint8 if self.levels == 256 else np.uint16).reshape(-1, *self.shape)
+        return x, {"label": np.asarray(labels, np.int32)} if self.classes else {}
+
+
 @dataclasses.dataclass(frozen=True)
-class Images(AbstractFiniteDataset):
+class Images(AbstractImages, AbstractFiniteDataset):
     """Images and their classes from the HuggingFace hub or a folder, prepared once and kept on disk by `datasets`.
 
     Images are turned upright by their EXIF orientation, cropped to the centre of the wanted aspect and resized with an
@@ -56,34 +108,6 @@ class Images(AbstractFiniteDataset):
     levels: Literal[256, 65536] = 256
     background: str = "white"
 
-    def __post_init__(self):
-        if self.name is None and self.path is None:
-            raise ValueError("neither name nor path is given: name a data set of the HuggingFace hub or a local folder")
-        sides = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
-        if len(sides) != 2 or min(sides) < 1:
-            raise ValueError(
-                f"resolution is {self.resolution}: images need at least 1 pixel a side; give one number or two, "
-                "height and width"
-            )
-        if self.channels not in (1, 2, 3, 4):
-            raise ValueError(
-                f"channels is {self.channels}: images have 1 channel (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and "
-                "alpha)"
-            )
-        if self.levels not in (256, 65536):
-            raise ValueError(f"levels is {self.levels}: images have 256, of 8 bits, or 65536, of 16")
-        if not _is_opaque(self.background):
-            raise ValueError(f"background is {self.background!r}: name an opaque colour, such as white or #8080ff")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        height, width = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
-        return height, width, self.channels
-
-    @property
-    def conditioning(self) -> Conditioning:
-        return Conditioning(classes=self.classes or None)
-
     def size(self, split: str) -> int:
         check_split(split)
         return len(self._split(split))
@@ -91,9 +115,7 @@ class Images(AbstractFiniteDataset):
     def take(self, split: str, index: np.ndarray) -> Record:
         check_split(split)
         rows = self._split(split)[index]
-        dtype = np.uint8 if self.levels == 256 else np.uint16
-        x = np.frombuffer(b"".join(rows["pixels"]), dtype).reshape(-1, *self.shape)
-        return x, {"label": np.asarray(rows["label"], np.int32)} if self.classes else {}
+        return self.record(rows["pixels"], rows["label"] if self.classes else ())
 
     # A `datasets.Dataset` of the columns pixels and label; the class is not named here, since it is loaded when used.
     def _split(self, split: str) -> Any:

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt
 # The depth of formats that always have 8 bits a channel, or fewer; that of others is in their headers.
 _EIGHT_BITS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "MPO", "PCX", "TGA", "WEBP")
 _LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
+_ORIENTATION = 0x0112  # the tag of EXIF
 # In a second pass over a 16-bit PNG: the raw mode that yields the bytes which the first one drops.
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
@@ -50,8 +51,10 @@ def read_pixels(
         if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
             raise UnsuitableImage("it is a TIFF of several pages, and an example is one image: store each by itself")
         bits = _bits(image, encoded)
+        if bits <= 8 and levels == 256 and _is_as_wanted(image, size, channels):
+            return np.asarray(image).reshape(*size, channels)
         if bits <= 8:
-            colour, alpha = _shallow(image, bits)
+            colour, alpha = _shallow(image, bits, channels)
         elif bits != 16 or not (image.format == "PNG" or image.mode.startswith("I;16")):
             raise UnsuitableImage(
                 f"it is a {image.format} of {bits} bits a channel, and beyond 8 only PNG and grey images of 16 are "
@@ -69,7 +72,8 @@ def read_pixels(
     else:
         colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
     if channels in (1, 3):
-        return _levels(_fit(alpha * colour + (1 - alpha) * shade, size), levels)
+        return _levels(_fit(colour if alpha is None else alpha * colour + (1 - alpha) * shade, size), levels)
+    alpha = np.ones_like(colour[..., :1]) if alpha is None else alpha
     fitted = _fit(np.concatenate([alpha * colour, alpha], axis=-1), size)
     alpha = _levels(fitted[..., -1:], levels)
     visible = np.where(alpha > 0, fitted[..., :-1] / np.where(alpha > 0, fitted[..., -1:], 1), shade)
@@ -97,8 +101,18 @@ def _bits(image: PIL.ImageFile.ImageFile, encoded: bytes) -> int:
     raise UnsuitableImage(f"its format is {image.format}, whose depth is not known here: store it as PNG or JPEG")
 
 
-def _shallow(image, bits):
-    """Colour (1 or 3 channels) and alpha in [0, 1] of at most 8 bits."""
+def _is_as_wanted(image, size, channels):
+    """Whether the stored pixels are the prepared ones, as all that follows would find at ten times the cost."""
+    is_opaque, is_upright = "transparency" not in image.info, image.getexif().get(_ORIENTATION, 1) == 1
+    return is_opaque and is_upright and image.size == size[::-1] and image.mode == {1: "L", 3: "RGB"}.get(channels)
+
+
+def _shallow(image, bits, channels):
+    """Colour (1 or 3 channels) and alpha in [0, 1] of at most 8 bits; None for alpha that is 1 everywhere."""
+    is_opaque = "transparency" not in image.info
+    if is_opaque and (image.mode == "L" or (image.mode == "RGB" and channels > 2)):
+        unit = np.asarray(PIL.ImageOps.exif_transpose(image), np.float32) / 255
+        return (unit[..., None] if image.mode == "L" else unit), None
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         # Pillow stretches 2 and 4 bits to 8, but not the transparent level.
         image.info["transparency"] *= 255 // (2**bits - 1)

@@ -37,6 +37,7 @@ from sgm.training.metrics import History, TrainingDiverged, with_remedy
 from sgm.training.preemption import Preempted, Preemption
 from sgm.training.settings import AbstractOptimiser, Adam, check_average_decay
 from sgm.training.step import AbstractRecipe, Batch, Recipe, all_but, begun, held_out_loss, train_step
+from sgm.training.waits import Waits
 
 Callback = Callable[[int, dict[str, float], Any], None]
 
@@ -189,12 +190,13 @@ def _loop(recipe, state, places, batches, steps, history, disk, every, callbacks
     from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
 
     (checkpoints, stop), (log_every, checkpoint_every) = disk, every
-    pending = []
+    pending, batches = [], Waits(batches)
     with tqdm(desc="train", total=steps.stop - 1, initial=steps.start - 1, unit="step", disable=not progress) as bar:
         for step, batch in zip(steps, batches, strict=True):
             if step == steps.start:
                 bar.set_postfix_str("compiling")
             state, metrics = train_step((recipe, shard(batch, mesh)), state, places)
+            batches.stepped(metrics["loss"])
             if step == steps.start:
                 bar.set_postfix_str("")
             stops = stop is not None and stop.is_due(step)
@@ -205,7 +207,7 @@ def _loop(recipe, state, places, batches, steps, history, disk, every, callbacks
             pending.append(metrics)
             if saves or looks:
                 values = history.add(step, jax.device_get(pending))
-                bar.set_postfix_str(history.text(), refresh=False)
+                bar.set_postfix_str(history.text() + batches.text(), refresh=False)
                 bar.update(len(pending))
                 pending = []
                 for callback in callbacks:

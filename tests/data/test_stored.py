@@ -1,5 +1,6 @@
 """Arrays, files and tables: units, splits, conditions, and errors that say what is wrong."""
 
+import os
 import tracemalloc
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pandas
 import pytest
 
 import sgm
-from sgm.data import Arrays, DataUnavailable, Files, Table
+from sgm.data import Arrays, DataUnavailable, Files, Table, formats
 
 pytestmark = pytest.mark.quick
 
@@ -147,7 +148,7 @@ def write_folder(folder):
 
 
 def write_parquet(folder):
-    columns = {"x": X.reshape(60, 4, 6).tolist(), "theta": THETA.tolist(), "label": LABEL, "held": HELD}
+    columns = {"x": X.reshape(-1, 4, 6).tolist(), "theta": THETA.tolist(), "label": LABEL, "held": HELD}
     pandas.DataFrame(columns).to_parquet(folder / "maps.parquet")
     return folder / "maps.parquet"
 
@@ -199,6 +200,63 @@ class TestFiles:
         np.testing.assert_allclose(x.reshape(100, *X.shape[1:]), arrays.batch(2, 100, 0)[0], rtol=1e-6)
         named = Files(path, held_out="held")
         np.testing.assert_allclose(named.rows("test", 0, 99)[0].reshape(10, *X.shape[1:]), X[50:], rtol=1e-6)
+
+    @pytest.mark.parametrize("kind", WRITERS)
+    @pytest.mark.parametrize("opened", [100, 1])
+    def test_several_files_have_what_one_has(self, kind, opened, tmp_path, monkeypatch):
+        monkeypatch.setattr("sgm.data.formats._OPEN_SHARDS", opened)
+        paths = []
+        for part, rows in enumerate((slice(0, 7), slice(7, 8), slice(8, 60))):
+            (tmp_path / f"part{part}").mkdir()
+            with monkeypatch.context() as patch:
+                for name in ("X", "THETA", "LABEL", "HELD"):
+                    patch.setitem(globals(), name, globals()[name][rows])
+                paths.append(str(WRITERS[kind](tmp_path / f"part{part}")))
+        (tmp_path / "whole").mkdir()
+        one = Files(str(WRITERS[kind](tmp_path / "whole")), params="theta", label="label", held_out="held")
+        for path in (str(tmp_path / "part*" / "maps*"), tuple(paths)):
+            data = Files(path, params="theta", label="label", held_out="held")
+            assert (data.shape, data.conditioning, data.size("test")) == (one.shape, one.conditioning, 10)
+            for (x, fields), (expected, others) in (
+                (data.batch(1, 70, 0), one.batch(1, 70, 0)),
+                (data.rows("test", 0, 99), one.rows("test", 0, 99)),
+            ):
+                np.testing.assert_array_equal(x, expected)
+                for name in ("params", "label"):
+                    np.testing.assert_array_equal(fields[name], others[name])
+            np.testing.assert_array_equal(data.units.mean.value, one.units.mean.value)
+        swapped = Files(tuple(reversed(paths)), held_out=0.0).rows("train", 52, 53)[0]
+        np.testing.assert_allclose(swapped.reshape(1, *X.shape[1:]), X[7:8], rtol=1e-6)
+
+    def test_files_that_do_not_belong_together_are_named(self, tmp_path):
+        for name, arrays in {
+            "a": {"x": X},
+            "b": {"x": X[:, :2]},
+            "c": {"x": X.astype(np.uint8)},
+            "d": {"y": X},
+        }.items():
+            np.savez(tmp_path / f"{name}.npz", **arrays)
+        for name, words in {
+            "b": r"b.npz: the array 'x' has shape \(60, 2, 3, 2\) and dtype float32, but that of .*a.npz \(60, 4, 3",
+            "c": r"c.npz: the array 'x' has shape .* and dtype uint8, but",
+            "d": r"d.npz: there is no array 'x', which .*a.npz has; add it, or leave the file out",
+        }.items():
+            with pytest.raises(ValueError, match=words):
+                Files((str(tmp_path / "a.npz"), str(tmp_path / f"{name}.npz"))).size("train")
+        with pytest.raises(
+            DataUnavailable, match=r"Files: no file matches .*z-\*.npz; pass the path of one, or another"
+        ):
+            Files(str(tmp_path / "z-*.npz")).size("train")
+        with pytest.raises(DataUnavailable, match="Files: path names no file; pass the path of one or more"):
+            Files(()).size("train")
+
+    def test_a_compressed_file_is_unpacked_once(self, tmp_path):
+        path = tmp_path / "maps.npz"
+        np.savez_compressed(path, x=X)
+        assert formats.NpzFile(path).array("x").filename == formats.NpzFile(path).array("x").filename
+        np.savez_compressed(path, x=2 * X)
+        os.utime(path, ns=(0, 1))
+        np.testing.assert_array_equal(formats.NpzFile(path).array("x"), 2 * X)
 
     def test_a_npy_file_has_one_array(self, tmp_path):
         np.save(tmp_path / "x.npy", X)
