@@ -1,10 +1,11 @@
 """The loop of training: batches in, checkpoints and metrics out."""
 
 import contextlib
+import dataclasses
 import functools
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.random as jr
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from sgm.checks import check_count, check_instance, warn_of_scale
 from sgm.data import AbstractDataset, prefetch
@@ -159,66 +160,77 @@ def train(
     if start >= steps:
         print(f"train: nothing to train, since {start} of {steps} steps are done in {folder}", flush=True)
         return local(state.process(sde)), local(state.average), history.arrays()
+    loop = _Loop(
+        recipe,
+        places,
+        mesh,
+        history,
+        _held_out(model, data, batch_size, mesh),
+        log_every,
+        checkpoint_every,
+        callbacks,
+        progress and is_first(),
+    )
     try:
-        with contextlib.ExitStack() as open_until_the_end:
-            checkpoints = stop = None
+        with contextlib.ExitStack() as until_the_end:
             if folder is not None:
                 kept = Checkpoints(folder, keep, keep_best, history.held_out_loss)
-                checkpoints = open_until_the_end.enter_context(kept)
-                stop = open_until_the_end.enter_context(Preemption())
-            open_until_the_end.enter_context(told_of_lost_processes("train"))
-            state = _loop(
-                recipe,
-                state,
-                places,
-                prefetch(batch, start, steps),
-                range(start + 1, steps + 1),
-                history,
-                (checkpoints, stop),
-                (log_every, checkpoint_every),
-                callbacks,
-                progress and is_first(),
-                _held_out(model, data, batch_size, mesh),
-                mesh,
-            )
+                loop.checkpoints = until_the_end.enter_context(kept)
+                loop.preemption = until_the_end.enter_context(Preemption())
+            until_the_end.enter_context(told_of_lost_processes("train"))
+            state = loop(state, prefetch(batch, start, steps), range(start + 1, steps + 1))
     except TrainingDiverged as error:
         raise with_remedy(error, folder) from None
     return local(state.process(sde)), local(state.average), history.arrays()
 
 
-def _loop(recipe, state, places, batches, steps, history, disk, every, callbacks, progress, held_out, mesh):
-    from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
+@dataclasses.dataclass
+class _Loop:
+    """The loop over steps, with all that it needs but the state and the batches."""
 
-    (checkpoints, stop), (log_every, checkpoint_every) = disk, every
-    pending, batches = [], Waits(batches)
-    with tqdm(desc="train", total=steps.stop - 1, initial=steps.start - 1, unit="step", disable=not progress) as bar:
-        for step, batch in zip(steps, batches, strict=True):
-            if step == steps.start:
-                bar.set_postfix_str("compiling")
-            state, metrics = train_step((recipe, shard(batch, mesh)), state, places)
-            batches.stepped(metrics["loss"])
-            if step == steps.start:
-                bar.set_postfix_str("")
-            stops = stop is not None and stop.is_due(step)
-            ends = stops or step == steps.stop - 1
-            saves, looks = (ends or step % number == 0 for number in (checkpoint_every, log_every))
-            if saves and held_out is not None:
-                metrics["held_out_loss"] = held_out_loss(recipe, state, held_out)
-            pending.append(metrics)
-            if saves or looks:
-                values = history.add(step, jax.device_get(pending))
-                bar.set_postfix_str(history.text() + batches.text(), refresh=False)
-                bar.update(len(pending))
-                pending = []
-                for callback in callbacks:
-                    callback(step, values, state)
-            if saves and checkpoints is not None:
-                checkpoints.save(step, state)
-            if stops:
-                raise Preempted(
-                    f"train: stopped by SIGTERM; step {step} of {steps.stop - 1} is saved in {history.run}."
-                )
-    return state
+    recipe: AbstractRecipe
+    places: PyTree
+    mesh: Mesh
+    history: History
+    held_out: Batch | None
+    log_every: int
+    checkpoint_every: int
+    callbacks: Sequence[Callback]
+    progress: bool
+    checkpoints: Checkpoints | None = None
+    preemption: Preemption | None = None
+
+    def __call__(self, state: Any, batches: Iterator[Batch], steps: range) -> Any:
+        """The state after these steps."""
+        from tqdm.auto import tqdm  # here, because it looks for a notebook when it is imported
+
+        last, waits, pending = steps.stop - 1, Waits(batches), []
+        with tqdm(desc="train", total=last, initial=steps.start - 1, unit="step", disable=not self.progress) as bar:
+            for step, batch in zip(steps, waits, strict=True):
+                if step == steps.start:
+                    bar.set_postfix_str("compiling")
+                state, metrics = train_step((self.recipe, shard(batch, self.mesh)), state, self.places)
+                waits.stepped(metrics["loss"])
+                if step == steps.start:
+                    bar.set_postfix_str("")
+                stops = self.preemption is not None and self.preemption.is_due(step)
+                ends = stops or step == last
+                saves, looks = (ends or step % every == 0 for every in (self.checkpoint_every, self.log_every))
+                if saves and self.held_out is not None:
+                    metrics["held_out_loss"] = held_out_loss(self.recipe, state, self.held_out)
+                pending.append(metrics)
+                if saves or looks:
+                    values = self.history.add(step, jax.device_get(pending))
+                    bar.set_postfix_str(self.history.text() + waits.text(), refresh=False)
+                    bar.update(len(pending))
+                    pending = []
+                    for callback in self.callbacks:
+                        callback(step, values, state)
+                if saves and self.checkpoints is not None:
+                    self.checkpoints.save(step, state)
+                if stops:
+                    raise Preempted(f"train: stopped by SIGTERM; step {step} of {last} is saved in {self.history.run}.")
+        return state
 
 
 @functools.lru_cache(maxsize=8)
