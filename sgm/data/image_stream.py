@@ -15,6 +15,8 @@ from sgm.data.images import AbstractImages
 
 # A few shares for each worker, so that one with large images holds up none of the others.
 _SHARES = 4
+# More threads than this would wait for one another.
+_MOST_WORKERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,8 @@ class ImageStream(AbstractImages):
             mixed better.
         held_out: Share of the row groups that is held out as the split "test" where none is stored, at least one of two
             or more.
-        workers: Number of threads that decode images, by default one for each processor. Batches do not depend on it.
+        workers: Number of threads that decode images, by default one for each processor, at most 16. Batches do not
+            depend on it.
 
     Raises:
         ValueError: for an argument out of range, an image that cannot be read or has another depth, or a missing label.
@@ -145,7 +148,7 @@ class ImageStream(AbstractImages):
 
     @functools.cached_property
     def _threads(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
 
     @functools.cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/loader.py
 
-A round is an epoch of parquet files, read and decoded; the fastest of interleaved rounds counts. Below stands decoding
-alone, in threads, as the stream does it, and in processes.
+A round is an epoch of parquet files, read and decoded; the fastest of interleaved rounds counts. Threads and processes
+are decoding alone.
 """
 
+import contextlib
 import io
 import multiprocessing
 import os
@@ -65,27 +66,27 @@ def fastest(tasks):
 
 
 def streams(folder, images, side):
+    """Epochs of a stream, by the number of its workers."""
+
     def epoch(data):
         steps = len(images) // BATCH
         return lambda number: [data.batch(number * steps + step, BATCH, 0) for step in range(steps)]
 
     made = {n: ImageStream(path=str(folder), resolution=side, buffer=200, workers=n) for n in WORKERS if n <= cores()}
-    return fastest({f"{n} workers": epoch(data) for n, data in made.items()})
+    return {f"{n} workers": epoch(data) for n, data in made.items()}
 
 
-def pools(images, side):
+def pools(opened, images, side):
+    """Decoding alone, in threads and in processes."""
     shares = [images[start : start + 10] for start in range(0, len(images), 10)]
     spawn = multiprocessing.get_context("spawn")
     made = {
-        f"{n} {kind}": pool
-        for n in (1, cores())
+        f"{n} {kind}": opened.enter_context(pool)
+        for n in sorted({1, cores()})
         for kind, pool in (("threads", ThreadPoolExecutor(n)), ("processes", ProcessPoolExecutor(n, mp_context=spawn)))
     }
     sides = [side] * len(shares)
-    times = fastest({name: lambda _, pool=pool: list(pool.map(decode, shares, sides)) for name, pool in made.items()})
-    for pool in made.values():
-        pool.shutdown()
-    return times
+    return {name: lambda _, pool=pool: list(pool.map(decode, shares, sides)) for name, pool in made.items()}
 
 
 def cores():
@@ -98,15 +99,13 @@ def main() -> None:
     for stored, side, count in CASES:
         images = list(jpegs(count, stored))
         print(f"\nJPEGs of {stored}x{stored}, {np.mean([len(image) for image in images]):.0f} bytes, read at {side}")
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = pathlib.Path(scratch) / "images"
+        with contextlib.ExitStack() as opened:
+            folder = pathlib.Path(opened.enter_context(tempfile.TemporaryDirectory())) / "images"
             folder.mkdir()
             write(folder, images)
-            for name, seconds in streams(folder, images, side).items():
+            for name, seconds in fastest(streams(folder, images, side) | pools(opened, images, side)).items():
                 rate = count / seconds
                 print(f"  {name:14s} {rate:7.0f} images/s, {rate / NEED:5.1f} A100, {rate / FASTER / NEED:5.1f} faster")
-        for name, seconds in pools(images, side).items():
-            print(f"  {name:14s} {count / seconds:7.0f} images/s, decoding alone")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import weakref
 
 import datasets
 import huggingface_hub
+import jax.random as jr
 import numpy as np
 import PIL.Image
 import pyarrow.parquet
@@ -16,6 +17,7 @@ import pytest
 from huggingface_hub.utils import httpx
 from pictures import unavailable, write_parquet
 
+import sgm
 from sgm.data import DataUnavailable, Images, ImageStream, prefetch
 from sgm.data.shards import RowGroups, Shuffled
 from sgm.nn.conditioning import Conditioning
@@ -112,6 +114,25 @@ def test_a_run_that_begins_at_any_step_has_the_same_batches(folder, step):
     for number in (step, step + 1, step + 2, 0, step):
         np.testing.assert_array_equal(whole.batch(number, 8, 3)[0], again.batch(number, 8, 3)[0])
     assert not np.array_equal(order(whole, range(5), 8, seed=3), order(whole, range(5), 8, seed=4))
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_run_that_was_killed_goes_on_with_the_batches_it_would_have_seen(folder, tmp_path, monkeypatch):
+    def train(run, data):
+        model = sgm.ScoreModel(sgm.nn.MLP(data.shape, 8, 1, key=jr.key(0)), data=data)
+        how = {"steps": 8, "batch_size": 16, "checkpoint_every": 4, "log_every": 4, "progress": False}
+        return sgm.train(sgm.VP(), model, data, jr.key(1), run=run, **how)[2]["loss"]
+
+    def killed(self, step, *others):
+        if step == 6:
+            raise KeyboardInterrupt
+        return part(self, step, *others)
+
+    whole, part = train(tmp_path / "whole", stream(folder, classes=None)), ImageStream.part_of_batch
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ImageStream, "part_of_batch", killed)
+        train(tmp_path / "killed", stream(folder, classes=None))
+    np.testing.assert_array_equal(train(tmp_path / "killed", stream(folder, classes=None, workers=2)), whole)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
