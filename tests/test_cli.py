@@ -240,6 +240,8 @@ def test_a_run_keeps_its_configuration(digits, capsys):
         (("--loss.times", "ChainSteps"), "ChainSteps"),
         (("--sde.schedule", "Sigmoid"), "Sigmoid"),
         (("--stages", "evaluate"), "there is no run (experiment.json is missing); pass the folder of a run"),
+        (("--distributed", "10.0.0.1:1234", "2"), "give nothing after it, or the address of the first process"),
+        (("--model-devices", "2"), "mesh: model = 2 does not divide the number of devices, 1; pass one that does"),
     ],
 )
 def test_wrong_commands_end_with_one_line(tmp_path, capsys, arguments, message):

@@ -36,6 +36,16 @@ def test_every_method_draws_the_gaussian(method):
     moments_agree(np.asarray(x), MODEL, 5000)
 
 
+@pytest.mark.parametrize("kind", [jr.key, jr.PRNGKey], ids=["typed", "raw"])
+def test_examples_may_have_their_keys(kind):
+    """Those that one key is split into, so that any part of a batch can be drawn by itself."""
+    method, keys = sgm.EulerMaruyama(20), jr.split(kind(3), 5)
+    whole = sgm.sample(sgm.VP(), MODEL, kind(3), 5, method=method)
+    np.testing.assert_allclose(sgm.sample(sgm.VP(), MODEL, keys[1:4], method=method), whole[1:4], rtol=1e-6)
+    with pytest.raises(ValueError, match="n = 4, but there are 5 keys; leave n out, or pass one key"):
+        sgm.sample(sgm.VP(), MODEL, keys, 4, method=method)
+
+
 @pytest.mark.slow_except("EulerMaruyama")
 @pytest.mark.parametrize("method", ["EulerMaruyama", "ReverseSDE fixed", "ProbabilityFlow"])
 def test_equal_points_are_drawn_equally_often(method):

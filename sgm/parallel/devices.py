@@ -32,7 +32,9 @@ def mesh(model: int = 1) -> Mesh:
     """
     devices = jax.devices()
     if len(devices) % check_count("mesh", "model", model):
-        raise ValueError(f"mesh: {len(devices)} devices are no rows of model = {model}; pass one of their divisors.")
+        raise ValueError(
+            f"mesh: model = {model} does not divide the number of devices, {len(devices)}; pass one that does."
+        )
     return _mesh_of(devices, model)
 
 
