@@ -240,6 +240,7 @@ REFUSED = {
     "Muon.learning_rate": lambda v: sgm.training.Muon(learning_rate=v),
     "Muon.clip": lambda v: sgm.training.Muon(clip=v),
     "Muon.weight_decay": lambda v: sgm.training.Muon(weight_decay=v),
+    "LogLikelihoodLoss.tolerance": lambda v: sgm.training.LogLikelihoodLoss(tolerance=v),
     "LinearBetas.first": lambda v: sgm.sde.LinearBetas(first=v),
     "LinearBetas.last": lambda v: sgm.sde.LinearBetas(last=v),
     "ScaledLinearBetas.first": lambda v: sgm.sde.ScaledLinearBetas(first=v),

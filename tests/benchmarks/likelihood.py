@@ -261,7 +261,7 @@ def measure_gradients():
     for label, network, batch, trace, tolerance, by in (
         ("MLP, 1 probe", mlp, 100, sgm.Hutchinson(1), 1e-4, "parameters"),
         ("MLP, 1 probe", mlp, 100, sgm.Hutchinson(1), 1e-4, "x"),
-        ("MLP, exact", mlp, 4, sgm.Exact(), 1e-2, "parameters"),
+        ("MLP, exact", mlp, 16, sgm.Exact(), 1e-2, "parameters"),
         ("UNet, 1 probe", unet, 32, sgm.Hutchinson(1), 1e-4, "parameters"),
     ):
         shape = (8, 8, 1)
