@@ -65,6 +65,7 @@ VALUES = {
     "inner": solve.KarrasGrid(3.0),
     "distribution": "normal",
     "strides": (2, 2, 1),
+    "workers": 2,
     "t0": 0.0125,
     "t1": 0.875,
     "stepping": solve.FixedSteps(7),
