@@ -136,7 +136,7 @@ def test_a_tenth_is_held_out_where_there_is_no_other_split(folder, count, held_o
 def test_preparation_is_done_once(folder, monkeypatch):
     write_parquet(folder / "train.parquet", numbered(3))
     before = Images(None, str(folder), resolution=4, channels=1).rows("train", 0, 3)[0]
-    monkeypatch.setattr(prepare._Preparation, "__call__", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(prepare.Preparation, "__call__", lambda *_: pytest.fail("prepared again"))
     np.testing.assert_array_equal(Images(None, str(folder), resolution=4, channels=1).rows("train", 0, 3)[0], before)
 
 
