@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -192,6 +194,16 @@ def test_a_killed_command_goes_on(tmp_path, monkeypatch, digits):
     (_, resumed), (_, whole) = sgm.load(tmp_path), sgm.load(digits)
     for first, second in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_command_that_is_asked_to_end_saves_and_says_so(tmp_path, monkeypatch, capsys):
+    def ask(preview, step, metrics, state):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("sgm.stages.Preview.__call__", ask)
+    assert command(tmp_path, "--config", "digits", *DIGITS) == 143
+    assert "step 4 of 6 is saved" in (said := capsys.readouterr().err) and "The same command goes on." in said
 
 
 def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypatch):

@@ -117,11 +117,17 @@ def solve_together(
         solver: Runge-Kutta method.
         adjoint: Way of Diffrax to differentiate each solve by itself, or None.
     """
+    # Of ends that are one constant for all examples, XLA's simplifier goes in a circle until it gives up.
+    paths = eqx.tree_at(_ends, paths, jax.lax.optimization_barrier(_ends(paths)))
     if adjoint is None:
         # Loops that can be differentiated forwards, for second derivatives.
         solver = eqx.tree_at(lambda solver: solver.scan_kind, solver, "lax", is_leaf=lambda leaf: leaf is None)
         return _together((flow, paths, states), solver, frozen(controllers))
     return _alone((flow, paths, states), solver, controllers, adjoint)
+
+
+def _ends(paths):
+    return paths.start, paths.end, paths.first_step
 
 
 def _alone(inputs, solver, controllers, adjoint):

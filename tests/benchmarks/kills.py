@@ -5,15 +5,15 @@ It prints for each how many steps were done twice, and whether the last state an
 """
 
 import argparse
-import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import processes
 
 PROGRAM = """
 import sys
@@ -31,19 +31,8 @@ sgm.train(sgm.VP(), model, data, jr.key(1), steps=steps, run=folder, **options)
 
 
 def start(count: int, folder: Path, steps: int) -> list[subprocess.Popen]:
-    """Start the processes of a run, each with one device."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address, str(count), str(index), str(folder), str(steps)],
-            env=os.environ | flags,
-            stderr=subprocess.DEVNULL,
-        )
-        for index in range(count)
-    ]
+    """Start the processes of a run."""
+    return processes.start(count, ["-c", PROGRAM], folder, steps, stderr=subprocess.DEVNULL)
 
 
 def lines(folder: Path) -> int:
@@ -52,10 +41,10 @@ def lines(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def end(processes: list[subprocess.Popen], number: signal.Signals) -> None:
-    for process in processes:
-        process.send_signal(number)
-    for process in processes:
+def kill(running: list[subprocess.Popen]) -> None:
+    for process in running:
+        process.send_signal(signal.SIGKILL)
+    for process in running:
         process.wait()
 
 
@@ -66,27 +55,27 @@ def killed_run(count: int, folder: Path, steps: int, kills: int, longest: float)
     """
     again = 0
     for _ in range(kills):
-        before, processes = lines(folder), start(count, folder, steps)
+        before, running = lines(folder), start(count, folder, steps)
         if random.random() < 0.2:
             time.sleep(random.uniform(0, 5))
         else:
-            while lines(folder) in (0, before) and all(process.poll() is None for process in processes):
+            while lines(folder) in (0, before) and all(process.poll() is None for process in running):
                 time.sleep(0.01)
             time.sleep(random.uniform(0, longest))
-        if any(process.poll() is not None for process in processes):
-            end(processes, signal.SIGKILL)
+        if any(process.poll() is not None for process in running):
+            kill(running)
             raise RuntimeError(f"a process ended by itself, at step {lines(folder)} of {steps}")
         # One of several is enough: it is the others' business to end.
-        end(processes if random.random() < 0.5 else processes[-1:], signal.SIGKILL)
-        end(processes, signal.SIGKILL)
+        kill(running if random.random() < 0.5 else running[-1:])
+        kill(running)
         saved = [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
         again += lines(folder) - max(saved, default=0)
     finish(start(count, folder, steps))
     return again
 
 
-def finish(processes: list[subprocess.Popen]) -> None:
-    if any([process.wait() for process in processes]):
+def finish(running: list[subprocess.Popen]) -> None:
+    if any([process.wait() for process in running]):
         raise RuntimeError("a run ended with an error")
 
 

@@ -12,10 +12,10 @@ their own constants, such as --compute 0.2 --latency 2e-5 --bandwidth 4e10 --byt
 import argparse
 import json
 import os
-import socket
 import subprocess
-import sys
 import time
+
+from processes import start
 
 DEVICES = (1, 2, 4, 8, 16, 64, 256, 1024)
 BATCH = 16
@@ -77,19 +77,9 @@ def best(function, times: int) -> float:
 
 
 def run(count: int) -> dict[str, float]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, __file__, "--process", address, str(count)]
-    processes = [
-        subprocess.Popen([*command, str(index)], env=os.environ | flags, stdout=subprocess.PIPE, text=True)
-        for index in range(count)
-    ]
-    outputs = [process.communicate()[0] for process in processes]
+    flags = "--xla_cpu_multi_thread_eigen=false"
+    running = start(count, [__file__, "--process"], flags=flags, stdout=subprocess.PIPE, text=True)
+    outputs = [process.communicate()[0] for process in running]
     return json.loads(outputs[0].splitlines()[-1])
 
 

@@ -179,3 +179,13 @@ def test_forward_mode_is_as_before():
     mean = jnp.asarray([0.4, -0.3])
     forwards = jax.jacfwd(lambda mean: value(mean, diffrax.ForwardMode()))(mean)
     np.testing.assert_allclose(forwards, jax.grad(lambda mean: value(mean, None))(mean), rtol=1e-4)
+
+
+def test_the_compiler_has_nothing_to_complain_of(capfd):
+    """Nor does it take the time for it: a constant that is broadcast sent its simplifier round in circles."""
+    jax.config.update("jax_enable_compilation_cache", False)  # What is found there says nothing.
+    try:
+        sgm.log_prob(sgm.VP(), network(), jnp.ones((7, 2)), jr.key(1)).block_until_ready()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert "circular" not in capfd.readouterr().err

@@ -1,9 +1,7 @@
 """Two processes on this machine compute as one. Each test runs programs, since a process joins others once."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from benchmarks import processes
 
 FOLDER = Path(__file__).parents[2]
 JOIN = """
@@ -77,42 +76,28 @@ except sgm.training.Preempted as error:
 
 
 def start(program, count, folder):
-    """The processes of a program, each with one device."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_PLATFORMS": "cpu",
+    """The processes of a program, which share the compilations of the tests."""
+    cache = {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(jax.config.jax_compilation_cache_max_size),
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", program, address, str(count), str(index), str(folder)],
-            env=os.environ | flags,
-            cwd=FOLDER,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(count)
-    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return processes.start(count, ["-c", program], folder, env=cache, cwd=FOLDER, **pipes)
 
 
-def printed(processes):
+def printed(running):
     """The last line of each process, as JSON."""
     with ThreadPoolExecutor() as pool:  # A process whose output nobody reads would stand still.
-        outputs = list(pool.map(lambda process: process.communicate(timeout=300), processes))
-    for process, (_, errors) in zip(processes, outputs, strict=True):
+        outputs = list(pool.map(lambda process: process.communicate(timeout=300), running))
+    for process, (_, errors) in zip(running, outputs, strict=True):
         assert process.returncode == 0, errors[-2000:]
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 
 
-def wait_for_lines(processes, folder, count):
+def wait_for_lines(running, folder, count):
     path = folder / "metrics.jsonl"
     while not path.exists() or len(path.read_text().splitlines()) < count:
-        assert all(process.poll() is None for process in processes), processes[0].communicate()[1][-2000:]
+        assert all(process.poll() is None for process in running), running[0].communicate()[1][-2000:]
         time.sleep(0.05)
 
 
@@ -121,8 +106,8 @@ def runs(tmp_path_factory):
     """What one process and each of two prints, and the folders of their runs."""
     folders = {count: tmp_path_factory.mktemp(f"{count}") for count in (1, 2)}
     started = {count: start(TRAIN, count, folder) for count, folder in folders.items()}
-    together = iter(printed([process for processes in started.values() for process in processes]))
-    return {count: [next(together) for _ in processes] for count, processes in started.items()}, folders
+    together = iter(printed([process for running in started.values() for process in running]))
+    return {count: [next(together) for _ in running] for count, running in started.items()}, folders
 
 
 class TestTwoProcesses:
@@ -165,21 +150,21 @@ class TestTwoProcesses:
 
 
 def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path):
-    processes = start(LONG, 2, tmp_path)
-    wait_for_lines(processes, tmp_path, 12)
-    processes[1].send_signal(signal.SIGKILL)
+    running = start(LONG, 2, tmp_path)
+    wait_for_lines(running, tmp_path, 12)
+    running[1].send_signal(signal.SIGKILL)
     began = time.monotonic()
-    _, errors = processes[0].communicate(timeout=120)
-    assert processes[0].returncode not in (0, None) and time.monotonic() - began < 120
+    _, errors = running[0].communicate(timeout=120)
+    assert running[0].returncode not in (0, None) and time.monotonic() - began < 120
     assert "another process of the run has ended" in errors
 
 
 def test_sigterm_to_one_process_saves_and_ends_both(tmp_path):
-    processes = start(LONG, 2, tmp_path)
-    wait_for_lines(processes, tmp_path, 12)
-    processes[1].send_signal(signal.SIGTERM)
+    running = start(LONG, 2, tmp_path)
+    wait_for_lines(running, tmp_path, 12)
+    running[1].send_signal(signal.SIGTERM)
     with ThreadPoolExecutor() as pool:
-        said = list(pool.map(lambda process: process.communicate(timeout=120)[0], processes))
+        said = list(pool.map(lambda process: process.communicate(timeout=120)[0], running))
     steps = {line.split("step ")[1].split(" ")[0] for line in said}
     assert len(steps) == 1 and (tmp_path / "checkpoints" / steps.pop()).is_dir()
 
