@@ -83,7 +83,7 @@ VALUES = {
 """A value for each argument that is no plain number, or wants a certain one."""
 
 OF_CLASS = {
-    "Images": {"levels": 65536},
+    **{name: {"levels": 65536} for name in ("Images", "ImageStream")},
     "GaussianFieldMap": {"amplitude": 0.7, "slope": 1.5},
     "GaussianVolume": {"amplitude": 0.7, "slope": 1.5},
     "Simulations": {
