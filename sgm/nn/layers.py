@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from sgm.checks import check_concrete, check_count
+from sgm.nn.product import product
 
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
@@ -41,8 +42,8 @@ class Linear(eqx.Module):
         self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach) if bias else None
 
     def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
-        product = x @ self.kernel.astype(x.dtype)
-        return checkpoint_name(product if self.bias is None else product + self.bias.astype(x.dtype), "linear")
+        y = product(x, self.kernel.astype(x.dtype))
+        return checkpoint_name(y if self.bias is None else y + self.bias.astype(x.dtype), "linear")
 
 
 class GroupNorm(eqx.Module):
@@ -64,18 +65,24 @@ class GroupNorm(eqx.Module):
         self.eps = eps
         self.scale, self.shift = jnp.ones(channels), jnp.zeros(channels)
 
-    def __call__(self, x: Space) -> Space:
+    def __call__(self, x: Space, shift: Features | float = 0.0, scale: Features | float = 0.0) -> Space:
+        """x normalised, and then modulated by a shift and a scale of each channel."""
         wide = _at_least_float32(x)
         space = tuple(range(x.ndim - 1))
         # From the first pixel, which loses no digits where a group's mean is large beside its spread.
-        wide = wide - jax.lax.stop_gradient(self._of_groups(wide[(0,) * len(space)]))
-        first, second = (self._of_groups(jnp.mean(power, space)) for power in (wide, wide**2))
-        scale = self.scale * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + self.eps)
-        return (wide * scale + (self.shift - first * scale)).astype(x.dtype)
+        centre = jax.lax.stop_gradient(self._of_groups(wide[(0,) * len(space)]))
+        first, second = (self._of_groups(jnp.mean((wide - centre) ** power, space)) for power in (1, 2))
+        shift, scale = (jnp.asarray(part, wide.dtype) for part in (shift, scale))
+        slope = self.scale * (1 + scale) * jax.lax.rsqrt(jnp.maximum(second - first**2, 0) + self.eps)
+        offset = modulate(self.shift, shift, scale) - first * slope
+        return ((wide - centre) * slope + offset).astype(x.dtype)
 
     def _of_groups(self, moments):
+        """For each channel the mean of its group."""
         size = moments.size // self.groups
-        return jnp.repeat(jnp.mean(moments.reshape(self.groups, size), axis=1), size)
+        # As a product, whose result XLA keeps. A repeated mean it would repeat again for each pixel.
+        of_channel = jnp.repeat(jnp.eye(self.groups, dtype=moments.dtype), size, axis=1)
+        return jnp.matmul(jnp.mean(moments.reshape(self.groups, size), axis=1), of_channel, precision="highest")
 
 
 class SelfAttention(eqx.Module):
@@ -114,22 +121,44 @@ class SelfAttention(eqx.Module):
             seen: Which positions are attended to, one or more; by default all.
         """
         parts = jnp.split(self.inlet(x), 3, axis=-1)
-        query, key, value = (rearrange(part, "p (h c) -> p h c", h=self.heads) for part in parts)
+        query, key, value = (rearrange(part, "p (h c) -> h p c", h=self.heads) for part in parts)
         query, key = rms_norm(query, self.query_scale), rms_norm(key, self.key_scale)
         if rotations is not None:
             query, key = rotated(query, rotations), rotated(key, rotations)
-        mask = None if seen is None else jnp.broadcast_to(seen, (1, len(x), len(x)))
-        with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
-            mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
-        return self.outlet(rearrange(mixed, "p h c -> p (h c)"))
+        return self.outlet(rearrange(attend(query, key, value, seen), "h p c -> p (h c)"))
+
+
+def attend(
+    query: Float[Array, "heads positions features"],
+    key: Float[Array, "heads others features"],
+    value: Float[Array, "heads others features"],
+    seen: Bool[Array, " others"] | None = None,
+) -> Float[Array, "heads positions features"]:
+    """Softmax attention of positions to others, head by head. Weights are found in float32 or better.
+
+    Arguments:
+        query: Queries.
+        key: Keys.
+        value: Values.
+        seen: Which others are attended to, one or more; by default all.
+    """
+    # Queries are scaled and sums divided, not the many scores: half of the time of jax.nn.dot_product_attention.
+    query = query * query.shape[-1] ** -0.5
+    accumulated = _at_least_float32(query).dtype
+    scores = jnp.einsum("hqc,hkc->hqk", query, key, preferred_element_type=accumulated)
+    if seen is not None:
+        scores = jnp.where(seen, scores, -jnp.inf)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    sums = jnp.einsum("hqk,hkc->hqc", weights.astype(value.dtype), value, preferred_element_type=accumulated)
+    return (sums / jnp.sum(weights, axis=-1, keepdims=True)).astype(value.dtype)
 
 
 def rotated(
-    x: Float[Array, "positions heads features"], angles: Real[np.ndarray, "positions pairs"]
-) -> Float[Array, "positions heads features"]:
+    x: Float[Array, "heads positions features"], angles: Real[np.ndarray, "positions pairs"]
+) -> Float[Array, "heads positions features"]:
     """Features rotated by the angles, pair by pair: the first of each half together, and so on."""
     pairs = angles.shape[-1]
-    cos, sin = (jnp.asarray(wave(angles), x.dtype)[:, None] for wave in (np.cos, np.sin))
+    cos, sin = (jnp.asarray(wave(angles), x.dtype) for wave in (np.cos, np.sin))
     half = x.shape[-1] // 2
     first, second = x[..., :pairs], x[..., half : half + pairs]
     return jnp.concatenate(

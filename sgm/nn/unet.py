@@ -27,7 +27,6 @@ from sgm.nn.layers import (
     dropout,
     key_stream,
     largest_divisor,
-    modulate,
     padded_to,
     rotations_of,
     to_precision,
@@ -110,7 +109,7 @@ class ResidualBlock(eqx.Module):
             x, hidden = self.resample(x), self.resample(hidden)
         hidden = self.conv1(hidden)
         shift, scale = jnp.split(self.modulation(embedded), 2)
-        hidden = jax.nn.silu(modulate(self.norm2(hidden), shift, scale))
+        hidden = jax.nn.silu(self.norm2(hidden, shift, scale))
         hidden = self.conv2(dropout(hidden, self.rate, key))
         x = _SKIP_SCALE * ((x if self.shortcut is None else self.shortcut(x)) + hidden)
         if self.norm3 is None or self.attention is None:
@@ -254,7 +253,9 @@ class UNet(AbstractNetwork):
         embedded = to_precision(self.embedding(level, cond), self.precision)
 
         def apply(block, hidden):
-            return (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
+            hidden = (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
+            # Else XLA finds the sums of all blocks' gradients again for each of those who need them.
+            return jax.lax.optimization_barrier(hidden)
 
         joined = join_image(u, self.embedding.image(cond), self.periodic)
         hidden = self.inlet(to_precision(padded_to(joined, self._divisor) if self.pad else joined, self.precision))

@@ -117,6 +117,8 @@ def products(function, args):
             missed = 0 if equation.params["periodic"] else (size**2 - 1) // 4
             total += 2 * times * n * inputs * outputs * math.prod(side * size - missed for side in sides)
             convolutions[shapes] += times
+        elif equation.primitive.name == "product":
+            total += 2 * times * math.prod(shapes[0]) * shapes[1][-1]
         elif equation.primitive.name == "dot_general":
             summed = math.prod(shapes[0][axis] for axis in equation.params["dimension_numbers"][0][0])
             total += 2 * times * summed * equation.outvars[0].aval.size
