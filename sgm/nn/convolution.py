@@ -12,7 +12,6 @@ volumes is a sum of convolutions of their slices.
 """
 
 import functools
-import itertools
 import math
 
 import equinox as eqx
@@ -23,7 +22,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, PRNGKeyArray
 
-_CHUNK_BYTES = 2**20
+from sgm.nn.product import product
+
+_CHUNK_BYTES = 2**19
 _SPACE = {1: "H", 2: "HW", 3: "DHW"}
 
 
@@ -62,6 +63,8 @@ def convolve(
     """
     if kernel.shape[0] % 2 == 0:
         raise ValueError(f"convolve: the kernel has size {kernel.shape[0]}; pass an odd one, which has a middle.")
+    if kernel.shape[0] == 1:
+        return product(x, kernel.reshape(kernel.shape[-2:]))
     # Read here: a primitive is lowered when the caller's context may have been left.
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return _convolve_p.bind(x, kernel, periodic=periodic, precision=precision)
@@ -69,8 +72,6 @@ def convolve(
 
 def _convolve(x, kernel, *, periodic, precision):
     rank = x.ndim - 2
-    if math.prod(kernel.shape[:rank]) == 1:
-        return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]), precision=precision)
     plain = functools.partial(_by_xla, periodic=periodic, precision=precision)
     if rank < 3:
         return plain(x, kernel)
@@ -127,34 +128,44 @@ def _gradient_of_kernel(dy, x, kernel, *, periodic, precision):
 
 
 def _sum_of_products(dy, x, size, periodic, precision):
+    """The kernel's gradient, sum_p x[p + d]^T dy[p].
+
+    Offsets d along the last axis move dy, those along the axis before it x, so that one product has all of both, and few
+    copies are made; the rest have products of their own.
+    """
     n, *space, inputs = x.shape
     rank, pad = len(space), size // 2
     count = _chunk_size(n, math.prod(space) * inputs * 4)
 
-    def shifted(part, axis, offset):
-        return jax.lax.slice_in_dim(part, 2 * pad - offset, 2 * pad - offset + space[axis], axis=1 + axis)
+    def moved(part, axis, back=False):
+        """The part as each offset along an axis reads it, or with `back`, as each is read."""
+        padded, length = _padded(part, pad, (axis,), periodic), part.shape[axis]
+        starts = range(2 * pad, -1, -1) if back else range(size)
+        return [jax.lax.slice_in_dim(padded, start, start + length, axis=axis) for start in starts]
 
     def of_chunk(chunk, total):
         # Every (n / count)-th example, so that a batch that is spread over devices stays where it is.
         x_chunk, dy_chunk = (
             jnp.asarray(part).reshape(count, n // count, *part.shape[1:])[:, chunk] for part in (x, dy)
         )
-        flat = jnp.moveaxis(x_chunk, -1, 0).reshape(inputs, -1)
-        padded = _padded(dy_chunk, pad, range(1, 1 + rank), periodic)
-        last = jnp.stack([shifted(padded, rank - 1, offset) for offset in range(size)], axis=-2)
-        products = []
-        for offsets in itertools.product(range(size), repeat=rank - 1):
-            row = last
-            for axis, offset in enumerate(offsets):
-                row = shifted(row, axis, offset)
-            row = row.reshape(flat.shape[1], -1)
-            products.append(jnp.matmul(flat, row, precision=precision, preferred_element_type=total.dtype))
+        left = jnp.moveaxis(x_chunk, -1, 0)
+        if rank > 1:
+            left = jnp.concatenate(moved(left, rank), axis=0)
+        left = left.reshape(len(left), -1)
+        right = jnp.concatenate(moved(dy_chunk, rank, back=True), axis=-1)
+        slices = moved(right, 1, back=True) if rank > 2 else [right]
+        products = [
+            jnp.matmul(left, part.reshape(left.shape[1], -1), precision=precision, preferred_element_type=total.dtype)
+            for part in slices
+        ]
         return total + jnp.stack(products)
 
     accumulator = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
-    total = jnp.zeros((size ** (rank - 1), inputs, size * dy.shape[-1]), accumulator)
+    rows, slices = (size if rank > axes else 1 for axes in (1, 2))
+    total = jnp.zeros((slices, rows * inputs, size * dy.shape[-1]), accumulator)
     total = jax.lax.fori_loop(0, n // count, of_chunk, total)
-    return jnp.moveaxis(total.reshape(*[size] * (rank - 1), inputs, size, -1), -2, rank - 1)
+    apart = total.reshape(slices, rows, inputs, size, -1).swapaxes(2, 3)
+    return apart.reshape(*[size] * rank, inputs, -1)
 
 
 def _chunk_size(n, example_bytes):

@@ -104,12 +104,12 @@ class ResidualBlock(eqx.Module):
         self.periodic, self.rotary, self.resample, self.rate = periodic, rotary, resample, rate
 
     def __call__(self, x: Space, embedded, key) -> Float[Array, "*resampled outputs"]:
-        hidden = jax.nn.silu(self.norm1(x))
+        hidden = eqx.filter_checkpoint(lambda norm, x: jax.nn.silu(norm(x)))(self.norm1, x)
         if self.resample is not None:
             x, hidden = self.resample(x), self.resample(hidden)
         hidden = self.conv1(hidden)
         shift, scale = jnp.split(self.modulation(embedded), 2)
-        hidden = jax.nn.silu(self.norm2(hidden, shift, scale))
+        hidden = eqx.filter_checkpoint(lambda norm, x, *a: jax.nn.silu(norm(x, *a)))(self.norm2, hidden, shift, scale)
         hidden = self.conv2(dropout(hidden, self.rate, key))
         x = _SKIP_SCALE * ((x if self.shortcut is None else self.shortcut(x)) + hidden)
         if self.norm3 is None or self.attention is None:
@@ -254,8 +254,7 @@ class UNet(AbstractNetwork):
 
         def apply(block, hidden):
             hidden = (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
-            # Else XLA finds the sums of all blocks' gradients again for each of those who need them.
-            return jax.lax.optimization_barrier(hidden)
+            return hidden
 
         joined = join_image(u, self.embedding.image(cond), self.periodic)
         hidden = self.inlet(to_precision(padded_to(joined, self._divisor) if self.pad else joined, self.precision))
