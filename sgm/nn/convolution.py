@@ -130,8 +130,8 @@ def _gradient_of_kernel(dy, x, kernel, *, periodic, precision):
 def _sum_of_products(dy, x, size, periodic, precision):
     """The kernel's gradient, sum_p x[p + d]^T dy[p].
 
-    Offsets d along the last axis move dy, those along the axis before it x, so that one product has all of both, and few
-    copies are made; the rest have products of their own.
+    Offsets d along the last axis move dy, those along the axis before it move x: one product has all of both, and few
+    copies are made. Offsets along a third axis have products of their own.
     """
     n, *space, inputs = x.shape
     rank, pad = len(space), size // 2

@@ -15,9 +15,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 
-def product(
-    x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]
-) -> Float[Array, "*rows outputs"]:
+def product(x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]) -> Float[Array, "*rows outputs"]:
     """x @ kernel, of the same type."""
     # Read here: a primitive is lowered when the caller's context may have been left.
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -18,6 +17,7 @@ from sgm.nn.layers import (
     Precision,
     SelfAttention,
     Space,
+    activated,
     check_divisible,
     check_input,
     check_options,
@@ -104,12 +104,12 @@ class ResidualBlock(eqx.Module):
         self.periodic, self.rotary, self.resample, self.rate = periodic, rotary, resample, rate
 
     def __call__(self, x: Space, embedded, key) -> Float[Array, "*resampled outputs"]:
-        hidden = eqx.filter_checkpoint(lambda norm, x: jax.nn.silu(norm(x)))(self.norm1, x)
+        hidden = activated(self.norm1, x)
         if self.resample is not None:
             x, hidden = self.resample(x), self.resample(hidden)
         hidden = self.conv1(hidden)
         shift, scale = jnp.split(self.modulation(embedded), 2)
-        hidden = eqx.filter_checkpoint(lambda norm, x, *a: jax.nn.silu(norm(x, *a)))(self.norm2, hidden, shift, scale)
+        hidden = activated(self.norm2, hidden, shift, scale)
         hidden = self.conv2(dropout(hidden, self.rate, key))
         x = _SKIP_SCALE * ((x if self.shortcut is None else self.shortcut(x)) + hidden)
         if self.norm3 is None or self.attention is None:
@@ -253,8 +253,7 @@ class UNet(AbstractNetwork):
         embedded = to_precision(self.embedding(level, cond), self.precision)
 
         def apply(block, hidden):
-            hidden = (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
-            return hidden
+            return (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
 
         joined = join_image(u, self.embedding.image(cond), self.periodic)
         hidden = self.inlet(to_precision(padded_to(joined, self._divisor) if self.pad else joined, self.precision))
@@ -266,7 +265,7 @@ class UNet(AbstractNetwork):
             hidden = apply(block, hidden)
         for block in self.up:
             hidden = apply(block, hidden if block.resample else jnp.concatenate([hidden, skips.pop()], axis=-1))
-        return cropped_to(self.outlet(jax.nn.silu(self.norm(hidden))), u.shape[:-1]).astype(u.dtype)
+        return cropped_to(self.outlet(activated(self.norm, hidden)), u.shape[:-1]).astype(u.dtype)
 
     @property
     def _divisor(self):

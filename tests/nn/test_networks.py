@@ -121,8 +121,8 @@ def test_remat_is_in_the_gradient(name):
         weights, rest = eqx.partition(network, eqx.is_inexact_array)
         return str(jax.make_jaxpr(lambda weights: eqx.combine(weights, rest)(LEVEL, U))(weights))
 
-    # A DiT without it keeps what its linear layers return, by a policy.
-    assert "policy=None" in text(True) and "policy=None" not in text(False)
+    # Without it a DiT keeps what its linear layers return, by a policy, and a UNet finds its norms again.
+    assert text(True).count("policy=None") > text(False).count("policy=None")
 
 
 def test_branches_start_at_zero():

@@ -128,7 +128,7 @@ def test_another_number_of_channels_is_named(name, shape):
 def test_rotations_tell_how_far_apart_places_are():
     angles = rotations_of((12,), 8, periodic=True)
     query, key = jr.normal(jr.key(0), (2, 1, 1, 8))
-    products = jnp.einsum("phc,qhc->pq", *(rotated(jnp.tile(x, (12, 1, 1)), angles) for x in (query, key)))
+    products = jnp.einsum("hpc,hqc->pq", *(rotated(jnp.tile(x, (1, 12, 1)), angles) for x in (query, key)))
     for distance in range(12):  # the same at every place, around the torus
         around = products[jnp.arange(12), (jnp.arange(12) + distance) % 12]
         np.testing.assert_allclose(around, around[0], rtol=1e-4, atol=1e-5)

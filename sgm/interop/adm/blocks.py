@@ -11,7 +11,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.interop.timestep.attention import attend
+from sgm.interop.timestep.attention import attend_pixels
 from sgm.interop.timestep.resampling import Doubled, Halved, every_other
 from sgm.interop.timestep.residual import residual
 from sgm.nn.convolution import Convolution
@@ -113,7 +113,7 @@ class AttentionBlock(eqx.Module):
         """Attend. `embedded` and `key` are not used."""
         height, width, channels = x.shape
         qkv = self.qkv(self.norm(x).reshape(-1, channels)).reshape(height, width, -1)
-        mixed = attend(qkv, self.heads, "t h c" if self.is_new_order else "h t c")
+        mixed = attend_pixels(qkv, self.heads, "t h c" if self.is_new_order else "h t c")
         return x + self.proj_out(mixed.reshape(-1, channels)).reshape(x.shape)
 
 

@@ -18,6 +18,7 @@ from sgm.nn.layers import (
     GroupNorm,
     Image,
     Linear,
+    activated,
     check_divisible,
     check_input,
     check_options,
@@ -169,7 +170,7 @@ class UNetModel(AbstractTimestepNetwork):
         for block in self.output_blocks:
             x = _through(block, jnp.concatenate([x, states.pop()], axis=-1), embedded, keys)
         norm, _, conv_out = self.out
-        return conv_out(jax.nn.silu(norm(x)))
+        return conv_out(activated(norm, x))
 
     def _embedded(self, timestep, label) -> Features:
         first, _, second = self.time_embed

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.interop.diffusers.resnet import ResnetOptions
@@ -26,7 +25,7 @@ from sgm.interop.timestep.embeddings import (
 from sgm.interop.timestep.network import AbstractTimestepNetwork
 from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, check_input, key_stream
+from sgm.nn.layers import Features, GroupNorm, Image, activated, check_input, key_stream
 
 
 class UNet2DModel(AbstractTimestepNetwork):
@@ -242,7 +241,7 @@ class UNet2DModel(AbstractTimestepNetwork):
         skip = None
         for block in self.up_blocks:
             hidden, skip = block(hidden, states, embedded, skip, keys)
-        output = self.conv_out(jax.nn.silu(self.conv_norm_out(hidden)))
+        output = self.conv_out(activated(self.conv_norm_out, hidden))
         output = output if skip is None else output + skip
         return output / timestep.astype(x.dtype) if self.time_embedding_type == "fourier" else output
 

@@ -19,7 +19,7 @@ from sgm.interop.timestep.attention import PixelAttention
 from sgm.interop.timestep.resampling import Downsample2D, Upsample2D, fir_double, fir_halve
 from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, key_stream
+from sgm.nn.layers import Features, GroupNorm, Image, activated, key_stream
 from sgm.nn.unet import double, halve
 
 # Channels of the image beside the features, which diffusers fixes.
@@ -295,7 +295,7 @@ class SkipUpBlock(eqx.Module):
             x = attention(x)
         skip = None if skip is None else fir_double(skip)
         if self.resnet_up is not None and self.skip_norm is not None and self.skip_conv is not None:
-            more = self.skip_conv(jax.nn.silu(self.skip_norm(x)))
+            more = self.skip_conv(activated(self.skip_norm, x))
             skip = more if skip is None else skip + more
             x = self.resnet_up(x, embedded, next(keys))
         return x, skip

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.interop.timestep.attention import attend
+from sgm.interop.timestep.attention import attend_pixels
 from sgm.interop.timestep.resampling import fir_double, fir_halve, fir_halve_inside
 from sgm.interop.timestep.residual import few_groups, residual
 from sgm.nn.convolution import Convolution
@@ -124,7 +124,7 @@ class UNetBlock(eqx.Module):
         )
         if self.norm2 is None or self.qkv is None or self.proj is None:
             return x
-        mixed = attend(self.qkv(self.norm2(x)), self.heads, "h c t")
+        mixed = attend_pixels(self.qkv(self.norm2(x)), self.heads, "h c t")
         return self.skip_scale * (x + self.proj(mixed))
 
 

@@ -18,7 +18,7 @@ from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_netw
 from sgm.interop.timestep.embeddings import sinusoids
 from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, check_input, key_stream
+from sgm.nn.layers import Features, GroupNorm, Image, Linear, activated, check_input, key_stream
 
 _HEAD_CHANNELS = 64
 
@@ -138,7 +138,7 @@ class DhariwalUNet(AbstractEDMNetwork):
                 states.append(hidden)
         for size in reversed(self.sizes):
             hidden = go_up(self.dec, size, hidden, states, embedded, self.num_blocks, keys)
-        return self.out_conv(jax.nn.silu(self.out_norm(hidden)))
+        return self.out_conv(activated(self.out_norm, hidden))
 
     def _embedded(self, timestep, label) -> Features:
         features = sinusoids(timestep, self.model_channels, flip_sin_to_cos=True)

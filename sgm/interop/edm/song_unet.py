@@ -20,7 +20,7 @@ from sgm.interop.edm.network import AbstractEDMNetwork, check_levels, check_netw
 from sgm.interop.timestep.embeddings import sinusoids
 from sgm.interop.timestep.residual import few_groups
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, Linear, check_input, key_stream
+from sgm.nn.layers import Features, GroupNorm, Image, Linear, activated, check_input, key_stream
 
 _CHOICES: dict[str, Any] = {
     "embedding_type": ("positional", "fourier"),
@@ -175,7 +175,7 @@ class SongUNet(AbstractEDMNetwork):
             hidden = go_up(self.dec, size, hidden, states, embedded, self.num_blocks, keys)
             output = None if output is None else FILTERS[self.resample_filter].double(output)
             if f"{size}_aux_conv" in self.dec:
-                more = self.dec[f"{size}_aux_conv"](jax.nn.silu(self.dec[f"{size}_aux_norm"](hidden)))
+                more = self.dec[f"{size}_aux_conv"](activated(self.dec[f"{size}_aux_norm"], hidden))
                 output = more if output is None else output + more
         assert output is not None  # The last level has one.
         return output

@@ -1,16 +1,15 @@
 """Attention among the pixels of an image, and among tokens."""
 
 import equinox as eqx
-import jax
 import jax.random as jr
 from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.dit import Tokens
-from sgm.nn.layers import GroupNorm, Image, Linear
+from sgm.nn.layers import GroupNorm, Image, Linear, attend
 
 
-def attend(qkv: Float[Array, "height width triples"], heads: int, order: str) -> Image:
+def attend_pixels(qkv: Float[Array, "height width triples"], heads: int, order: str) -> Image:
     """Softmax attention among the pixels, in heads.
 
     Arguments:
@@ -25,10 +24,8 @@ def attend(qkv: Float[Array, "height width triples"], heads: int, order: str) ->
 
 def attend_tokens(query: Tokens, key: Tokens, value: Tokens, heads: int) -> Tokens:
     """Softmax attention among tokens, in heads that follow one another among the features."""
-    query, key, value = (rearrange(part, "p (h c) -> p h c", h=heads) for part in (query, key, value))
-    with jax.numpy_dtype_promotion("standard"):  # on which its handling of bfloat16 relies
-        mixed = jax.nn.dot_product_attention(query, key, value)
-    return rearrange(mixed, "p h c -> p (h c)")
+    query, key, value = (rearrange(part, "p (h c) -> h p c", h=heads) for part in (query, key, value))
+    return rearrange(attend(query, key, value), "h p c -> p (h c)")
 
 
 class PixelAttention(eqx.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.convolution import Convolution
-from sgm.nn.layers import Features, GroupNorm, Image, dropout, modulate
+from sgm.nn.layers import Features, GroupNorm, Image, activated, dropout
 
 
 def residual(
@@ -42,16 +42,16 @@ def residual(
         The sum, of shape (new_height, new_width, outputs).
     """
     (norm_1, conv_1), (norm_2, conv_2) = first, second
-    hidden = act(norm_1(x))
+    hidden = activated(norm_1, x, act=act)
     if resample is not None:
         x, hidden = resample(x), resample(hidden)
     hidden = conv_1(hidden)
     if is_scaled:
         scale, shift = jnp.split(projected, 2)
-        hidden = modulate(norm_2(hidden), shift, scale)
+        hidden = activated(norm_2, hidden, shift, scale, act)
     else:
-        hidden = norm_2(hidden + projected)
-    hidden = conv_2(dropout(act(hidden), rate, key))
+        hidden = activated(norm_2, hidden + projected, act=act)
+    hidden = conv_2(dropout(hidden, rate, key))
     return (x if shortcut is None else shortcut(x)) + hidden
 
 
