@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -110,15 +111,16 @@ class ResidualBlock(eqx.Module):
         hidden = self.conv1(hidden)
         shift, scale = jnp.split(self.modulation(embedded), 2)
         hidden = activated(self.norm2, hidden, shift, scale)
-        hidden = self.conv2(dropout(hidden, self.rate, key))
-        x = _SKIP_SCALE * ((x if self.shortcut is None else self.shortcut(x)) + hidden)
+        hidden = _scaled(self.conv2)(dropout(hidden, self.rate, key))
+        x = (_SKIP_SCALE * x if self.shortcut is None else _scaled(self.shortcut)(x)) + hidden
         if self.norm3 is None or self.attention is None:
             return x
         *grid, channels = x.shape
         features = channels // self.attention.heads
         rotations = rotations_of(tuple(grid), features, self.periodic) if self.rotary else None
-        mixed = self.attention(self.norm3(x).reshape(-1, channels), rotations)
-        return _SKIP_SCALE * (x + mixed.reshape(x.shape))
+        attention = eqx.tree_at(lambda layer: layer.outlet, self.attention, replace_fn=_scaled)
+        mixed = attention(self.norm3(x).reshape(-1, channels), rotations)
+        return _SKIP_SCALE * x + mixed.reshape(x.shape)
 
 
 class UNet(AbstractNetwork):
@@ -277,6 +279,15 @@ class UNet(AbstractNetwork):
             remedy = "resize the data or use fewer levels"
             check_divisible(call, shape, self._divisor, remedy if self.periodic else f"{remedy}, or pass pad=True")
         return (*(size + -size % self._divisor for size in shape[:-1]), shape[-1])
+
+
+def _scaled(layer):
+    """The layer whose outputs are scaled by that of its parameters.
+
+    Were the sum of the branches scaled, XLA's CPU backend would find its gradient, a sum over all later blocks, again
+    for every block before it.
+    """
+    return jax.tree.map(lambda leaf: _SKIP_SCALE * leaf, layer)
 
 
 def _heights(shape, levels, attention):
