@@ -59,6 +59,16 @@ def shard(tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
 
 
+def evenly(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Traced arrays of rows, the last of which is repeated until all devices have as many, cut along them."""
+    n = jax.tree.leaves(tree)[0].shape[0]
+    if mesh is None or n % mesh.size == 0:
+        return tree
+    rows = np.minimum(np.arange(-(-n // mesh.size) * mesh.size), n - 1)
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    return jax.lax.with_sharding_constraint(jax.tree.map(lambda leaf: leaf[rows], tree), sharding)
+
+
 def own_rows(mesh: Mesh, n: int) -> tuple[int, int]:
     """The first of `n` rows that are on devices of this process, and the row after the last."""
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

@@ -25,7 +25,7 @@ from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import condition_from
 from sgm.nn.units import Units
 from sgm.parallel.devices import mesh as all_devices
-from sgm.parallel.devices import own_rows, shard
+from sgm.parallel.devices import own_rows, replicate, shard
 from sgm.parallel.placement import AbstractPlacement, Sharded
 from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
 from sgm.sde.base import AbstractSDE
@@ -217,7 +217,7 @@ class _Loop:
                 ends = stops or step == last
                 saves, looks = (ends or step % every == 0 for every in (self.checkpoint_every, self.log_every))
                 if saves and self.held_out is not None:
-                    metrics["held_out_loss"] = held_out_loss(self.recipe, state, self.held_out)
+                    metrics["held_out_loss"] = held_out_loss(self.recipe, state, self.held_out, self.mesh)
                 pending.append(metrics)
                 if saves or looks:
                     values = self.history.add(step, jax.device_get(pending))
@@ -257,11 +257,15 @@ def _standardised(model, x, fields) -> Batch:
 
 
 def _held_out(model, data, batch_size, mesh) -> Batch | None:
-    """The first test examples, at most a batch of them and as many for each device; None where there are too few."""
+    """The first test examples, at most a batch of them; None where there are none.
+
+    They are the same for all meshes. Where the devices cannot share them evenly, each has them all.
+    """
     n = min(batch_size, data.size("test"))
-    n -= n % mesh.size
     if not n:
         return None
+    if n % mesh.size:
+        return replicate(_standardised(model, *data.rows("test", 0, n)), mesh)
     return shard(_standardised(model, *data.rows("test", *own_rows(mesh, n))), mesh)
 
 

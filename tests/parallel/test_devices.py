@@ -119,6 +119,27 @@ print(json.dumps(seen))
 """
 
 
+# 6 and 13 held-out examples, which 8 devices do not share evenly, of a model and of a trained schedule.
+HELD_OUT = """
+import json, jax, jax.random as jr, numpy as np, optax
+import sgm
+from jax.sharding import Mesh
+
+losses = {}
+for n, sde in ((6, sgm.VP()), (13, sgm.VP(sgm.sde.LearnedLogSNR()))):
+    x = np.random.default_rng(0).normal(size=(50 + n, 2))
+    data = sgm.data.Arrays(x, held_out=np.arange(50 + n) >= 50)
+    model = sgm.ScoreModel(sgm.nn.MLP((2,), 8, 1, key=jr.key(0)), data=data)
+    options = {"steps": 1, "batch_size": 16, "progress": False, "optimiser": optax.sgd(1e-3)}
+    options["loss"] = sgm.Loss(times=sgm.training.UniformTime())
+    for devices in (1, 2, 8):
+        mesh = Mesh(np.asarray(jax.devices()[:devices]).reshape(-1, 1), ("data", "model"))
+        history = sgm.train(sde, model, data, jr.key(1), mesh=mesh, **options)[2]
+        losses[f"{n} examples, {devices} devices"] = float(history["held_out_loss"][-1])
+print(json.dumps(losses))
+"""
+
+
 def run(program, *counts):
     """What the program prints, by the number of devices."""
     runs = {}
@@ -152,6 +173,14 @@ def inferred():
 @pytest.fixture(scope="module")
 def cut():
     return run(SHARDED, 1, 8)
+
+
+def test_the_held_out_loss_is_the_same_on_any_number_of_devices():
+    losses = run(HELD_OUT, 8)[8]
+    for n in (6, 13):
+        one = losses[f"{n} examples, 1 devices"]
+        for devices in (2, 8):
+            assert losses[f"{n} examples, {devices} devices"] == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.parametrize("over", ["4", "8"])
