@@ -10,7 +10,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_instance
 
 
 class AbstractPlacement(eqx.Module):
@@ -27,15 +27,38 @@ class AbstractPlacement(eqx.Module):
         """
 
     def shardings(self, state: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
-        """The sharding of each array of a state, or of its shapes; None in the place of all else."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (
-                NamedSharding(mesh, self.spec(jax.tree_util.keystr(path), leaf.shape, mesh))
-                if hasattr(leaf, "dtype")
-                else None
-            ),
-            state,
-        )
+        """The sharding of each array of a state, or of its shapes; None in the place of all else.
+
+        Raises TypeError for a spec that is no `PartitionSpec`, and ValueError for one that does not fit its array.
+        """
+
+        def of_leaf(path, leaf):
+            if not hasattr(leaf, "dtype"):
+                return None
+            spec = self.spec(jax.tree_util.keystr(path), leaf.shape, mesh)
+            self._check(spec, jax.tree_util.keystr(path), leaf.shape, mesh)
+            return NamedSharding(mesh, spec)
+
+        return jax.tree_util.tree_map_with_path(of_leaf, state)
+
+    def _check(self, spec: Any, path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> None:
+        """Raise unless the spec cuts axes of the array evenly, over axes of the mesh."""
+        call, given = f"{type(self).__name__}.spec", f"{spec} for {path} of shape {shape}"
+        check_instance(call, f"what is given for {path}", spec, PartitionSpec, "jax.sharding.PartitionSpec()")
+        if len(spec) > len(shape):
+            raise ValueError(f"{call}: it gives {given}; give at most one entry for each axis of the array.")
+        cuts = [names if isinstance(names, tuple) else () if names is None else (names,) for names in spec]
+        used = [name for names in cuts for name in names]
+        if len(set(used)) < len(used) or not {*used} <= {*mesh.axis_names}:
+            known = " and ".join(repr(name) for name in mesh.axis_names)
+            raise ValueError(f"{call}: it gives {given}; name axes of the mesh, which are {known}, each once.")
+        for axis, names in enumerate(cuts):
+            parts = math.prod(mesh.shape[name] for name in names)
+            if shape[axis] % parts:
+                raise ValueError(
+                    f"{call}: it gives {given}, but {parts} devices do not share the {shape[axis]} entries along axis "
+                    f"{axis} evenly; leave that axis whole, with None, or cut another."
+                )
 
 
 class Replicated(AbstractPlacement):

@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 import sgm
 from sgm.parallel import Replicated, Sharded, describe
+from sgm.parallel.devices import _check_processes, check_mesh
 from sgm.training.step import Recipe
 
 
@@ -43,6 +44,68 @@ class TestSharded:
         state = {"kernel": jax.ShapeDtypeStruct((8, 8), jnp.float32), "bias": jax.ShapeDtypeStruct((8,), jnp.float32)}
         found = {name: place.spec for name, place in ByName().shardings(state, mesh(2, 2)).items()}
         assert found == {"kernel": PartitionSpec("model"), "bias": PartitionSpec()}
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            (PartitionSpec("model"), r"P.*\(.model.,\) for .*'kernel'.* of shape \(9, 8\), but 4 devices do"),
+            (PartitionSpec(None, ("model", "data", "x")), "name axes of the mesh, which are .data. and .model."),
+            (PartitionSpec("data", "data"), "name axes of the mesh"),
+            (PartitionSpec(None, None, "data"), "give at most one entry for each axis of the array"),
+            ("model", "what is given for .*'kernel'.* = 'model'; pass an instance such as jax.sharding.PartitionSpec"),
+            (None, "what is given for .*'kernel'.* = None"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.usefixtures("types_unchecked")
+    def test_a_rule_that_does_not_fit_an_array_names_it(self, spec, message):
+        class Own(sgm.parallel.AbstractPlacement):
+            def spec(self, path, shape, mesh):
+                return spec
+
+        with pytest.raises((TypeError, ValueError), match=f"Own.spec: .*{message}"):
+            Own().shardings({"kernel": jax.ShapeDtypeStruct((9, 8), jnp.float32)}, mesh(2, 4))
+
+
+@pytest.mark.usefixtures("types_unchecked")
+class TestMesh:
+    model = sgm.ScoreModel(sgm.nn.MLP((2,), 8, 1, key=jr.key(0)), data=sgm.data.Moons())
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (8, "mesh = 8; pass an instance such as sgm.parallel.mesh()"),
+            (jax.make_mesh((1,), ("data",)), r"mesh has the axes \('data',\); name them \"data\" and \"model\""),
+            (jax.make_mesh((1, 1), ("b", "m")), r"mesh has the axes \('b', 'm'\); name them"),
+        ],
+        ids=str,
+    )
+    def test_what_no_training_can_use_is_named(self, given, message):
+        with pytest.raises((TypeError, ValueError), match=f"train: {message}"):
+            sgm.train(sgm.VP(), self.model, sgm.data.Moons(), jr.key(1), steps=1, mesh=given)
+
+    def test_a_solve_names_what_is_no_mesh(self):
+        with pytest.raises(TypeError, match=r"sample: mesh = 8; pass an instance such as sgm.parallel.mesh"):
+            sgm.sample(sgm.VP(), self.model, jr.key(0), 2, mesh=8)
+
+    def test_a_mesh_of_jax_is_taken(self):
+        assert check_mesh("train", jax.make_mesh((1, 1), ("data", "model"))).axis_types == (AxisType.Auto,) * 2
+
+    @pytest.mark.parametrize(
+        ("owners", "message"),
+        [
+            ([0, 1, 0, 1], r"mesh has the devices of process 0 at the positions \[0, 2\], with others in between"),
+            ([0, 0, 2, 2], "mesh has no device of process 1; pass sgm.parallel.mesh"),
+            ([2, 1, 1, 0, 0], None),
+        ],
+        ids=str,
+    )
+    def test_devices_of_a_process_are_next_to_one_another(self, owners, message):
+        if message is None:
+            _check_processes("train", owners, 3)
+        else:
+            with pytest.raises(ValueError, match=f"train: {message}"):
+                _check_processes("train", owners, max(owners) + 1)
 
 
 @pytest.mark.parametrize("devices", [(1, 8), (2, 4), (4, 2)], ids=str)
