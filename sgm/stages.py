@@ -102,10 +102,11 @@ class Preview:
         self.drawn = number
         if not due and step != training.steps:
             return
-        state = local(state)
-        sde, run, data = state.process(self.experiment.sde), self.run, self.experiment.data
+        run, data = self.run, self.experiment.data
+        # All else of the state may be too large for a device, and stays where it is.
+        sde, average = local((state.process(self.experiment.sde), state.average))
         method = ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
-        x = draw(sde, state.average, self.experiment, method, n=min(16, self.experiment.drawing.n))
+        x = draw(sde, average, self.experiment, method, n=min(16, self.experiment.drawing.n))
         picture(run / f"samples_step_{step:07d}.png", x, f"step {step}", data)
         weights = eqx.filter(state.model, eqx.is_inexact_array)
         plot.save(plot.arrays(weights, f"parameters, step {step}"), run / "parameters.png")

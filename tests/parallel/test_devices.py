@@ -96,6 +96,7 @@ SHARDED = """
 import json, jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx, optax
 import sgm
 from sgm.parallel import Sharded, describe, mesh
+from sgm.plot.training import sizes_of
 
 data = sgm.data.Digits(label=True)
 network = sgm.nn.DiT((8, 8, 1), 64, 2, 2, 2, conditioning=data.conditioning, key=jr.key(0))
@@ -107,6 +108,8 @@ def look(step, metrics, state):
     whole = sum(leaf.nbytes for leaf in leaves)
     seen["share"] = sum(leaf.addressable_data(0).nbytes for leaf in leaves) / whole
     seen["lines"] = describe(state)
+    weights = jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array))
+    seen["sizes"] = [sizes_of(arrays).tolist() for arrays in (weights, jax.device_get(weights))]
 
 options = {"steps": 8, "batch_size": 16, "log_every": 4, "progress": False, "optimiser": optax.adam(1e-3)}
 options |= {"placement": Sharded(smallest=512), "callbacks": [look]}
@@ -196,6 +199,11 @@ def test_each_device_has_its_part_of_the_state_after_every_step(cut):
     assert cut[1]["1"]["share"] == 1
     assert 1 / 8 < cut[8]["4"]["share"] < 0.2 and 1 / 8 < cut[8]["8"]["share"] < 0.2
     assert "over model, data along axis" in cut[8]["lines"]
+
+
+def test_the_sizes_of_weights_are_found_where_they_are(cut):
+    there, whole = cut[8]["sizes"]
+    np.testing.assert_allclose(there, whole, rtol=1e-5)
 
 
 @pytest.mark.slow
