@@ -54,6 +54,11 @@ def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
     """Train up to the configured step, and draw what is trained at every preview."""
     data, training = experiment.data, experiment.training
+    if model_devices < 1 or jax.device_count() % model_devices:
+        raise ExperimentError(
+            f"--model-devices is {model_devices}, but there are {jax.device_count()} devices; pass a number that "
+            "divides theirs."
+        )
     sampled = experiment.sampler.process(experiment.sde)
     experiment.sampler.check(sampled)
     experiment.sampler.levels(sampled)

@@ -67,7 +67,7 @@ def arrays(tree: PyTree, title: str) -> Figure:
     every = math.ceil(len(named) / 40)
     names = [jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("network.") for path, _ in named]
     axes[0].set_xticks(range(0, len(named), every), names[::every], rotation=90, fontsize=6)
-    axes[0].set(yscale="log", ylabel="size", title=title)
+    axes[0].set(yscale="log" if len(shown) else "linear", ylabel="size", title=title)
     return figure
 
 

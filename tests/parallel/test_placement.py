@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
@@ -139,3 +140,17 @@ def test_a_state_is_described():
     lines = describe(state).splitlines()
     assert lines[0] == "in all: 2 arrays, 33.02 kB, 33.02 kB a device"
     assert lines[1] == "kernel (128, 64) whole: 1 arrays, 32.77 kB, 32.77 kB a device"
+
+
+def test_arrays_of_numpy_are_described_and_shapes_refused():
+    lines = describe({"kernel": np.zeros((4, 2), np.float32), "bias": jnp.zeros(2)}).splitlines()
+    assert lines[0] == "in all: 2 arrays, 40 B, 8 B a device"
+    assert lines[1] == "kernel (4, 2) of the host: 1 arrays, 32 B, 0 B a device"
+    with pytest.raises(TypeError, match=r"describe: \['kernel'\] is a shape, not an array; pass arrays on devices"):
+        describe({"kernel": jax.ShapeDtypeStruct((4, 2), jnp.float32)})
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_a_number_of_entries_is_whole():
+    with pytest.raises(TypeError, match=r"Sharded: smallest = 1.5; pass a whole number, smallest >= 1"):
+        Sharded(1.5)
