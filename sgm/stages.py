@@ -54,6 +54,11 @@ def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
     """Train up to the configured step, and draw what is trained at every preview."""
     data, training = experiment.data, experiment.training
+    if model_devices < 1 or jax.device_count() % model_devices:
+        raise ExperimentError(
+            f"--model-devices is {model_devices}, but there are {jax.device_count()} devices; pass a number that "
+            "divides theirs."
+        )
     sampled = experiment.sampler.process(experiment.sde)
     experiment.sampler.check(sampled)
     experiment.sampler.levels(sampled)
@@ -102,10 +107,11 @@ class Preview:
         self.drawn = number
         if not due and step != training.steps:
             return
-        state = local(state)
-        sde, run, data = state.process(self.experiment.sde), self.run, self.experiment.data
+        run, data = self.run, self.experiment.data
+        # All else of the state may be too large for a device, and stays where it is.
+        sde, average = local((state.process(self.experiment.sde), state.average))
         method = ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
-        x = draw(sde, state.average, self.experiment, method, n=min(16, self.experiment.drawing.n))
+        x = draw(sde, average, self.experiment, method, n=min(16, self.experiment.drawing.n))
         picture(run / f"samples_step_{step:07d}.png", x, f"step {step}", data)
         weights = eqx.filter(state.model, eqx.is_inexact_array)
         plot.save(plot.arrays(weights, f"parameters, step {step}"), run / "parameters.png")

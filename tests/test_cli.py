@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import PIL.Image
 import pytest
 from commands import ROUGH, STEPS, TINY, command, is_picture, metrics_of
@@ -28,6 +29,8 @@ from sgm.nn import MLP
 from sgm.posterior import MMPS
 from sgm.runs import read_experiment
 from sgm.serial import to_json
+from sgm.stages import Preview
+from sgm.training.step import Recipe
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -204,6 +207,29 @@ def test_a_command_that_is_asked_to_end_saves_and_says_so(tmp_path, monkeypatch,
     monkeypatch.setattr("sgm.stages.Preview.__call__", ask)
     assert command(tmp_path, "--config", "digits", *DIGITS) == 143
     assert "step 4 of 6 is saved" in (said := capsys.readouterr().err) and "The same command goes on." in said
+
+
+def test_a_number_of_devices_that_does_not_fit_names_its_flag(tmp_path, capsys):
+    for devices in ("2", "0"):
+        assert command(tmp_path, "--config", "digits", *DIGITS, "--stages", "train", "--model-devices", devices) == 1
+        said = capsys.readouterr().err
+        assert f"--model-devices is {devices}, but there are {jax.device_count()} devices; pass a number" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_preview_gathers_the_average_alone(tmp_path, monkeypatch):
+    """All else of a state may be too large for a device."""
+    experiment = load_config("digits")
+    sde, model = experiment.build()
+    state = Recipe(sde, sgm.Loss(), optax.adam(1e-3), jax.random.key(0)).start(model)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "gradient_norm": 1.0}\n')
+    gathered = []
+    monkeypatch.setattr("sgm.stages.local", lambda tree: gathered.append(tree) or tree)
+    monkeypatch.setattr("sgm.stages.draw", lambda sde, model, *_, n: np.zeros((n, *model.shape)))
+    Preview(experiment, tmp_path)(experiment.training.steps, {}, state)
+    assert is_picture(tmp_path / "parameters.png")
+    ((_, average),) = gathered
+    assert average is state.average
 
 
 def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypatch):

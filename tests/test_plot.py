@@ -1,10 +1,12 @@
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sgm import plot
+from sgm.plot.training import sizes_of
 
 
 def drawn(figure):
@@ -189,3 +191,20 @@ def test_probabilities_are_drawn_where_they_are(columns):
     np.testing.assert_array_equal(points.get_offsets()[:, 1], theta[:, 1] if columns > 1 else probabilities)
     np.testing.assert_array_equal(points.get_array(), probabilities)
     assert points.get_clim() == (0, 1)  # 1/2 is the middle of the colours
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sizes_of_an_array_are_those_of_numpy(dtype):
+    x = jnp.exp(5 * jax.random.normal(jax.random.key(0), (400, 25))).astype(dtype).at[:, ::2].set(0)
+    entries = np.asarray(x, np.float64)[np.asarray(x) != 0]
+    ((count, mean, low, high),) = sizes_of([-x])
+    assert count == len(entries) == 4800
+    np.testing.assert_allclose(mean, np.sqrt(np.mean(entries**2)), rtol=1e-5)
+    np.testing.assert_allclose([low, high], np.quantile(entries, [0.05, 0.95]), rtol=0.05)
+
+
+def test_arrays_of_zeros_alone_are_left_out(tmp_path):
+    figure = plot.arrays({"a": jnp.zeros(3), "b": jnp.full((2, 2), -2.0), "c": np.asarray([1e-30, 0.0])}, "weights")
+    (points,) = (part for part in figure.axes[0].collections if len(part.get_offsets()) == 2)
+    np.testing.assert_allclose(points.get_offsets(), [[1, 2], [2, 1e-30]], rtol=1e-5)
+    plot.save(plot.arrays({"a": jnp.zeros(3)}, "gradients"), tmp_path / "gradients.png")

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from sgm.data.formats import open_file
+from sgm.data.opened import open_file
 from sgm.data.stored import AbstractStored, Parts, make_tuples
 
 
@@ -33,7 +33,7 @@ class Files(AbstractStored):
         missing: Whether entries of x may be missing, which are nan: for a `Transformer`, which learns from the others.
 
     Raises:
-        DataUnavailable: where there is no such file, when the data are first used.
+        DataUnavailable: where there is no such file, or it cannot be read, when the data are first used.
         ValueError: for names that are not in the file, and what `Arrays` refuses, when the data are first used.
 
     Example:

@@ -5,11 +5,11 @@ are asked for. The libraries are imported when a file of their format is opened.
 """
 
 import abc
+import contextlib
 import functools
-import glob
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,6 @@ import numpy as np
 
 from sgm.data.base import DataUnavailable
 from sgm.data.stored import Source
-
-# Fewer than the files that a process may open by default on any system.
-_OPEN_SHARDS = 100
 
 
 class AbstractFile(abc.ABC):
@@ -54,7 +51,8 @@ class NpyFile(AbstractFile):
         return ("x",)
 
     def array(self, name):
-        return np.load(self.path, mmap_mode="r")
+        with _reading(self.path):
+            return np.load(self.path, mmap_mode="r")
 
 
 class NpzFile(AbstractFile):
@@ -62,15 +60,15 @@ class NpzFile(AbstractFile):
 
     @functools.cached_property
     def names(self):
-        with zipfile.ZipFile(self.path) as archive:
+        with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
     def array(self, name):
-        with zipfile.ZipFile(self.path) as archive:
+        with _reading(self.path), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(f"{name}.npy")
             if member.compress_type == zipfile.ZIP_STORED:
                 return self._mapped(member)
-        return np.load(_unpacked(self.path, member.filename, self.path.stat().st_mtime_ns), mmap_mode="r")
+            return np.load(_unpacked(self.path, member.filename, self.path.stat().st_mtime_ns), mmap_mode="r")
 
     def _mapped(self, member):
         with self.path.open("rb") as file:
@@ -83,7 +81,7 @@ class NpzFile(AbstractFile):
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, in_columns, dtype = read[version](file)
             if dtype.hasobject:
-                raise ValueError(f"{self.path}: {member.filename} holds Python objects; store numbers.")
+                raise ValueError(f"{member.filename} holds Python objects, not numbers")
             order = "F" if in_columns else "C"
             return np.memmap(self.path, dtype, "r", file.tell(), shape, order)
 
@@ -98,7 +96,7 @@ class TableFile(AbstractFile):
 
     def __init__(self, path: Path, *more: Path):
         super().__init__(path)
-        self._paths = [str(path), *map(str, more)]
+        self._paths = [path, *more]
 
     @functools.cached_property
     def names(self):
@@ -121,15 +119,31 @@ class TableFile(AbstractFile):
     def _rows(self):
         import datasets
 
+        self._check_columns()
         read: Any = datasets.Dataset.from_csv if self.path.suffix == ".csv" else datasets.Dataset.from_parquet
         datasets.disable_progress_bars()
         try:
-            rows = read(self._paths)
+            rows = read([str(path) for path in self._paths])
         except Exception as error:  # Of many kinds, by the reader.
-            raise DataUnavailable(f"{self.path}: it cannot be read as a table ({_first_line(error)}).") from error
+            more = f", or one of the {len(self._paths) - 1} after it" if len(self._paths) > 1 else ""
+            raise DataUnavailable(
+                f"{self.path}{more}: it cannot be read as a table ({_first_line(error)}); store it again, or leave it "
+                "out."
+            ) from error
         finally:
             datasets.enable_progress_bars()
         return rows.with_format("arrow")
+
+    def _check_columns(self):
+        """Raise unless all files have columns of the same names."""
+        expected = _columns_of(self.path)
+        for path in self._paths[1:]:
+            found = _columns_of(path)
+            if set(found) != set(expected):
+                raise ValueError(
+                    f"{path}: its columns are {', '.join(found)}, but those of {self.path} {', '.join(expected)}; "
+                    "store the same columns, or leave the file out."
+                )
 
 
 class HDF5File(AbstractFile):
@@ -148,7 +162,9 @@ class HDF5File(AbstractFile):
 
     @functools.cached_property
     def _file(self):
-        return _library("h5py", "hdf5", self.path).File(self.path, "r")
+        library = _library("h5py", "hdf5", self.path)
+        with _reading(self.path):
+            return library.File(self.path, "r")
 
 
 class ZarrFile(AbstractFile):
@@ -169,7 +185,9 @@ class ZarrFile(AbstractFile):
 
     @functools.cached_property
     def _store(self):
-        return _library("zarr", "zarr", self.path).open(str(self.path), mode="r")
+        library = _library("zarr", "zarr", self.path)
+        with _reading(self.path):
+            return library.open(str(self.path), mode="r")
 
 
 class Folder(AbstractFile):
@@ -180,121 +198,8 @@ class Folder(AbstractFile):
         return tuple(sorted(path.stem for path in self.path.glob("*.npy")))
 
     def array(self, name):
-        return np.load(self.path / f"{name}.npy", mmap_mode="r")
-
-
-class Shards(AbstractFile):
-    """Several files of the same arrays, whose rows follow one another.
-
-    Arguments:
-        files: The files, in order.
-    """
-
-    def __init__(self, files: Sequence[AbstractFile]):
-        super().__init__(files[0].path)
-        self._files = list(files)
-
-    @property
-    def names(self):
-        return self._files[0].names
-
-    def array(self, name):
-        return _InTurn(self._files, name)
-
-
-_FORMATS: dict[str, type[AbstractFile]] = {
-    ".npy": NpyFile,
-    ".npz": NpzFile,
-    ".parquet": TableFile,
-    ".csv": TableFile,
-    ".h5": HDF5File,
-    ".hdf5": HDF5File,
-    ".hdf": HDF5File,
-    ".zarr": ZarrFile,
-}
-
-
-def open_file(call: str, path: Any) -> AbstractFile:
-    """Open a file of arrays, or several, by the endings of their names.
-
-    Arguments:
-        call: Name of the data set in messages.
-        path: Path of a file, of a folder of .npy files, or of a Zarr store; or a pattern, as of `glob`, or a sequence
-            of paths, for files whose rows follow one another.
-
-    Raises:
-        DataUnavailable: where there is no such file, or none of a known format.
-    """
-    paths = _matches(call, path) if isinstance(path, str | Path) else list(path)
-    files = [_open_one(call, Path(one).expanduser()) for one in paths]
-    if len(files) == 1:
-        return files[0]
-    if not files:
-        raise DataUnavailable(f"{call}: path names no file; pass the path of one or more.")
-    if all(isinstance(file, TableFile) for file in files) and len({file.path.suffix for file in files}) == 1:
-        return TableFile(*(file.path for file in files))
-    return Shards(files)
-
-
-def _matches(call: str, path: str | Path) -> list[str]:
-    """The paths that a pattern matches, in order of their names; a path that exists is none."""
-    given = Path(path).expanduser()
-    if given.exists() or not glob.has_magic(str(path)):
-        return [str(given)]
-    found = sorted(glob.glob(str(given), recursive=True))
-    if not found:
-        raise DataUnavailable(f"{call}: no file matches {path}; pass the path of one, or another pattern.")
-    return found
-
-
-def _open_one(call: str, path: Path) -> AbstractFile:
-    if not path.exists():
-        raise DataUnavailable(f"{call}: there is no file {path}; pass the path of one as path.")
-    is_zarr = path.is_dir() and any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))
-    kind = ZarrFile if is_zarr or path.name.endswith(".zarr.zip") else Folder if path.is_dir() else None
-    kind = kind or _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        known = ", ".join(_FORMATS)
-        raise DataUnavailable(f"{call}: {path} is of no known format; pass one of {known}, or a folder of .npy files.")
-    return kind(path)
-
-
-class _InTurn:
-    """The arrays of one name of several files, as one array. Some of the files are open at a time."""
-
-    def __init__(self, files: Sequence[AbstractFile], name: str):
-        self._files, self._name = files, name
-        self._open = functools.lru_cache(_OPEN_SHARDS)(self._opened)
-        arrays = (self._open(place) for place in range(len(files)))
-        shapes, dtypes = zip(*((array.shape, array.dtype) for array in arrays), strict=True)
-        for file, shape, dtype in zip(files, shapes, dtypes, strict=True):
-            if not shape or shape[1:] != shapes[0][1:] or dtype.kind != dtypes[0].kind:
-                raise ValueError(
-                    f"{file.path}: the array {name!r} has shape {shape} and dtype {dtype}, but that of "
-                    f"{files[0].path} {shapes[0]} and {dtypes[0]}; store arrays of one kind, or leave the file out."
-                )
-        self._ends = np.cumsum([shape[0] for shape in shapes])
-        self.shape = (int(self._ends[-1]), *shapes[0][1:])
-        self.dtype = np.result_type(*dtypes)
-
-    def _opened(self, place: int) -> Source:
-        first, file = self._files[0], self._files[place]
-        opened = type(file)(file.path)  # Anew, so that nothing keeps it open after it is left.
-        if self._name not in opened.names:
-            raise ValueError(
-                f"{file.path}: there is no array {self._name!r}, which {first.path} has; add it, or leave the file out."
-            )
-        return opened.array(self._name)
-
-    def __getitem__(self, index):
-        index = np.asarray(index)
-        files = np.searchsorted(self._ends, index, "right")
-        rows = np.empty((len(index), *self.shape[1:]), self.dtype)
-        for file in np.unique(files):
-            places = np.flatnonzero(files == file)
-            array = self._open(int(file))
-            rows[places] = array[index[places] - (int(self._ends[file]) - array.shape[0])]
-        return rows
+        with _reading(path := self.path / f"{name}.npy"):
+            return np.load(path, mmap_mode="r")
 
 
 class _SideBySide:
@@ -359,6 +264,28 @@ class _Orthogonal:
 
     def __getitem__(self, index):
         return np.asarray(self._array.oindex[np.asarray(index)])
+
+
+def _columns_of(path: Path) -> list[str]:
+    """The names of a table's columns. Only its head or its footer is read."""
+    import pandas
+    import pyarrow.parquet
+
+    with _reading(path):
+        return (
+            list(pandas.read_csv(path, nrows=0)) if path.suffix == ".csv" else pyarrow.parquet.read_schema(path).names
+        )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Within it, an error of a library that reads a file names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise DataUnavailable(
+            f"{path}: it cannot be read ({_first_line(error)}); store it again, or leave it out."
+        ) from error
 
 
 @functools.cache

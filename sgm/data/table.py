@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sgm.data.formats import open_file
+from sgm.data.opened import open_file
 from sgm.data.stored import AbstractStored, Parts, make_tuples
 
 

@@ -1,6 +1,8 @@
 """Metrics of a data set, batch by batch, and their report."""
 
 import dataclasses
+import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,9 @@ from sgm.plot import Figure
 from sgm.posterior.support import Support, check_support, within
 from sgm.sde.base import AbstractSDE
 from sgm.solve import AbstractMethod, EulerMaruyama
+
+# Where a table has the shapes of entries that are arrays, which are stored as lists.
+_SHAPES = b"shapes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,10 +209,13 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     import pyarrow.parquet
 
     part = path.with_suffix(".part")
+    shapes = {name: values.shape[1:] for name, values in columns.items() if values.ndim > 1}
     arrays = {
-        name: values if values.ndim == 1 else list(values.reshape(len(values), -1)) for name, values in columns.items()
+        name: list(values.reshape(len(values), math.prod(shapes[name]))) if name in shapes else values
+        for name, values in columns.items()
     }
-    pyarrow.parquet.write_table(pyarrow.table(arrays), part)
+    table = pyarrow.table(arrays).replace_schema_metadata({_SHAPES: json.dumps(shapes)})
+    pyarrow.parquet.write_table(table, part)
     part.replace(path)
 
 
@@ -218,13 +226,16 @@ def read_columns(path: Path) -> Columns:
         path: Parquet file.
 
     Returns:
-        Each column by its name.
+        Each column by its name, of the shape that it was written in.
     """
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
+    # Tables of before shapes were stored have lists as they are.
+    shapes = json.loads((table.schema.metadata or {}).get(_SHAPES, b"{}"))
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    return {name: np.stack(values) if values.dtype == object else values for name, values in columns.items()}
+    columns |= {name: np.stack(values) for name, values in columns.items() if values.dtype == object and len(values)}
+    return {name: values.reshape(len(values), *shapes.get(name, values.shape[1:])) for name, values in columns.items()}
 
 
 def _finite(value):

@@ -7,10 +7,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count, check_instance
 
 
 class AbstractPlacement(eqx.Module):
@@ -27,15 +28,38 @@ class AbstractPlacement(eqx.Module):
         """
 
     def shardings(self, state: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
-        """The sharding of each array of a state, or of its shapes; None in the place of all else."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (
-                NamedSharding(mesh, self.spec(jax.tree_util.keystr(path), leaf.shape, mesh))
-                if hasattr(leaf, "dtype")
-                else None
-            ),
-            state,
-        )
+        """The sharding of each array of a state, or of its shapes; None in the place of all else.
+
+        Raises TypeError for a spec that is no `PartitionSpec`, and ValueError for one that does not fit its array.
+        """
+
+        def of_leaf(path, leaf):
+            if not hasattr(leaf, "dtype"):
+                return None
+            spec = self.spec(jax.tree_util.keystr(path), leaf.shape, mesh)
+            self._check(spec, jax.tree_util.keystr(path), leaf.shape, mesh)
+            return NamedSharding(mesh, spec)
+
+        return jax.tree_util.tree_map_with_path(of_leaf, state)
+
+    def _check(self, spec: Any, path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> None:
+        """Raise unless the spec cuts axes of the array evenly, over axes of the mesh."""
+        call, given = f"{type(self).__name__}.spec", f"{spec} for {path} of shape {shape}"
+        check_instance(call, f"what is given for {path}", spec, PartitionSpec, "jax.sharding.PartitionSpec()")
+        if len(spec) > len(shape):
+            raise ValueError(f"{call}: it gives {given}; give at most one entry for each axis of the array.")
+        cuts = [names if isinstance(names, tuple) else () if names is None else (names,) for names in spec]
+        used = [name for names in cuts for name in names]
+        if len(set(used)) < len(used) or not {*used} <= {*mesh.axis_names}:
+            known = " and ".join(repr(name) for name in mesh.axis_names)
+            raise ValueError(f"{call}: it gives {given}; name axes of the mesh, which are {known}, each once.")
+        for axis, names in enumerate(cuts):
+            parts = math.prod(mesh.shape[name] for name in names)
+            if shape[axis] % parts:
+                raise ValueError(
+                    f"{call}: it gives {given}, but {parts} devices do not share the {shape[axis]} entries along axis "
+                    f"{axis} evenly; leave that axis whole, with None, or cut another."
+                )
 
 
 class Replicated(AbstractPlacement):
@@ -60,7 +84,7 @@ class Sharded(AbstractPlacement):
     smallest: int = eqx.field(static=True, default=2**14)
 
     def __check_init__(self):
-        check_at_least("Sharded", "smallest", self.smallest)
+        check_count("Sharded", "smallest", self.smallest)
 
     def spec(self, path, shape, mesh):
         if mesh.shape["model"] == 1 or math.prod(shape) < self.smallest:
@@ -78,17 +102,25 @@ def describe(state: PyTree) -> str:
     """Describe where the arrays of a tree are, one line for each way in which arrays are cut.
 
     Arguments:
-        state: Tree of arrays on devices.
+        state: Tree of arrays on devices. Those of NumPy are of the host.
 
     Returns:
         Lines as "kernel (1152, 4608) over model, data along axis 1: 28 arrays, 2.4 GB, 304.0 MB a device".
+
+    Raises:
+        TypeError: for shapes in the place of arrays, which are nowhere.
 
     Example:
         >>> print(sgm.parallel.describe(state))
     """
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if isinstance(leaf, jax.Array):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"describe: {jax.tree_util.keystr(path) or 'state'} is a shape, not an array; pass arrays on "
+                "devices, or print placement.shardings(state, mesh)."
+            )
+        if isinstance(leaf, jax.Array | np.ndarray):
             name = jax.tree_util.keystr(path[-1:]).strip(".[]'\"") if path else "array"
             groups[name, str(leaf.shape), _cut(leaf)].append(leaf)
     lines = [
@@ -100,6 +132,8 @@ def describe(state: PyTree) -> str:
 
 
 def _cut(leaf) -> str:
+    if isinstance(leaf, np.ndarray):
+        return "of the host"
     spec = leaf.sharding.spec if isinstance(leaf.sharding, NamedSharding) else ()
     cuts = [
         f"over {', '.join((names,) if isinstance(names, str) else names)} along axis {axis}"
@@ -110,7 +144,8 @@ def _cut(leaf) -> str:
 
 
 def _counted(leaves) -> str:
-    each = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+    on_devices = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    each = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in on_devices)
     return f"{len(leaves)} arrays, {_size(sum(leaf.nbytes for leaf in leaves))}, {_size(each)} a device"
 
 

@@ -1,7 +1,8 @@
 """Several processes that compute as one: how they meet, and what they tell each other."""
 
 import contextlib
-import io
+import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -11,7 +12,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from sgm.checks import check_array
+
 Tree = TypeVar("Tree", bound=PyTree)
+
+# Bytes that are sent together; JAX counts entries with 32 bits.
+_AT_ONCE = 2**28
 
 
 def initialise(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
@@ -84,40 +90,101 @@ def gather(columns: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """
     if jax.process_count() == 1:
         return [columns]
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **columns)
-    written = np.frombuffer(file.getvalue(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.asarray(len(written), np.int32))
-    padded = multihost_utils.process_allgather(np.pad(written, (0, int(lengths.max()) - len(written))))
-    found = []
-    for row, length in zip(padded, lengths, strict=True):
-        with np.load(io.BytesIO(row[:length].tobytes()), allow_pickle=False) as file:
-            found.append(dict(file))
-    return found
+    written = _written(columns)
+    # JAX has no integers of 64 bits.
+    sizes = multihost_utils.process_allgather(np.asarray(divmod(len(written), _AT_ONCE), np.int32))
+    lengths = [int(whole) * _AT_ONCE + int(rest) for whole, rest in sizes]
+    pieces = []
+    for start in range(0, max(lengths), _AT_ONCE):
+        piece = written[start : start + _AT_ONCE]
+        longest = min(max(lengths) - start, _AT_ONCE)
+        pieces.append(multihost_utils.process_allgather(np.pad(piece, (0, longest - len(piece)))))
+    return [_read(row[:length]) for row, length in zip(np.concatenate(pieces, axis=1), lengths, strict=True)]
+
+
+def _written(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Arrays as bytes: the length of a head, the head, which says what they are, and their entries."""
+    parts, head = [], []
+    for name, values in columns.items():
+        dtype = values.dtype
+        if dtype.hasobject:
+            raise ValueError(f"gather: the column {name!r} holds Python objects (dtype {dtype}); give numbers.")
+        # NumPy's own code of a dtype does not tell those that JAX has added, as bfloat16.
+        head.append((name, dtype.str if np.dtype(dtype.str) == dtype else dtype.name, values.shape))
+        parts.append(values.tobytes())
+    text = json.dumps(head).encode()
+    return np.frombuffer(b"".join((len(text).to_bytes(8, "little"), text, *parts)), np.uint8)
+
+
+def _read(written: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of `_written`."""
+    place = 8 + int.from_bytes(written[:8].tobytes(), "little")
+    columns = {}
+    for name, code, shape in json.loads(written[8:place].tobytes()):
+        dtype = jax.numpy.dtype(code)
+        stop = place + math.prod(shape) * dtype.itemsize
+        columns[name] = np.frombuffer(written[place:stop].tobytes(), dtype).reshape(shape).copy()
+        place = stop
+    return columns
 
 
 def share(function: Callable[[Any], Any], each: PyTree) -> Any:
     """Let every process compute a part of `function(each)`, and give the whole to all of them.
 
     Arguments:
-        function: Function of a tree of arrays, whose result has as many rows as it is given.
+        function: Function of a tree of arrays, whose result is a tree of arrays with as many rows as it is given.
         each: Tree of arrays with a leading axis of one length, the same in all processes.
 
     Returns:
-        The rows of the function's results, in their order. With fewer rows than processes, each computes all.
+        The rows of the function's results, in their order, as NumPy arrays. With fewer rows than processes, each
+        computes all.
+
+    Raises:
+        TypeError: for what is no array.
+        ValueError: for arrays of `each`, or of the function's result, that do not have as many rows as the others.
 
     Example:
         >>> x = share(lambda keys: sgm.sample(sde, model, keys), jax.random.split(key, 10_000))
     """
-    count, n = jax.process_count(), len(jax.tree.leaves(each)[0])
+    count, n = jax.process_count(), _rows(each)
     if count == 1 or n < count:
-        return function(each)
-    ends = np.linspace(0, n, count + 1).astype(int)
-    own = slice(*ends[jax.process_index() :][:2])
-    leaves, structure = jax.tree.flatten(function(jax.tree.map(lambda leaf: leaf[own], each)))
-    parts = gather({str(place): np.asarray(leaf) for place, leaf in enumerate(leaves)})
+        return _results(function, each, n)
+    start, stop = np.linspace(0, n, count + 1).astype(int)[jax.process_index() :][:2].tolist()
+    own = _results(function, jax.tree.map(lambda leaf: leaf[start:stop], each), stop - start)
+    leaves, structure = jax.tree.flatten(own)
+    parts = gather({str(place): leaf for place, leaf in enumerate(leaves)})
     whole = [np.concatenate([part[str(place)] for part in parts]) for place in range(len(leaves))]
     return jax.tree.unflatten(structure, whole)
+
+
+def _rows(each: PyTree) -> int:
+    """The number of rows of all arrays of a tree."""
+    found: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(each):
+        name = "each" + jax.tree_util.keystr(path)
+        check_array("share", name, leaf)
+        if not leaf.shape:
+            raise ValueError(f"share: {name} has shape (); pass arrays of rows, as jax.random.split(key, n).")
+        found[name] = leaf.shape[0]
+    if not found:
+        raise ValueError("share: each has no arrays; pass arrays of rows, as jax.random.split(key, n).")
+    first, rows = next(iter(found.items()))
+    for name, other in found.items():
+        if other != rows:
+            raise ValueError(f"share: {first} has {rows} rows, but {name} {other}; pass as many rows of each.")
+    return rows
+
+
+def _results(function: Callable[[Any], Any], each: PyTree, n: int) -> Any:
+    """What the function gives for `n` rows, as NumPy arrays of as many."""
+    results = jax.tree.map(np.asarray, function(each))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(results):
+        if leaf.shape[:1] != (n,):
+            name = "the result" + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"share: {name} of the function has shape {leaf.shape} for {n} rows; give arrays with a row for each."
+            )
+    return results
 
 
 def local(tree: Tree) -> Tree:

@@ -1,14 +1,19 @@
 """Figures of a training: its process, its loss and its weights."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
+from sgm.parallel.processes import gather
 from sgm.plot.base import Figure, axes_in_a_row
 from sgm.sde.base import AbstractSDE
+
+_BINS = 1000
 
 
 def objective(metrics: list[dict[str, float]]) -> Figure:
@@ -42,7 +47,8 @@ def objective(metrics: list[dict[str, float]]) -> Figure:
 def arrays(tree: PyTree, title: str) -> Figure:
     """Draw the root mean square of the entries of each array, and the sizes between which 90% of them lie.
 
-    Entries of zero are left out.
+    Entries of zero, and those that are not finite, are left out. Arrays that are cut over devices, or over processes
+    that all call this, stay where they are.
 
     Arguments:
         tree: Arrays.
@@ -53,16 +59,58 @@ def arrays(tree: PyTree, title: str) -> Figure:
     """
     figure, axes = axes_in_a_row(1, (11, 4))
     named = jax.tree_util.tree_leaves_with_path(tree)
-    sizes = [np.abs(np.asarray(leaf)[np.asarray(leaf) != 0]) for _, leaf in named]
-    shown = [place for place, entries in enumerate(sizes) if entries.size]
-    lows, highs = (np.asarray([np.quantile(sizes[place], share) for place in shown]) for share in (0.05, 0.95))
+    sizes = sizes_of([leaf for _, leaf in named])
+    shown = np.flatnonzero(sizes[:, 0])
+    _, means, lows, highs = sizes[shown].T
     axes[0].vlines(shown, lows, highs, color="0.7")
-    axes[0].scatter(shown, [np.sqrt(np.mean(sizes[place] ** 2)) for place in shown], s=12, zorder=3)
+    axes[0].scatter(shown, means, s=12, zorder=3)
     every = math.ceil(len(named) / 40)
     names = [jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("network.") for path, _ in named]
     axes[0].set_xticks(range(0, len(named), every), names[::every], rotation=90, fontsize=6)
-    axes[0].set(yscale="log", ylabel="size", title=title)
+    axes[0].set(yscale="log" if len(shown) else "linear", ylabel="size", title=title)
     return figure
+
+
+def sizes_of(arrays: Sequence[Any]) -> Float[np.ndarray, "arrays 4"]:
+    """Find the sizes of the entries of arrays that are neither zero nor infinite. All processes call it together.
+
+    Each process counts the entries that it has, and tells the others the counts alone.
+
+    Arguments:
+        arrays: Arrays.
+
+    Returns:
+        Of each, the number of entries, their root mean square, and the sizes below which 5% and 95% of them are, to a
+        thousandth of the logarithm of the span of all sizes.
+    """
+    logs = [_own_logs(array) for array in arrays]
+    own = np.zeros((len(logs), 4))
+    for place, log in enumerate(logs):
+        ends = np.min(log, initial=np.inf), np.max(log, initial=-np.inf)
+        own[place] = len(log), np.sum(np.exp(2 * log.astype(float))), *ends
+    found = np.stack([columns["own"] for columns in gather({"own": own})])
+    counts, squares = found[..., 0].sum(0), found[..., 1].sum(0)
+    lows, highs = found[..., 2].min(0, initial=np.inf), found[..., 3].max(0, initial=-np.inf)
+    lows, highs = np.where(counts, lows, 0), np.where(counts, np.maximum(highs, lows + 1e-6), 1)
+    bins = np.zeros((len(logs), _BINS), int)
+    for place, log in enumerate(logs):
+        bins[place] = np.histogram(log, _BINS, (lows[place], highs[place]))[0]
+    bins = np.sum([columns["bins"] for columns in gather({"bins": bins})], axis=0)
+    sizes = np.zeros((len(logs), 4))
+    for place, (count, below) in enumerate(zip(counts, np.cumsum(bins, axis=1), strict=True)):
+        edges = np.linspace(lows[place], highs[place], _BINS + 1)
+        between = np.interp((0.05 * count, 0.95 * count), np.append(0, below), edges)
+        sizes[place] = count, np.sqrt(squares[place] / max(count, 1)), *np.exp(between)
+    return sizes
+
+
+def _own_logs(array: Any) -> Float[np.ndarray, " n"]:
+    """Logarithms of the sizes of this process's entries of an array, each once."""
+    whole = not isinstance(array, jax.Array)
+    parts = [array] if whole else [part.data for part in array.addressable_shards if part.replica_id == 0]
+    sizes = [np.abs(np.asarray(part, np.float32)).ravel() for part in parts]
+    every = np.concatenate([np.zeros(0, np.float32), *sizes])
+    return np.log(every[(every > 0) & np.isfinite(every)])
 
 
 def process(sde: AbstractSDE) -> Figure:

@@ -21,11 +21,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from sgm.likelihood import prior_mismatch
 from sgm.model.base import AbstractModel
+from sgm.parallel.devices import evenly
 from sgm.sde import VP, AbstractSDE, LearnedLogSNR
 from sgm.training.base import Levels, Times
 from sgm.training.loss import Loss, Perturbed, levels_at
 from sgm.training.objective import Squared
-from sgm.training.step import AbstractRecipe, AbstractState, Batch, Recipe, copied, updates_of
+from sgm.training.step import AbstractRecipe, AbstractState, Batch, Recipe, copied, mean_of_first, updates_of
 from sgm.training.times import UniformTime
 from sgm.training.weightings import LikelihoodWeighting
 
@@ -112,12 +113,12 @@ class ScheduleRecipe(AbstractRecipe):
         bound = jnp.mean(errors + end_terms(sde, perturbed.x0))
         return bound, gradients, schedule_gradients(sde, perturbed.t, perturbed.x0, errors, by_levels)
 
-    def held_out(self, state, batch):
+    def held_out(self, state, batch, mesh=None):
         sde = state.process(self.sde)
-        examples = self.recipe.held_out_examples(sde, state, batch)
+        examples = evenly(self.recipe.held_out_examples(sde, state, batch), mesh)
         assert isinstance(examples, Perturbed)
         errors = self.recipe.loss.errors(sde, state.average, examples)
-        return jnp.mean(errors + end_terms(sde, examples.x0))
+        return mean_of_first(len(batch[0]), errors + end_terms(sde, examples.x0))
 
 
 def end_terms(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:

@@ -24,8 +24,8 @@ from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.nn.condition import condition_from
 from sgm.nn.units import Units
+from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
 from sgm.parallel.devices import mesh as all_devices
-from sgm.parallel.devices import own_rows, shard
 from sgm.parallel.placement import AbstractPlacement, Sharded
 from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
 from sgm.sde.base import AbstractSDE
@@ -93,7 +93,8 @@ def train(
             floats by their names and the state, whose `model` and `average` are the raw and the averaged model. The
             state's arrays are given up by the next step: use them at once, or copy them.
         progress: Whether a bar is shown.
-        mesh: Devices over which each batch is split, by default all of all processes (see `sgm.parallel.mesh`).
+        mesh: Devices over which each batch is split, by default all of all processes (see `sgm.parallel.mesh`). One of
+            your own has the axes "data" and "model", and the devices of each process next to one another.
         placement: Rule that says which arrays of the state are cut over the devices. It changes nothing unless the mesh
             has more than one device along its axis "model".
 
@@ -107,8 +108,8 @@ def train(
         ProcessLost: where another process of the run has ended.
         Preempted: after SIGTERM, once the checkpoint of the last step is written, if there is a `run`.
         CheckpointError: where a checkpoint cannot be written.
-        ValueError: for batches that the devices cannot share evenly, units that do not fit the data, and `frozen` that
-            gives no part of the model or leaves nothing to train.
+        ValueError: for batches that the devices cannot share evenly, a mesh or a placement that does not fit, units
+            that do not fit the data, and `frozen` that gives no part of the model or leaves nothing to train.
 
     Example:
         >>> sde, model, history = sgm.train(sgm.VP(), model, data, jr.key(0), steps=2_000)
@@ -132,7 +133,7 @@ def train(
     _warn_of_no_masking(model, loss)
     trained = None if frozen is None else all_but(frozen, model)
     recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate, trained)
-    mesh = all_devices() if mesh is None else mesh
+    mesh = all_devices() if mesh is None else check_mesh("train", mesh)
     _check_batch(batch_size, accumulate, mesh.size)
     seed = int(jr.bits(jr.fold_in(key, zlib.crc32(b"data"))))
     rows = own_rows(mesh, batch_size)
@@ -217,7 +218,7 @@ class _Loop:
                 ends = stops or step == last
                 saves, looks = (ends or step % every == 0 for every in (self.checkpoint_every, self.log_every))
                 if saves and self.held_out is not None:
-                    metrics["held_out_loss"] = held_out_loss(self.recipe, state, self.held_out)
+                    metrics["held_out_loss"] = held_out_loss(self.recipe, state, self.held_out, self.mesh)
                 pending.append(metrics)
                 if saves or looks:
                     values = self.history.add(step, jax.device_get(pending))
@@ -257,11 +258,15 @@ def _standardised(model, x, fields) -> Batch:
 
 
 def _held_out(model, data, batch_size, mesh) -> Batch | None:
-    """The first test examples, at most a batch of them and as many for each device; None where there are too few."""
+    """The first test examples, at most a batch of them; None where there are none.
+
+    They are the same for all meshes. Where the devices cannot share them evenly, each has them all.
+    """
     n = min(batch_size, data.size("test"))
-    n -= n % mesh.size
     if not n:
         return None
+    if n % mesh.size:
+        return replicate(_standardised(model, *data.rows("test", 0, n)), mesh)
     return shard(_standardised(model, *data.rows("test", *own_rows(mesh, n))), mesh)
 
 

@@ -18,7 +18,7 @@ from sgm.checks import check_at_least
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition
-from sgm.parallel.devices import replicate
+from sgm.parallel.devices import evenly, replicate
 from sgm.parallel.placement import AbstractPlacement
 from sgm.sde.base import AbstractSDE
 from sgm.training.base import AbstractDrawn, AbstractLoss
@@ -67,8 +67,11 @@ class AbstractRecipe(eqx.Module):
         """The state after a step of gradient descent, and its metrics."""
 
     @abstractmethod
-    def held_out(self, state: Any, batch: Batch) -> Float[Array, ""]:
-        """The loss of the averaged weights on a batch, with no dropout and the same randomness at every step."""
+    def held_out(self, state: Any, batch: Batch, mesh: Mesh | None = None) -> Float[Array, ""]:
+        """The loss of the averaged weights on a batch, with no dropout and the same randomness at every step.
+
+        The devices of the mesh share the examples, of any number, and change nothing but rounding.
+        """
 
 
 class Recipe(AbstractRecipe):
@@ -114,8 +117,9 @@ class Recipe(AbstractRecipe):
         model, average, opt_state = self.descend(state, gradients)
         return TrainState(model, average, state.step + 1, opt_state), metrics
 
-    def held_out(self, state, batch):
-        return jnp.mean(self.loss.errors(self.sde, state.average, self.held_out_examples(self.sde, state, batch)))
+    def held_out(self, state, batch, mesh=None):
+        drawn = evenly(self.held_out_examples(self.sde, state, batch), mesh)
+        return mean_of_first(len(batch[0]), self.loss.errors(self.sde, state.average, drawn))
 
     def split(self, model: AbstractModel) -> tuple[PyTree, PyTree]:
         """What of the model is trained, with None in the place of the rest, and the rest."""
@@ -178,6 +182,11 @@ class Recipe(AbstractRecipe):
         decay = jnp.minimum(self.average_decay, (1 + step) / (10 + step))
         averages: Any = optax.incremental_update(weights, averages, 1 - decay)
         return eqx.combine(weights, rest), eqx.combine(averages, average_rest), opt_state
+
+
+def mean_of_first(n: int, errors: Float[Array, " batch"]) -> Float[Array, ""]:
+    """The mean of the first `n` errors. Those after them are of examples that are repeated (see `evenly`)."""
+    return jnp.mean(errors, where=jnp.arange(len(errors)) < n)
 
 
 def all_but(frozen: Callable[[Any], Any], model: AbstractModel) -> PyTree[bool]:
@@ -281,6 +290,6 @@ def train_step(fixed: tuple[AbstractRecipe, Batch], state: Any, places: PyTree =
 
 
 @eqx.filter_jit
-def held_out_loss(recipe: AbstractRecipe, state: Any, batch: Batch) -> Float[Array, ""]:
+def held_out_loss(recipe: AbstractRecipe, state: Any, batch: Batch, mesh: Mesh | None = None) -> Float[Array, ""]:
     """The loss of held-out examples, compiled."""
-    return recipe.held_out(state, batch)
+    return recipe.held_out(state, batch, mesh)

@@ -6,7 +6,7 @@ arrays. The projection is of data parallelism with a fixed batch a device:
     step(n) = compute + 2 (n - 1) (latency + bytes / (n bandwidth))
 
 the time of a ring that adds gradients and does nothing else meanwhile, which is the worst case. Other machines: give
-their own constants, such as --compute 0.2 --latency 2e-5 --bandwidth 4e10 --bytes 2.7e9.
+their own constants, such as --compute 0.2 --latency 2e-5 --bandwidth 4e10 --bytes 2.7e9. What is not given is measured.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from processes import start
 
 DEVICES = (1, 2, 4, 8, 16, 64, 256, 1024)
 BATCH = 16
+NAMES = ("compute", "latency", "bandwidth", "bytes")
 
 
 def measure(address: str, count: int, index: int) -> None:
@@ -83,25 +84,31 @@ def run(count: int) -> dict[str, float]:
     return json.loads(outputs[0].splitlines()[-1])
 
 
+def measured() -> dict[str, float]:
+    """The constants of this machine, which are printed."""
+    one, two = run(1), run(2)
+    compute, size = one["compute"], one["bytes"]
+    # For two, 2 (n - 1) = 2.
+    latency, bandwidth = two["small"] / 2, size / (two["large"] - two["small"])
+    print(f"one process {compute:.4f} s a step of batch {BATCH}; gradients {size / 1e6:.1f} MB")
+    print(f"a sum of two: {latency * 1e6:.0f} us of latency, {bandwidth / 1e9:.2f} GB/s")
+    print(f"two processes: {two['compute']:.4f} s measured, {compute + two['large']:.4f} s by the model\n")
+    return dict(zip(NAMES, (compute, latency, bandwidth, size), strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--process", nargs=3, help=argparse.SUPPRESS)
-    for name in ("compute", "latency", "bandwidth", "bytes"):
+    for name in NAMES:
         parser.add_argument(f"--{name}", type=float)
     given = parser.parse_args()
     if given.process:
         return measure(given.process[0], *map(int, given.process[1:]))
-    compute, latency, bandwidth, size = given.compute, given.latency, given.bandwidth, given.bytes
-    if None in (compute, latency, bandwidth, size):
-        one, two = run(1), run(2)
-        compute, size = one["compute"], one["bytes"]
-        # For two, 2 (n - 1) = 2.
-        latency = two["small"] / 2
-        bandwidth = size / (two["large"] - two["small"])
-        predicted = compute + two["large"]
-        print(f"one process {compute:.4f} s a step of batch {BATCH}; gradients {size / 1e6:.1f} MB")
-        print(f"a sum of two: {latency * 1e6:.0f} us of latency, {bandwidth / 1e9:.2f} GB/s")
-        print(f"two processes: {two['compute']:.4f} s measured, {predicted:.4f} s by the model\n")
+    constants = {name: getattr(given, name) for name in NAMES}
+    if None in constants.values():
+        found = measured()
+        constants = {name: found[name] if value is None else value for name, value in constants.items()}
+    compute, latency, bandwidth, size = constants.values()
     print("| devices | step, s | of which sums | efficiency |\n|---|---|---|---|")
     for count in DEVICES:
         sums = 2 * (count - 1) * (latency + size / (count * bandwidth))

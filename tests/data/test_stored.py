@@ -204,7 +204,7 @@ class TestFiles:
     @pytest.mark.parametrize("kind", WRITERS)
     @pytest.mark.parametrize("opened", [100, 1])
     def test_several_files_have_what_one_has(self, kind, opened, tmp_path, monkeypatch):
-        monkeypatch.setattr("sgm.data.formats._OPEN_SHARDS", opened)
+        monkeypatch.setattr("sgm.data.opened._OPEN_SHARDS", opened)
         paths = []
         for part, rows in enumerate((slice(0, 7), slice(7, 8), slice(8, 60))):
             (tmp_path / f"part{part}").mkdir()
@@ -249,6 +249,36 @@ class TestFiles:
             Files(str(tmp_path / "z-*.npz")).size("train")
         with pytest.raises(DataUnavailable, match="Files: path names no file; pass the path of one or more"):
             Files(()).size("train")
+
+    @pytest.mark.parametrize("held_out", [0.0, "held"])
+    def test_arrays_of_a_file_that_differ_in_length_are_named(self, held_out, tmp_path):
+        """The sums over all files agree."""
+        for name, x, theta in (("a", 20, 20), ("b", 5, 6), ("c", 5, 4)):
+            np.savez(tmp_path / f"{name}.npz", x=X[:x], theta=THETA[:theta], held=HELD[:x])
+        data = Files(str(tmp_path / "*.npz"), params="theta", held_out=held_out)
+        with pytest.raises(ValueError, match=r"b.npz: the array '\w+' has 5 rows, but '\w+' 6; store as many rows"):
+            data.rows("train", 0, 30)
+
+    @pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind not in ("folder", "zarr")] + ["npy", "csv"])
+    def test_a_file_that_is_cut_short_is_named(self, kind, tmp_path):
+        for folder in (tmp_path / "a", tmp_path / "b"):
+            folder.mkdir()
+            if kind == "npy":
+                np.save(folder / "maps.npy", X)
+            elif kind == "csv":
+                pandas.DataFrame({"x": THETA[:, 0]}).to_csv(folder / "maps.csv", index=False)
+            else:
+                WRITERS[kind](folder)
+        (path,) = (tmp_path / "b").iterdir()
+        path.write_bytes(b"" if kind == "csv" else path.read_bytes()[:-1000])
+        with pytest.raises(DataUnavailable, match=rf"b/{path.name}: it cannot be read \(.*\); store it again"):
+            Files(str(tmp_path / "*" / "maps.*")).rows("train", 0, 1)
+
+    def test_a_table_with_other_columns_is_named(self, tmp_path):
+        for name, columns in {"a": ["x", "y"], "b": ["y", "x"], "c": ["x", "z"]}.items():
+            pandas.DataFrame(THETA, columns=columns).to_csv(tmp_path / f"{name}.csv", index=False)
+        with pytest.raises(ValueError, match=r"c.csv: its columns are x, z, but those of .*a.csv x, y; store the same"):
+            Files(str(tmp_path / "*.csv")).rows("train", 0, 1)
 
     def test_a_compressed_file_is_unpacked_once(self, tmp_path):
         path = tmp_path / "maps.npz"
@@ -324,7 +354,7 @@ class TestFiles:
 
     def test_objects_are_not_read(self, tmp_path):
         np.savez(tmp_path / "x.npz", x=np.asarray([{"a": 1}, None], dtype=object))
-        with pytest.raises(ValueError, match="Python objects"):
+        with pytest.raises(DataUnavailable, match=r"x.npz: it cannot be read \(x.npy holds Python objects"):
             Files(str(tmp_path / "x.npz")).rows("train", 0, 1)
 
     def test_lists_of_other_lengths_are_named(self, tmp_path):

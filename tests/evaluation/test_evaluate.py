@@ -5,11 +5,13 @@ import json
 
 import jax.random as jr
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from truth import gaussian
 
 import sgm
-from sgm.evaluation import AbstractMetric, ChainBound, LogLikelihood, PowerSpectrum, Row, read_columns
+from sgm.evaluation import AbstractMetric, ChainBound, LogLikelihood, PowerSpectrum, Row, read_columns, write_columns
 
 DATA = sgm.data.Moons()
 MODEL = gaussian(2)
@@ -63,6 +65,32 @@ def test_an_interrupted_evaluation_goes_on(tmp_path):
     resumed = run(metric, folder=tmp_path)
     assert metric.calls == [4, 4]  # two batches were left
     np.testing.assert_array_equal(resumed.columns["norm"], whole.columns["norm"])
+
+
+def test_an_interrupted_evaluation_goes_on_with_arrays_of_any_shape(tmp_path):
+    class Products(MeanNorm):
+        def columns(self, context, x, fields, key):
+            return super().columns(context, x, fields, key) | {"products": x[:, :, None, None] * x[:, None, :, None]}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Products(fails_at=2), folder=tmp_path)
+    x, _ = DATA.rows("test", 0, 10)
+    resumed = run(Products(), folder=tmp_path)
+    np.testing.assert_array_equal(resumed.columns["products"], x[:, :, None, None] * x[:, None, :, None])
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 4, 1), (3, 0, 2), (0, 2, 2)], ids=str)
+def test_columns_come_back_in_their_shapes(shape, tmp_path):
+    columns = {"x": np.arange(np.prod(shape), dtype=np.float32).reshape(shape), "index": np.arange(shape[0])}
+    write_columns(tmp_path / "columns.parquet", columns)
+    found = read_columns(tmp_path / "columns.parquet")
+    for name, values in columns.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_columns_of_a_table_without_shapes_are_lists(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"x": [[1.0, 2.0], [3.0, 4.0]]}), tmp_path / "columns.parquet")
+    np.testing.assert_array_equal(read_columns(tmp_path / "columns.parquet")["x"], [[1, 2], [3, 4]])
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -96,6 +96,7 @@ SHARDED = """
 import json, jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx, optax
 import sgm
 from sgm.parallel import Sharded, describe, mesh
+from sgm.plot.training import sizes_of
 
 data = sgm.data.Digits(label=True)
 network = sgm.nn.DiT((8, 8, 1), 64, 2, 2, 2, conditioning=data.conditioning, key=jr.key(0))
@@ -107,6 +108,8 @@ def look(step, metrics, state):
     whole = sum(leaf.nbytes for leaf in leaves)
     seen["share"] = sum(leaf.addressable_data(0).nbytes for leaf in leaves) / whole
     seen["lines"] = describe(state)
+    weights = jax.tree.leaves(eqx.filter(state.model, eqx.is_inexact_array))
+    seen["sizes"] = [sizes_of(arrays).tolist() for arrays in (weights, jax.device_get(weights))]
 
 options = {"steps": 8, "batch_size": 16, "log_every": 4, "progress": False, "optimiser": optax.adam(1e-3)}
 options |= {"placement": Sharded(smallest=512), "callbacks": [look]}
@@ -116,6 +119,27 @@ for over in (1,) if jax.device_count() == 1 else (4, 8):
     weights = np.concatenate([np.ravel(leaf) for leaf in leaves])
     seen[over] = {"losses": made[2]["loss"].tolist(), "weights": weights.tolist(), "share": seen.pop("share")}
 print(json.dumps(seen))
+"""
+
+
+# 6 and 13 held-out examples, which 8 devices do not share evenly, of a model and of a trained schedule.
+HELD_OUT = """
+import json, jax, jax.random as jr, numpy as np, optax
+import sgm
+from jax.sharding import Mesh
+
+losses = {}
+for n, sde in ((6, sgm.VP()), (13, sgm.VP(sgm.sde.LearnedLogSNR()))):
+    x = np.random.default_rng(0).normal(size=(50 + n, 2))
+    data = sgm.data.Arrays(x, held_out=np.arange(50 + n) >= 50)
+    model = sgm.ScoreModel(sgm.nn.MLP((2,), 8, 1, key=jr.key(0)), data=data)
+    options = {"steps": 1, "batch_size": 16, "progress": False, "optimiser": optax.sgd(1e-3)}
+    options["loss"] = sgm.Loss(times=sgm.training.UniformTime())
+    for devices in (1, 2, 8):
+        mesh = Mesh(np.asarray(jax.devices()[:devices]).reshape(-1, 1), ("data", "model"))
+        history = sgm.train(sde, model, data, jr.key(1), mesh=mesh, **options)[2]
+        losses[f"{n} examples, {devices} devices"] = float(history["held_out_loss"][-1])
+print(json.dumps(losses))
 """
 
 
@@ -154,6 +178,14 @@ def cut():
     return run(SHARDED, 1, 8)
 
 
+def test_the_held_out_loss_is_the_same_on_any_number_of_devices():
+    losses = run(HELD_OUT, 8)[8]
+    for n in (6, 13):
+        one = losses[f"{n} examples, 1 devices"]
+        for devices in (2, 8):
+            assert losses[f"{n} examples, {devices} devices"] == pytest.approx(one, rel=1e-5)
+
+
 @pytest.mark.parametrize("over", ["4", "8"])
 def test_a_state_that_is_cut_over_devices_trains_as_one_that_is_whole(cut, over):
     one, eight = cut[1]["1"], cut[8][over]
@@ -167,6 +199,11 @@ def test_each_device_has_its_part_of_the_state_after_every_step(cut):
     assert cut[1]["1"]["share"] == 1
     assert 1 / 8 < cut[8]["4"]["share"] < 0.2 and 1 / 8 < cut[8]["8"]["share"] < 0.2
     assert "over model, data along axis" in cut[8]["lines"]
+
+
+def test_the_sizes_of_weights_are_found_where_they_are(cut):
+    there, whole = cut[8]["sizes"]
+    np.testing.assert_allclose(there, whole, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import types
 import warnings
 
 import equinox as eqx
@@ -20,6 +19,7 @@ from sgm.sde import LearnedLogSNR
 from sgm.training import Adam, CheckpointError, Loss, Muon, TrainingDiverged, latest_step, load_run
 from sgm.training.checkpoint import Checkpoints, checkpoint_path, restore_checkpoint
 from sgm.training.learned_schedule import ScheduleRecipe
+from sgm.training.loop import _check_batch
 from sgm.training.step import Recipe, held_out_loss, train_step
 from sgm.training.times import UniformTime
 
@@ -248,10 +248,7 @@ def test_the_held_out_loss_of_a_trained_schedule_is_the_bound():
     ("options", "message"),
     [
         ({"accumulate": 5}, "a batch of 32 cannot be split into accumulate = 5 parts for 1 devices each; pass"),
-        (
-            {"mesh": types.SimpleNamespace(size=3)},
-            "a batch of 32 cannot be split into accumulate = 1 parts for 3 devic",
-        ),
+        ({"mesh": 3}, r"train: mesh = 3; pass an instance such as sgm.parallel.mesh\(\)"),
         ({"steps": 0}, "train: steps = 0; pass steps >= 1"),
         ({"loss": "Karras"}, r"train: loss = 'Karras'; pass an instance such as sgm.training.Loss\(\)"),
         ({"optimiser": 1e-3}, r"train: optimiser = 0.001; pass an instance such as sgm.training.Adam\(1e-3\) or optax"),
@@ -266,6 +263,11 @@ def test_the_held_out_loss_of_a_trained_schedule_is_the_bound():
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         train(**{"model": model(), **options})
+
+
+def test_a_batch_that_devices_do_not_share_is_named():
+    with pytest.raises(ValueError, match="a batch of 32 cannot be split into accumulate = 1 parts for 3 devices each"):
+        _check_batch(32, 1, 3)
 
 
 def test_the_bar_says_that_the_first_step_is_compiled(capsys):
