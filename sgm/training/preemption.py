@@ -37,7 +37,8 @@ class Preemption:
         if not self._listens:
             return
         if jax.process_count() > 1:
-            distributed.global_state.preemption_sync_manager.shutdown()
+            manager: Any = distributed.global_state.preemption_sync_manager
+            manager.shutdown()
             distributed.global_state.preemption_sync_manager = None
             jax.config.update("jax_enable_preemption_service", False)
         signal.signal(signal.SIGTERM, self._before)

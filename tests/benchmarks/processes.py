@@ -39,3 +39,13 @@ def start(
         )
         for index in (range(count) if only is None else only)
     ]
+
+
+def compilations() -> dict[str, str]:
+    """Environment of processes that share the compiled functions of this one."""
+    import jax
+
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(jax.config.jax_compilation_cache_max_size),
+    }
