@@ -19,7 +19,8 @@ from sgm.data import DataUnavailable
 from sgm.experiment import Experiment, config_names, differences, load_config
 from sgm.flags import from_flags
 from sgm.options import ExperimentError
-from sgm.parallel.processes import ProcessLost, initialise, is_first
+from sgm.parallel.meeting import initialise, leave_at_once
+from sgm.parallel.processes import ProcessLost, is_first
 from sgm.runs import is_begun, read_experiment
 from sgm.stages import STAGES, check_splits
 from sgm.training import CheckpointError, Preempted, TrainingDiverged
@@ -81,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _is_of_the_library(error):
             traceback.print_exc()
         print(f"sgm: {error}", file=sys.stderr)
+        leave_at_once()
         return 1
     except BrokenPipeError:  # As by `sgm --help | head`. What Python still has to print goes nowhere.
         _silence()

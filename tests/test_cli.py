@@ -279,6 +279,8 @@ def test_a_run_keeps_its_configuration(digits, capsys):
         (("--sde.schedule", "Sigmoid"), "Sigmoid"),
         (("--stages", "evaluate"), "there is no run (experiment.json is missing); pass the folder of a run"),
         (("--distributed", "10.0.0.1:1234", "2"), "give nothing after it, or the address of the first process"),
+        (("--distributed", "127.0.0.1", "2", "0"), "sgm: initialise: coordinator = '127.0.0.1'; pass the address of"),
+        (("--distributed", "127.0.0.1:1234", "2", "2"), "initialise: index = 2 of processes = 2; pass each"),
         (("--model-devices", "2"), "mesh: model = 2 does not divide the number of devices, 1; pass one that does"),
     ],
 )

@@ -1,8 +1,9 @@
-"""Several processes that compute as one: how they meet, and what they tell each other."""
+"""Several processes that compute as one, and what they tell each other."""
 
 import contextlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -20,34 +21,6 @@ Tree = TypeVar("Tree", bound=PyTree)
 _AT_ONCE = 2**28
 
 
-def initialise(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
-    """Join the processes of a run. To be called in each, before anything is computed.
-
-    Slurm, Kubernetes, Open MPI and TPU pods say what is left out. Processes on the CPU speak by gloo.
-
-    Arguments:
-        coordinator: Address of the first process, as "10.0.0.1:1234", with a free port.
-        processes: Number of processes.
-        index: Number of this process, from 0.
-
-    Raises:
-        ValueError: where something is left out, and nothing says it.
-        RuntimeError: where the processes do not meet, or JAX has already computed.
-
-    Example:
-        >>> sgm.parallel.initialise()  # each task of `srun python train.py`
-    """
-    try:
-        jax.distributed.initialize(
-            coordinator, processes, index, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=30
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"initialise: no cluster is found ({error}); pass the coordinator's address, the number of processes and "
-            'the index of this one, as ("10.0.0.1:1234", 4, 0).'
-        ) from None
-
-
 class ProcessLost(RuntimeError):
     """Another process of the run has ended, or can no longer be reached."""
 
@@ -61,8 +34,9 @@ def told_of_lost_processes(call: str) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in reason:
             raise
+        has = "has ended" if re.search("reset|closed|refused|heartbeat", reason, re.IGNORECASE) else "may have ended"
         raise ProcessLost(
-            f"{call}: another process of the run has ended, or cannot be reached ({reason:.200}). Start all of them "
+            f"{call}: another process of the run {has}, or cannot be reached ({reason:.200}). Start all of them "
             "again: a run goes on from its newest checkpoint."
         ) from error
 

@@ -1,6 +1,8 @@
 """States on disk, written by Orbax beside the training: a crash while writing leaves the earlier ones as they were."""
 
-from collections.abc import Callable
+import errno
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,9 +11,12 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
-from sgm.parallel.processes import ProcessLost
+from sgm.parallel.processes import ProcessLost, told_of_lost_processes
+from sgm.training.writers import Writers
 
 State = TypeVar("State", bound=PyTree)
+
+_FULL = re.compile("No space left|File too large|[Qq]uota exceeded")
 
 
 class CheckpointError(Exception):
@@ -56,7 +61,8 @@ class Checkpoints:
         error: Function of a step, such as its held-out loss; nan where there is none.
 
     Raises:
-        CheckpointError: from `save` and at the end, where a checkpoint cannot be written. Earlier ones stay.
+        CheckpointError: from `save`, `wait` and at the end, in all processes, where one of them cannot write its part
+            of a checkpoint. Earlier ones stay.
     """
 
     def __init__(self, run: Path, keep: int = 2, keep_best: int = 0, error: Callable[[int], float] = lambda step: 0.0):
@@ -64,7 +70,10 @@ class Checkpoints:
 
         self.run, self.keep, self.keep_best, self.error = run, keep, keep_best, error
         self._last: int | None = None
-        options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
+        together = ocp.AsyncOptions(barrier_sync_fn=Writers()) if jax.process_count() > 1 else None
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self, cleanup_tmp_directories=True, async_options=together
+        )
         folder = (run / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(folder, options=options, item_handlers=ocp.StandardCheckpointHandler())
 
@@ -75,7 +84,7 @@ class Checkpoints:
         if kind is not None and issubclass(kind, ProcessLost):
             return  # All processes would have to end the writing together.
         try:
-            self._guarded(self._manager.wait_until_finished)
+            self.wait()
         finally:
             self._manager.close()
 
@@ -83,10 +92,14 @@ class Checkpoints:
         """Begin to write the arrays of `state`, as they are now, once the checkpoint before is written."""
         import orbax.checkpoint as ocp
 
-        self._guarded(self._manager.wait_until_finished)
+        self.wait()
         self._last = step
         arguments = ocp.args.StandardSave(_named_arrays(state))
         self._guarded(lambda: self._manager.save(step, args=arguments, force=True))
+
+    def wait(self) -> None:
+        """Wait until what is being written is on disk."""
+        self._guarded(self._manager.wait_until_finished)
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Which checkpoints are kept, as Orbax asks of a policy."""
@@ -96,17 +109,42 @@ class Checkpoints:
         return [step in best or step in steps[-self.keep :] for step in steps]
 
     def _guarded(self, write: Callable[[], Any]) -> None:
-        try:
-            write()
-        except Exception as error:  # Orbax raises many kinds for what a disk refuses.
-            earlier = [step for step in saved_steps(self.run) if step != self._last]
-            kept = f"those of steps {', '.join(map(str, earlier))} are as they were" if earlier else "there is none yet"
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            path = checkpoint_path(self.run, self._last or 0)
-            raise CheckpointError(
-                f"checkpoint {path}: it cannot be written ({reason:.200}); {kept}. "
-                "Make room on the disk, and begin again with the same arguments: the run goes on from the newest."
-            ) from error
+        path = checkpoint_path(self.run, self._last or 0)
+        with told_of_lost_processes(f"checkpoint {path}"):
+            try:
+                write()
+            except Exception as error:  # Orbax raises many kinds for what a disk refuses.
+                lost = [cause for cause in _causes(error) if isinstance(cause, jax.errors.JaxRuntimeError)]
+                full = next(filter(None, map(_full_disk, _causes(error))), "")
+                if lost and not full:
+                    raise lost[0] from error
+                earlier = ", ".join(str(step) for step in saved_steps(self.run) if step != self._last)
+                kept = f"those of steps {earlier} are as they were" if earlier else "there is none yet"
+                raise CheckpointError(
+                    f"checkpoint {path}: it cannot be written ({full or _first_line(error)}); {kept}. "
+                    f"{'Make room on the disk' if full else 'Mend that'}, and begin again with the same arguments: the "
+                    "run goes on from the newest."
+                ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those from which it came."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _full_disk(error: BaseException) -> str:
+    """What the disk says, where an error is that it is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return str(error.strerror)
+    found = _FULL.search(str(error))
+    return found.group() if found else ""
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0]:.200}" if text else type(error).__name__
 
 
 def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> State:
@@ -140,9 +178,8 @@ def restore_checkpoint(run: Path, step: int, like: State, within: str = "") -> S
     except CheckpointError:
         raise
     except Exception as error:  # Orbax raises many kinds for files that are missing or cut short.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"checkpoint {path}: it cannot be read ({reason:.200}); if it is damaged or cut short, "
+            f"checkpoint {path}: it cannot be read ({_first_line(error)}); if it is damaged or cut short, "
             "delete this folder, and the run goes on from the checkpoint before it."
         ) from error
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)

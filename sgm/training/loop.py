@@ -221,7 +221,7 @@ class _Loop:
                     metrics["held_out_loss"] = held_out_loss(self.recipe, state, self.held_out, self.mesh)
                 pending.append(metrics)
                 if saves or looks:
-                    values = self.history.add(step, jax.device_get(pending))
+                    values = self.history.add(step, jax.device_get(pending), durable=saves)
                     bar.set_postfix_str(self.history.text() + waits.text(), refresh=False)
                     bar.update(len(pending))
                     pending = []
@@ -229,7 +229,8 @@ class _Loop:
                         callback(step, values, state)
                 if saves and self.checkpoints is not None:
                     self.checkpoints.save(step, state)
-                if stops:
+                if stops and self.checkpoints is not None:
+                    self.checkpoints.wait()
                     raise Preempted(f"train: stopped by SIGTERM; step {step} of {last} is saved in {self.history.run}.")
         return state
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ class History:
     Arguments:
         run: Folder of the run, or None.
         steps: Number of steps that are done. What the file has of later ones is cut off, so that a run that goes on
-            writes each step once.
+            writes each step once. It may have less, where a machine has lost its power.
     """
 
     def __init__(self, run: Path | None, steps: int):
@@ -29,18 +30,25 @@ class History:
         self._path = None if run is None else run / "metrics.jsonl"
         self._lines: list[dict[str, float]] = []
         if self._path is not None and self._path.exists():
-            text = self._path.read_text().splitlines(keepends=True)[:steps]
-            self._lines = [json.loads(line) for line in text]
+            text = self._path.read_text().splitlines()
+            self._lines = [line for line in map(_parsed, text) if line is not None and line["step"] <= steps]
             if is_first():
                 part = self._path.with_suffix(".part")
-                part.write_text("".join(text))
+                part.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
                 part.replace(self._path)
+        self._losses = {line["step"]: line["held_out_loss"] for line in self._lines if "held_out_loss" in line}
 
-    def add(self, step: int, metrics: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    def add(self, step: int, metrics: list[dict[str, np.ndarray]], *, durable: bool = False) -> dict[str, float]:
         """Add the metrics of the steps up to `step`, and return their means.
+
+        Arguments:
+            step: Last of these steps.
+            metrics: Metrics of each of them.
+            durable: Whether the file is on disk before this returns, as it must be before a checkpoint.
 
         Raises:
             TrainingDiverged: where one is not finite.
+            CheckpointError: where the file cannot be written.
         """
         lines = []
         for number, of_step in enumerate(metrics, step - len(metrics) + 1):
@@ -49,9 +57,9 @@ class History:
                 raise TrainingDiverged(_diverged(number, values))
             lines.append({"step": number, **values})
         self._lines += lines
+        self._losses |= {line["step"]: line["held_out_loss"] for line in lines if "held_out_loss" in line}
         if self._path is not None and is_first():
-            with self._path.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+            self._write(self._path, "".join(json.dumps(line) + "\n" for line in lines), durable)
         names = {name for line in lines for name in line if name != "step"}
         found = {name: [line[name] for line in lines if name in line] for name in sorted(names)}
         means = {name: float(np.mean(values)) for name, values in found.items()}
@@ -60,7 +68,20 @@ class History:
 
     def held_out_loss(self, step: int) -> float:
         """The held-out loss of a step; nan where it was not found."""
-        return self._lines[step - 1].get("held_out_loss", math.nan)
+        return self._losses.get(step, math.nan)
+
+    def _write(self, path: Path, text: str, durable: bool) -> None:
+        try:
+            with path.open("a") as file:
+                file.write(text)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: it cannot be written ({error.strerror}). Mend that, and begin again with the same arguments: "
+                "the run goes on from its newest checkpoint."
+            ) from error
 
     def text(self) -> str:
         """The last losses, for a progress bar."""
@@ -89,13 +110,22 @@ def best_step(run: str | Path) -> int:
     """
     run = Path(run)
     path, steps = run / "metrics.jsonl", saved_steps(run)
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = list(filter(None, map(_parsed, path.read_text().splitlines()))) if path.exists() else []
     losses = {
         line["step"]: line["held_out_loss"] for line in lines if "held_out_loss" in line and line["step"] in steps
     }
     if not losses:
         raise CheckpointError(f"best_step: {run} has no checkpoint with a held-out loss; load the newest.")
-    return min(losses, key=losses.__getitem__)
+    return int(min(losses, key=losses.__getitem__))
+
+
+def _parsed(text: str) -> dict[str, float] | None:
+    """A line of the file; None for one that was half written as a machine lost its power."""
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) and "step" in line else None
 
 
 def _diverged(step: int, values: dict[str, float]) -> str:

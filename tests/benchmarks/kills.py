@@ -1,7 +1,8 @@
 """Kill a training at random moments, and hold what it comes to against a training that nothing disturbs.
 
 `python tests/benchmarks/kills.py` kills runs of one process and of two, 25 times each; about 15 minutes on two cores.
-It prints for each how many steps were done twice, and whether the last state and the log are the same to the bit.
+It prints for each when the kills fell, how many steps were done twice, and whether the last state and the log are the
+same to the bit.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import processes
@@ -28,6 +31,7 @@ model = sgm.ScoreModel(sgm.nn.MLP((2,), 64, 2, dropout=0.1, key=jr.key(0)), data
 options = {"batch_size": 32, "log_every": 10, "checkpoint_every": 20, "progress": False}
 sgm.train(sgm.VP(), model, data, jr.key(1), steps=steps, run=folder, **options)
 """
+WHEN = ("within 5 s of a start", "between saves", "in a save")
 
 
 def start(count: int, folder: Path, steps: int) -> list[subprocess.Popen]:
@@ -48,30 +52,57 @@ def kill(running: list[subprocess.Popen]) -> None:
         process.wait()
 
 
-def killed_run(count: int, folder: Path, steps: int, kills: int, longest: float) -> int:
-    """Train to the end through so many kills. Returns the number of steps that were done more than once.
+def saved(folder: Path) -> int:
+    """The step of the newest checkpoint."""
+    return max((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), default=0)
 
-    A kill falls within `longest` seconds of the first step after a start, or, one time in five, before it.
+
+def is_writing(folder: Path) -> bool:
+    """Whether a checkpoint is half written."""
+    return any((folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+
+def wait_for(running: list[subprocess.Popen], folder: Path, is_so: Callable[[], bool]) -> None:
+    """Wait, two minutes at most, while the processes run."""
+    began = time.monotonic()
+    while not is_so():
+        if any(process.poll() is not None for process in running) or time.monotonic() - began > 120:
+            kill(running)
+            raise RuntimeError(f"a process ended by itself, or nothing happens, at step {lines(folder)}")
+        time.sleep(0.001)
+
+
+def killed_run(count: int, folder: Path, steps: int, kills: int, longest: float) -> tuple[int, Counter[str]]:
+    """Train to the end through so many kills. Returns the number of steps that were done again, and when kills fell.
+
+    One in six falls within 5 seconds of a start, on all processes. The others fall after the first new step: half of
+    them within `longest` seconds, half in the middle of a save; on all processes, or on one, and the others then end by
+    themselves.
     """
-    again = 0
+    again, fell = 0, Counter()
     for _ in range(kills):
-        before, running = lines(folder), start(count, folder, steps)
-        if random.random() < 0.2:
+        kind, before = random.random(), saved(folder)
+        running = start(count, folder, steps)
+        if kind < 1 / 6:
             time.sleep(random.uniform(0, 5))
         else:
-            while lines(folder) in (0, before) and all(process.poll() is None for process in running):
-                time.sleep(0.01)
-            time.sleep(random.uniform(0, longest))
+            wait_for(running, folder, lambda before=before: lines(folder) == before)  # The log is cut back at a start.
+            wait_for(running, folder, lambda before=before: lines(folder) > before)
+            if kind < 7 / 12:
+                time.sleep(random.uniform(0, longest))
+            else:
+                wait_for(running, folder, lambda: is_writing(folder))
         if any(process.poll() is not None for process in running):
             kill(running)
             raise RuntimeError(f"a process ended by itself, at step {lines(folder)} of {steps}")
-        # One of several is enough: it is the others' business to end.
-        kill(running if random.random() < 0.5 else running[-1:])
+        fell[WHEN[0] if kind < 1 / 6 else WHEN[2] if is_writing(folder) else WHEN[1]] += 1
+        if kind > 1 / 6 and random.random() < 0.5:
+            kill([running.pop(random.randrange(count))])
+            wait_for([], folder, lambda running=running: all(process.poll() is not None for process in running))
         kill(running)
-        saved = [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
-        again += lines(folder) - max(saved, default=0)
+        again += max(0, lines(folder) - saved(folder))
     finish(start(count, folder, steps))
-    return again
+    return again, fell
 
 
 def finish(running: list[subprocess.Popen]) -> None:
@@ -101,15 +132,17 @@ def main(arguments: list[str] | None = None) -> bool:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     given = parser.parse_args(arguments)
     alike = True
-    print("| processes | kills | steps done again | same state and log |\n|---|---|---|---|")
+    print(f"| processes | {' | '.join(f'kills {when}' for when in WHEN)} | steps done again | same state and log |")
+    print("|---|---|---|---|---|---|")
     for count in given.processes:
         with tempfile.TemporaryDirectory() as folder:
             whole, killed = Path(folder, "whole"), Path(folder, "killed")
             finish(start(count, whole, given.steps))
-            again = killed_run(count, killed, given.steps, given.kills, given.longest)
+            again, fell = killed_run(count, killed, given.steps, given.kills, given.longest)
             found = same(whole, killed, given.steps)
         alike &= found
-        print(f"| {count} | {given.kills} | {again} of {given.steps} | {'yes' if found else 'NO'} |", flush=True)
+        when = " | ".join(str(fell[name]) for name in WHEN)
+        print(f"| {count} | {when} | {again} of {given.steps} | {'yes' if found else 'NO'} |", flush=True)
     return alike
 
 

@@ -4,11 +4,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def start(count: int, program: Sequence[str], *arguments: Any, flags: str = "", **options: Any) -> list[Any]:
+def start(
+    count: int,
+    program: Sequence[str],
+    *arguments: Any,
+    flags: str = "",
+    only: Iterable[int] | None = None,
+    **options: Any,
+) -> list[Any]:
     """Start the processes of a run.
 
     Arguments:
@@ -16,6 +23,7 @@ def start(count: int, program: Sequence[str], *arguments: Any, flags: str = "", 
         program: What Python is to run: a file, or "-c" and a program.
         arguments: What it is given, after the address of the first process, their number and its own index.
         flags: More flags of XLA.
+        only: Indices of those that are started, by default all.
         options: Options of `subprocess.Popen`; those in `env` are added to this process's environment.
     """
     with socket.socket() as free:
@@ -29,5 +37,15 @@ def start(count: int, program: Sequence[str], *arguments: Any, flags: str = "", 
             env=environment,
             **options,
         )
-        for index in range(count)
+        for index in (range(count) if only is None else only)
     ]
+
+
+def compilations() -> dict[str, str]:
+    """Environment of processes that share the compiled functions of this one."""
+    import jax
+
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(jax.config.jax_compilation_cache_max_size),
+    }

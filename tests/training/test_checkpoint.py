@@ -1,10 +1,11 @@
 """What a run leaves on disk, and how it ends when it is asked to."""
 
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import equinox as eqx
@@ -13,10 +14,11 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from benchmarks import processes
 
 import sgm
 from sgm.training import CheckpointError, Preempted, best_step, latest_step, load_run
-from sgm.training.checkpoint import saved_steps
+from sgm.training.checkpoint import Checkpoints, saved_steps
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -74,6 +76,49 @@ def test_sigterm_saves_and_ends_and_the_run_goes_on(tmp_path):
     np.testing.assert_array_equal(weights(resumed), weights(train()[1]))
 
 
+def test_the_step_is_on_disk_before_preemption_says_so(tmp_path, monkeypatch):
+    class Noted(Preempted):
+        def __init__(self, text):
+            super().__init__(text, saved_steps(tmp_path))
+
+    monkeypatch.setattr("sgm.training.loop.Preempted", Noted)
+    with pytest.raises(Preempted) as stop:
+        train(tmp_path, callbacks=[lambda *_: os.kill(os.getpid(), signal.SIGTERM)], checkpoint_every=100)
+    assert stop.value.args[1] == [latest_step(tmp_path)]
+
+
+def test_a_log_that_is_shorter_than_the_checkpoints_is_taken_as_it_is(tmp_path):
+    """As a cut of the power, or a hand, may leave it."""
+    train(tmp_path, steps=12, checkpoint_every=4, keep=3)
+    log, newest = tmp_path / "metrics.jsonl", tmp_path / "checkpoints" / "12"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:3] + lines[4:6]) + lines[6][:9])
+    shutil.rmtree(newest)
+    _, resumed, history = train(tmp_path, steps=12, checkpoint_every=4, keep=1, keep_best=2)
+    assert history["step"].tolist() == [1, 2, 3, 5, 6, 9, 10, 11, 12]
+    assert len(log.read_text().splitlines()) == 9 and saved_steps(tmp_path) == [12]
+    np.testing.assert_array_equal(weights(resumed), weights(train(checkpoint_every=4)[1]))
+
+
+def test_a_reason_that_is_not_the_disk_is_told(tmp_path):
+    state = model()
+    with pytest.raises(CheckpointError) as stop, Checkpoints(tmp_path, error=lambda step: 1 / 0) as kept:
+        kept.save(1, state)
+        kept.save(2, state)
+    assert "ZeroDivisionError: division by zero" in str(stop.value) and "room" not in str(stop.value)
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path):
+    def full(step, metrics, state):
+        if step == 4:
+            (tmp_path / "metrics.jsonl").unlink()
+            (tmp_path / "metrics.jsonl").mkdir()
+
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl: it cannot be written \(Is a directory\)"):
+        train(tmp_path, callbacks=[full])
+    assert latest_step(tmp_path) == 4
+
+
 def test_what_a_kill_leaves_half_written_is_cleared_away(tmp_path):
     train(tmp_path, steps=4)
     half = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
@@ -93,26 +138,37 @@ import pathlib, resource, signal, sys, time
 import jax.random as jr
 import sgm
 
+address, count, index, folder, full = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+if count > 1:
+    sgm.parallel.initialise(address, count, index)
+
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 data = sgm.data.Moons()
 model = sgm.ScoreModel(sgm.nn.MLP((2,), 64, 2, key=jr.key(0)), data=data)
 
 def fill(step, metrics, state):
-    if step == 4:
-        while sgm.training.latest_step(pathlib.Path(sys.argv[1])) is None:  # The first is written in the background.
+    if step == 4 and index == full:
+        while sgm.training.latest_step(pathlib.Path(folder)) is None:  # The first is written in the background.
             time.sleep(0.05)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
 
 options = {"steps": 8, "batch_size": 16, "log_every": 2, "checkpoint_every": 2, "progress": False}
 try:
-    sgm.train(sgm.VP(), model, data, jr.key(1), run=sys.argv[1], callbacks=[fill], **options)
+    sgm.train(sgm.VP(), model, data, jr.key(1), run=folder, callbacks=[fill], **options)
 except sgm.training.CheckpointError as error:
     print(error)
 """
 
 
-def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path):
-    program = [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert "it cannot be written" in done.stdout and "those of steps 2 are as they were" in done.stdout, done.stderr
-    assert "Make room on the disk" in done.stdout and latest_step(tmp_path) == 2
+@pytest.mark.slow_except("1-0")
+@pytest.mark.parametrize(("count", "full"), [(1, 0), (2, 0), (2, 1)])
+def test_a_full_disk_of_one_process_is_told_by_all_and_loses_no_earlier_checkpoint(tmp_path, count, full):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": processes.compilations()}
+    program = ["-c", textwrap.dedent(FULL)]
+    running = processes.start(count, program, tmp_path, full, cwd=Path(__file__).parents[2], **pipes)
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=120), running))
+    for output, errors in said:
+        assert "it cannot be written (File too large); those of steps 2 are as they were" in output, errors[-3000:]
+        assert "Make room on the disk" in output
+    assert latest_step(tmp_path) == 2
