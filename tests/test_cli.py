@@ -281,7 +281,7 @@ def test_a_run_keeps_its_configuration(digits, capsys):
         (("--distributed", "10.0.0.1:1234", "2"), "give nothing after it, or the address of the first process"),
         (("--distributed", "127.0.0.1", "2", "0"), "sgm: initialise: coordinator = '127.0.0.1'; pass the address of"),
         (("--distributed", "127.0.0.1:1234", "2", "2"), "initialise: index = 2 of processes = 2; pass each"),
-        (("--model-devices", "2"), "mesh: model = 2 does not divide the number of devices, 1; pass one that does"),
+        (("--model-devices", "2"), "--model-devices is 2, but there are 1 devices; pass"),
     ],
 )
 def test_wrong_commands_end_with_one_line(tmp_path, capsys, arguments, message):

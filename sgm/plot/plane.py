@@ -46,7 +46,11 @@ def plane_grid(cloud: Points, side: int) -> Float[Array, "side side 2"]:
     return jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
 
 
-def density(grid: Float[Array, "side side 2"], values: Float[Array, "side side"], title: str = "density") -> Figure:
+def density(
+    grid: Float[Array | np.ndarray, "side side 2"],
+    values: Float[Array | np.ndarray, "side side"],
+    title: str = "density",
+) -> Figure:
     """Draw a density on `plane_grid`.
 
     Arguments:
@@ -64,7 +68,7 @@ def density(grid: Float[Array, "side side 2"], values: Float[Array, "side side"]
     return figure
 
 
-def trajectories(paths: Float[Array, "n times 2"], title: str = "probability flow") -> Figure:
+def trajectories(paths: Float[Array | np.ndarray, "n times 2"], title: str = "probability flow") -> Figure:
     """Draw paths in the plane, from noise (open) to data (filled), each frame at the scale of the process.
 
     Arguments:
