@@ -122,7 +122,14 @@ def _gradient_of_kernel(dy, x, kernel, *, periodic, precision):
         return jax.linear_transpose(of_kernel, kernel.aval)(dy)[0]
 
     def by_products(dy, x):
-        return _sum_of_products(dy, x, kernel.aval.shape[0], periodic, precision).astype(kernel.aval.dtype)
+        # Each device adds up its own examples, and then all of them once: a sum in a loop would be sent at every turn.
+        groups = jax.device_count() if len(x) % jax.device_count() == 0 else 1
+        dy, x = (part.reshape(groups, -1, *part.shape[1:]) for part in (dy, x))
+        of_group = functools.partial(
+            _sum_of_products, size=kernel.aval.shape[0], periodic=periodic, precision=precision
+        )
+        total = jnp.sum(jax.vmap(of_group)(dy, x), axis=0) if groups > 1 else of_group(dy[0], x[0])
+        return total.astype(kernel.aval.dtype)
 
     return jax.lax.platform_dependent(dy, x, cpu=by_products, default=by_convolution)
 
@@ -144,10 +151,7 @@ def _sum_of_products(dy, x, size, periodic, precision):
         return [jax.lax.slice_in_dim(padded, start, start + length, axis=axis) for start in starts]
 
     def of_chunk(chunk, total):
-        # Every (n / count)-th example, so that a batch that is spread over devices stays where it is.
-        x_chunk, dy_chunk = (
-            jnp.asarray(part).reshape(count, n // count, *part.shape[1:])[:, chunk] for part in (x, dy)
-        )
+        x_chunk, dy_chunk = (jax.lax.dynamic_slice_in_dim(part, chunk * count, count) for part in (x, dy))
         left = jnp.moveaxis(x_chunk, -1, 0)
         if rank > 1:
             left = jnp.concatenate(moved(left, rank), axis=0)
@@ -169,9 +173,8 @@ def _sum_of_products(dy, x, size, periodic, precision):
 
 
 def _chunk_size(n, example_bytes):
-    """How many of `n` examples are taken at a time: a divisor of n that the devices share and that the cache holds."""
-    shared = [size for size in range(1, n + 1) if n % size == 0 and size % jax.local_device_count() == 0] or [n]
-    return max((size for size in shared if size * example_bytes <= _CHUNK_BYTES), default=shared[0])
+    """How many of `n` examples are taken at a time: the largest divisor of n that the cache holds, or 1."""
+    return max((size for size in range(1, n + 1) if n % size == 0 and size * example_bytes <= _CHUNK_BYTES), default=1)
 
 
 def _batched(operands, axes, **how):

@@ -141,9 +141,19 @@ def test_even_kernels_have_no_middle():
         convolve(jnp.ones((1, 4, 4, 1)), jnp.ones((2, 2, 1, 1)))
 
 
-def test_chunks_are_shared_by_the_devices(monkeypatch):
-    monkeypatch.setattr(jax, "local_device_count", lambda: 4)
+def test_chunks_are_what_the_cache_holds():
     sizes = [
-        convolution._chunk_size(n, share * convolution._CHUNK_BYTES) for n, share in ((16, 1 / 9), (16, 3), (6, 3))
+        convolution._chunk_size(n, share * convolution._CHUNK_BYTES) for n, share in ((16, 1 / 9), (16, 3), (6, 1 / 4))
     ]
-    assert sizes == [8, 4, 6]
+    assert sizes == [8, 1, 3]
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_a_kernel_gradient_of_groups_of_examples_is_that_of_all(devices, monkeypatch, float64):
+    x, kernel = operands(3, n=6)  # four devices do not share six examples
+
+    def gradient(function):
+        return jax.grad(lambda kernel: jnp.sum(jnp.sin(function(x, kernel))))(kernel)
+
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    np.testing.assert_allclose(gradient(convolve), gradient(plain), rtol=1e-9)
