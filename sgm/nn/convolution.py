@@ -150,8 +150,8 @@ def _sum_of_products(dy, x, size, periodic, precision):
         starts = range(2 * pad, -1, -1) if back else range(size)
         return [jax.lax.slice_in_dim(padded, start, start + length, axis=axis) for start in starts]
 
-    def of_chunk(chunk, total):
-        x_chunk, dy_chunk = (jax.lax.dynamic_slice_in_dim(part, chunk * count, count) for part in (x, dy))
+    def of_chunk(total, chunk):
+        x_chunk, dy_chunk = chunk
         left = jnp.moveaxis(x_chunk, -1, 0)
         if rank > 1:
             left = jnp.concatenate(moved(left, rank), axis=0)
@@ -162,12 +162,13 @@ def _sum_of_products(dy, x, size, periodic, precision):
             jnp.matmul(left, part.reshape(left.shape[1], -1), precision=precision, preferred_element_type=total.dtype)
             for part in slices
         ]
-        return total + jnp.stack(products)
+        return total + jnp.stack(products), None
 
     accumulator = jnp.float32 if x.dtype.itemsize < 4 else x.dtype
     rows, slices = (size if rank > axes else 1 for axes in (1, 2))
     total = jnp.zeros((slices, rows * inputs, size * dy.shape[-1]), accumulator)
-    total = jax.lax.fori_loop(0, n // count, of_chunk, total)
+    chunks = tuple(part.reshape(-1, count, *part.shape[1:]) for part in (x, dy))
+    total, _ = jax.lax.scan(of_chunk, total, chunks)
     apart = total.reshape(slices, rows, inputs, size, -1).swapaxes(2, 3)
     return apart.reshape(*[size] * rank, inputs, -1)
 
