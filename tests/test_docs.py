@@ -17,9 +17,14 @@ def blocks(page):
 
 # The classes of extending.md can be named once alone in a process, so that test_extending.py runs them.
 EXECUTED = [page for page in PAGES if blocks(page) and page.name != "extending.md"]
+SLOW = ("inference.md",)
 
 
-@pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else []) for page in EXECUTED],
+    ids=lambda page: page.name,
+)
 @pytest.mark.usefixtures("standard_promotion")  # The pages train by optax.
 def test_examples_run(page):
     module = f"page_{page.stem}"  # A module of the tests may have the name of a page.

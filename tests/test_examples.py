@@ -97,6 +97,7 @@ def test_script(infer_field, tmp_path, capsys):
         assert min(picture.size) > 500
 
 
+@pytest.mark.slow
 def test_the_field_behind_a_map_is_drawn(tmp_path):
     example = runpy.run_path(str(EXAMPLES / "field_posterior.py"))
     methods = {"MMPS": MMPS(iterations=2, sampler=sgm.DDIM(3))}
