@@ -35,6 +35,11 @@ class DataUnavailable(Exception):
     """A data set can not be had from where it was asked for; the message is one line that ends with the remedy."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or the name of its kind."""
+    return (str(error) or type(error).__name__).strip().split("\n")[0]
+
+
 class AbstractDataset(abc.ABC):
     """Examples to train on and to evaluate on, in two splits: "train" and "test".
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sgm.data.base import DataUnavailable
+from sgm.data.base import DataUnavailable, first_line
 from sgm.data.stored import Source
 
 
@@ -127,7 +127,7 @@ class TableFile(AbstractFile):
         except Exception as error:  # Of many kinds, by the reader.
             more = f", or one of the {len(self._paths) - 1} after it" if len(self._paths) > 1 else ""
             raise DataUnavailable(
-                f"{self.path}{more}: it cannot be read as a table ({_first_line(error)}); store it again, or leave it "
+                f"{self.path}{more}: it cannot be read as a table ({first_line(error)}); store it again, or leave it "
                 "out."
             ) from error
         finally:
@@ -284,7 +284,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise DataUnavailable(
-            f"{path}: it cannot be read ({_first_line(error)}); store it again, or leave it out."
+            f"{path}: it cannot be read ({first_line(error)}); store it again, or leave it out."
         ) from error
 
 
@@ -308,7 +308,3 @@ def _library(name: str, extra: str, path: Path) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         raise DataUnavailable(f"{path}: reading it takes {name}; pip install 'sgm[{extra}]'.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

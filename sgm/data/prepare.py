@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import httpx
 
-from sgm.data.base import DataUnavailable
+from sgm.data.base import DataUnavailable, first_line
 from sgm.data.pixels import UnsuitableImage, read_pixels
 from sgm.data.shards import RowGroups, schema_of
 
@@ -128,7 +128,7 @@ class StoredShards:
                 builder = _from_hub(name, datasets.load_dataset_builder)
             except _NO_CONNECTION as error:
                 raise DataUnavailable(
-                    f"{self.source} is not to be had from the HuggingFace hub ({_first_line(error)}): connect to the "
+                    f"{self.source} is not to be had from the HuggingFace hub ({first_line(error)}): connect to the "
                     f"internet, or {_FOLDER_REMEDY}"
                 ) from None
         self.files = {str(split): list(files) for split, files in (builder.config.data_files or {}).items()}
@@ -268,7 +268,7 @@ def _from_folder(path: str, load: Callable[[str], T]) -> T:
     try:
         return load(str(folder))
     except (DatasetsError, FileNotFoundError, ValueError) as error:
-        raise DataUnavailable(f"the folder {folder} cannot be read ({_first_line(error)}): {_FOLDER_REMEDY}") from None
+        raise DataUnavailable(f"the folder {folder} cannot be read ({first_line(error)}): {_FOLDER_REMEDY}") from None
 
 
 def _from_hub(name: str, load: Callable[[str], T]) -> T:
@@ -278,7 +278,7 @@ def _from_hub(name: str, load: Callable[[str], T]) -> T:
         return load(name)
     except (RepositoryNotFoundError, DatasetNotFoundError, HFValidationError) as error:
         raise DataUnavailable(
-            f"the HuggingFace hub has no data set {name!r} open to you ({_first_line(error)}): correct the name, or "
+            f"the HuggingFace hub has no data set {name!r} open to you ({first_line(error)}): correct the name, or "
             f"{_FOLDER_REMEDY}"
         ) from None
 
@@ -294,10 +294,6 @@ def _load_hub(name: str) -> Splits:
         except ValueError:
             raise DataUnavailable(
                 f"the data set {name!r} is neither on this computer nor to be had from the HuggingFace hub "
-                f"({_first_line(error)}): connect to the internet so that it can be downloaded once, or "
+                f"({first_line(error)}): connect to the internet so that it can be downloaded once, or "
                 f"{_FOLDER_REMEDY}"
             ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n")[0]
