@@ -93,7 +93,7 @@ def activated(
     scale: Features | float = 0.0,
     act: Callable[[Any], Any] = jax.nn.silu,
 ) -> Space:
-    """act(norm(x, shift, scale)), of which the input alone is kept for the gradient: less memory, on the CPU less time."""
+    """act(norm(x, shift, scale)). Its gradient keeps x alone: less memory, and on the CPU less time."""
     return eqx.filter_checkpoint(lambda norm, *inputs: act(norm(*inputs)))(norm, x, shift, scale)
 
 
