@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_examples, check_instance, check_time, is_traced
+from sgm.checks import check_examples, check_instance, check_time, is_traced, warn_of_scale
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
+from sgm.sde.process import AbstractProcess
 from sgm.types import Example, Number, Scalar
 
 
@@ -119,30 +121,31 @@ def from_velocity(level: Scalar, u: Example, velocity: Example) -> Estimate:
     return Estimate(cos * u - sin * velocity, sin * u + cos * velocity, velocity)
 
 
-class AbstractModel(eqx.Module):
+class AbstractModel(AbstractReverseModel):
     """A model of examples of the given `shape`; it acts on one example, `jax.vmap` makes it act on many."""
 
-    shape: eqx.AbstractVar[tuple[int, ...]]
-
     @property
-    def units(self) -> Units:
-        """The units of the data: `predict` acts in standardised coordinates, all else in the data's own."""
-        return Units()
-
-    @property
-    def conditioning(self) -> Any:
-        """What a condition is checked against, by its `check(call, cond)`; None where any will do."""
-        return None
-
-    @property
-    def defined_at_pure_noise(self) -> bool:
-        """Whether `predict` tells x0 at level = inf, where u holds nothing of the data."""
-        return True
-
-    @property
-    def takes_missing(self) -> bool:
-        """Whether entries of u may be nan, which are missing: the others are estimated without them."""
+    def takes_levels(self):
         return False
+
+    def check_process(self, call, process):
+        check_process(call, process)
+
+    def check_levels(self, call, levels):
+        if levels is not None and not any(eqx.tree_equal(self.units, of) for of in (Units(), Units.of_levels(levels))):
+            raise ValueError(
+                f"{call}: the data have {levels} grey levels, but the units of the model are others; pass "
+                "ScoreModel(network, data=data)."
+            )
+
+    def check_batch(self, call, x):
+        return check_examples(call, x, self.shape)
+
+    def as_seen(self, call, x):
+        check_examples(call, x, self.shape)
+        z = self.units.standardise(x)
+        warn_of_scale(call, z, stacklevel=4)
+        return z
 
     @abstractmethod
     def predict(
@@ -222,22 +225,24 @@ class AbstractModifier(AbstractWrapper):
 
 
 def check_process(call: str, sde: Any) -> None:
-    """Raise TypeError for what is no process."""
+    """Raise TypeError for what is no process of real numbers."""
+    if isinstance(sde, AbstractProcess) and not isinstance(sde, AbstractSDE):
+        raise TypeError(
+            f"{call}: {type(sde).__name__} is a chain of categories, and this is of real numbers; pass sgm.VP() and a "
+            "ScoreModel, or for such a chain sgm.CategoricalModel, sgm.sample and sgm.categorical_elbo."
+        )
     check_instance(call, "sde", sde, AbstractSDE, "sgm.VP()")
 
 
 def check_process_and_model(call: str, sde: Any, model: Any) -> None:
-    """Raise TypeError unless these are a process and a model, in this order."""
-    if isinstance(sde, AbstractModel) and isinstance(model, AbstractSDE):
-        raise TypeError(
-            f"{call}: the first argument is the model {type(sde).__name__} and the second the process "
-            f"{type(model).__name__}; pass the process first, then the model."
-        )
-    check_process(call, sde)
+    """Raise TypeError unless these are a process and a model of real numbers, in this order."""
+    if not isinstance(sde, AbstractReverseModel):
+        check_process(call, sde)
+    check_pair(call, sde, model)
     check_instance(call, "model", model, AbstractModel, "sgm.ScoreModel(network, shape=(2,))")
 
 
-def check_pure_noise(call: str, sde: AbstractSDE, model: AbstractModel) -> bool | None:
+def check_pure_noise(call: str, sde: AbstractProcess, model: AbstractReverseModel) -> bool | None:
     """Whether the process ends in pure noise; None where it is traced and may do so.
 
     Raise ValueError if it does and the model is not defined there.

@@ -77,7 +77,7 @@ class ScoreModel(AbstractModel):
         of_data: Units = Units() if data is None else data.units
         units = of_data if units is None else units
         check_units("ScoreModel", units, shape)
-        _check_network(network, shape)
+        check_network("ScoreModel", network, shape)
         statistics = None if data is None else data.statistics()
         self.network = network if statistics is None else with_statistics(network, *statistics)
         self.prediction = prediction
@@ -125,15 +125,16 @@ class ScoreModel(AbstractModel):
             )
 
 
-def _check_network(network: Any, shape: tuple[int, ...]) -> None:
+def check_network(call: str, network: Any, shape: tuple[int, ...]) -> None:
+    """Raise for what is no network of examples of this shape."""
     name, remedy = type(network).__name__, "pass one that is called as network(level, u, cond, key=None) on one example"
     if not callable(network):
-        raise TypeError(f"ScoreModel: network is a {name}, which cannot be called; {remedy}.")
+        raise TypeError(f"{call}: network is a {name}, which cannot be called; {remedy}.")
     # Some networks take images of other heights and widths.
     own = getattr(network, "shape", shape) if isinstance(network, AbstractNetwork) else shape
     if len(own) != len(shape) or own[-1] != shape[-1]:
         raise ValueError(
-            f"ScoreModel: the examples have shape {shape}, but the network is a {name} for {own}; build it with "
+            f"{call}: the examples have shape {shape}, but the network is a {name} for {own}; build it with "
             f"shape {shape}."
         )
     try:
@@ -143,4 +144,4 @@ def _check_network(network: Any, shape: tuple[int, ...]) -> None:
     try:
         signature.bind(0.0, None, None, key=None)
     except TypeError as error:
-        raise TypeError(f"ScoreModel: network has the signature {signature} ({error}); {remedy}.") from None
+        raise TypeError(f"{call}: network has the signature {signature} ({error}); {remedy}.") from None

@@ -1,9 +1,11 @@
 """Noising processes: what noise does to data."""
 
+from sgm.sde.absorbing import AbsorbingChain as AbsorbingChain
 from sgm.sde.base import AbstractSDE as AbstractSDE
 from sgm.sde.base import Prior as Prior
 from sgm.sde.betas import AbstractBetas as AbstractBetas
 from sgm.sde.betas import CosineBetas as CosineBetas
+from sgm.sde.betas import HarmonicBetas as HarmonicBetas
 from sgm.sde.betas import LinearBetas as LinearBetas
 from sgm.sde.betas import ScaledLinearBetas as ScaledLinearBetas
 from sgm.sde.betas import SigmoidBetas as SigmoidBetas
@@ -14,11 +16,14 @@ from sgm.sde.betas import cosine_betas as cosine_betas
 from sgm.sde.betas import linear_betas as linear_betas
 from sgm.sde.betas import sigmoid_betas as sigmoid_betas
 from sgm.sde.betas import sohl_dickstein_betas as sohl_dickstein_betas
+from sgm.sde.binomial import BinomialChain as BinomialChain
+from sgm.sde.categorical import AbstractCategoricalChain as AbstractCategoricalChain
 from sgm.sde.chain import DiscreteChain as DiscreteChain
 from sgm.sde.learned import LearnedLogSNR as LearnedLogSNR
 from sgm.sde.level import cos_of as cos_of
 from sgm.sde.level import sin_of as sin_of
 from sgm.sde.level import theta_of as theta_of
+from sgm.sde.process import AbstractProcess as AbstractProcess
 from sgm.sde.rate import AbstractRate as AbstractRate
 from sgm.sde.rectified import Rectified as Rectified
 from sgm.sde.schedules import AbstractSchedule as AbstractSchedule
@@ -26,6 +31,7 @@ from sgm.sde.schedules import Cosine as Cosine
 from sgm.sde.schedules import Linear as Linear
 from sgm.sde.schedules import PiecewiseConstant as PiecewiseConstant
 from sgm.sde.sub_vp import SubVP as SubVP
+from sgm.sde.uniform_chain import UniformChain as UniformChain
 from sgm.sde.ve import VE as VE
 from sgm.sde.vp import VP as VP
 from sgm.sde.vp import AbstractVP as AbstractVP

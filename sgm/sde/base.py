@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from sgm.checks import is_traced
 from sgm.sde.level import removed, theta_of
+from sgm.sde.process import AbstractProcess
 from sgm.types import Number, OfTime, Time
 
 
@@ -40,7 +41,7 @@ class Prior(eqx.Module):
         return -0.5 * jnp.sum((x / self.std) ** 2) - x.size * jnp.log(self.std * math.sqrt(2 * math.pi))
 
 
-class AbstractSDE(eqx.Module):
+class AbstractSDE(AbstractProcess):
     """A process is its `alpha`, `sigma` and `rho`, its noise `level` and the inverse `time` of it, all in closed form.
 
     The rest is derived here. The noise level may be infinite at `t1`, where nothing is left of the data.
@@ -131,6 +132,17 @@ class AbstractSDE(eqx.Module):
             return None
         with jax.ensure_compile_time_eval():
             return bool(np.isinf(self.level(self.t1)))
+
+    @property
+    def has_flow(self):
+        return True
+
+    def until(self, t):
+        return eqx.tree_at(lambda sde: sde.t1, self, t)
+
+    def curves(self, t):
+        rates = {"-f": -self.drift(t, jnp.ones_like(t)), "g": self.diffusion(t)}
+        return {"alpha": self.alpha(t), "sigma": self.sigma(t)}, {"log-SNR": self.log_snr(t)}, rates
 
 
 def _with_derivative(function, t):

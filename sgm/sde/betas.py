@@ -162,6 +162,25 @@ class SohlDicksteinBetas(AbstractBetas):
         return least + (1 - least - 1e-5) / np.linspace(self.steps, 2, self.steps)
 
 
+class HarmonicBetas(AbstractBetas):
+    """beta_k = 1 / (N - k + 1): of what is kept from the data a like share, 1/N, is lost at each step, and none is left.
+
+    Arguments:
+        steps: Number of steps, N.
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4.1); Austin et al. 2021 (arXiv:2107.03006).
+    """
+
+    steps: int = eqx.field(static=True, default=1000)
+
+    def __check_init__(self):
+        _check(self)
+
+    @property
+    def values(self):
+        return 1 / np.arange(self.steps, 0, -1)
+
+
 class ZeroTerminalSNR(AbstractBetas):
     """Betas after which nothing is left of the data: beta_N = 1.
 
