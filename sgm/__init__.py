@@ -18,17 +18,19 @@ from sgm.likelihood import (
     prior_mismatch,
     sample_and_log_prob,
 )
+from sgm.likelihood.categorical_elbo import categorical_elbo
 from sgm.likelihood.continuous_elbo import continuous_elbo
 from sgm.likelihood.elbo import bits_over_gaussian, elbo
-from sgm.model import ScoreModel
+from sgm.model import CategoricalModel, ScoreModel
 from sgm.nn import Condition, Units
 from sgm.posterior import sample_posterior
 from sgm.runs import load
 from sgm.sample import sample
-from sgm.sde import VE, VP, DiscreteChain, Rectified, SubVP
+from sgm.sde import VE, VP, AbsorbingChain, BinomialChain, DiscreteChain, Rectified, SubVP, UniformChain
 from sgm.solve import (
     DDIM,
     Ancestral,
+    CategoricalAncestral,
     DPMSolverPP,
     EDMHeun,
     EulerMaruyama,
@@ -38,7 +40,7 @@ from sgm.solve import (
     SDEDPMSolverPP,
     SingleDPMSolverPP,
 )
-from sgm.training import Loss, score_matching_loss, train
+from sgm.training import CategoricalLoss, Loss, score_matching_loss, train
 
 __version__ = version("sgm")
 
@@ -46,7 +48,12 @@ __all__ = [
     "DDIM",
     "VE",
     "VP",
+    "AbsorbingChain",
     "Ancestral",
+    "BinomialChain",
+    "CategoricalAncestral",
+    "CategoricalLoss",
+    "CategoricalModel",
     "Condition",
     "DPMSolverPP",
     "DiscreteChain",
@@ -66,9 +73,11 @@ __all__ = [
     "ScoreModel",
     "SingleDPMSolverPP",
     "SubVP",
+    "UniformChain",
     "Units",
     "bits_over_gaussian",
     "bits_per_dim",
+    "categorical_elbo",
     "continuous_elbo",
     "data",
     "decode",

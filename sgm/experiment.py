@@ -17,13 +17,13 @@ from sgm.checks import check_at_least, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.model import AbstractModel, AbstractModifier, AbstractPrediction, Karras, ScoreModel
+from sgm.model import AbstractModifier, AbstractReading, Karras
 from sgm.nn import AbstractNetwork, Conditioning, Units
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, guess
-from sgm.sde import VP, AbstractSDE
+from sgm.sde import VP, AbstractProcess
 from sgm.serial import to_json
-from sgm.solve import AbstractMethod, EulerMaruyama
+from sgm.solve import AbstractSamplingMethod, EulerMaruyama
 from sgm.training import AbstractLoss, Loss, Training
 
 
@@ -113,12 +113,12 @@ class Experiment:
 
     data: AbstractDataset
     network: partial[AbstractNetwork]
-    sde: AbstractSDE = dataclasses.field(default_factory=VP)  # made when used: it starts JAX
-    prediction: AbstractPrediction = Karras()
+    sde: AbstractProcess = dataclasses.field(default_factory=VP)  # made when used: it starts JAX
+    prediction: AbstractReading = Karras()
     loss: AbstractLoss = Loss()
     dequantisation: AbstractDequantisation = UniformDequantisation()
     training: Training = Training()
-    sampler: AbstractMethod = EulerMaruyama(500)
+    sampler: AbstractSamplingMethod = EulerMaruyama(500)
     guidance: partial[AbstractModifier] | None = None
     drawing: Drawing = Drawing()
     metrics: tuple[AbstractMetric, ...] = (LogLikelihood(),)
@@ -128,9 +128,9 @@ class Experiment:
     def __post_init__(self):
         check_instance("Experiment", "data", self.data, AbstractDataset, "sgm.data.Digits()")
         check_instance("Experiment", "network", self.network, partial, "functools.partial(sgm.nn.MLP, width=64)")
-        check_instance("Experiment", "sde", self.sde, AbstractSDE, "sgm.VP()")
-        check_instance("Experiment", "prediction", self.prediction, AbstractPrediction, "sgm.model.Velocity()")
-        check_instance("Experiment", "sampler", self.sampler, AbstractMethod, "sgm.DDIM(50)")
+        check_instance("Experiment", "sde", self.sde, AbstractProcess, "sgm.VP()")
+        check_instance("Experiment", "prediction", self.prediction, AbstractReading, "sgm.model.Velocity()")
+        check_instance("Experiment", "sampler", self.sampler, AbstractSamplingMethod, "sgm.DDIM(50)")
         check_instance("Experiment", "metrics", self.metrics, tuple, "(sgm.evaluation.LogLikelihood(),)")
         network = self.network.func
         if not (isinstance(network, type) and issubclass(network, AbstractNetwork)) or self.network.args:
@@ -150,7 +150,7 @@ class Experiment:
                     "sgm.model.AbstractModifier, with its options by name."
                 )
 
-    def guided(self, model: AbstractModel) -> AbstractModel:
+    def guided(self, model: Any) -> Any:
         """The model that samples are drawn by."""
         return model if self.guidance is None else self.guidance(model)
 
@@ -158,21 +158,21 @@ class Experiment:
         """The key of the seed for one purpose. No two purposes share a key."""
         return jr.fold_in(jr.key(self.seed), zlib.crc32(purpose.encode()))
 
-    def build(self) -> tuple[AbstractSDE, ScoreModel]:
+    def build(self) -> tuple[AbstractProcess, Any]:
         """Build the process and the untrained model, in the units of the data.
 
         Raises:
             ExperimentError: where conditions are dropped that the data do not have.
             ValueError: where the prediction is not of the process.
         """
-        return self.sde, ScoreModel(self._network(self.records), self.prediction, data=self.data)
+        return self.sde, self.prediction.model(self._network(self.records), self.sde, data=self.data)
 
     @property
     def records(self) -> Records:
         """What the model has to know of the data."""
         return Records(self.data.shape, self.data.levels, self.data.conditioning)
 
-    def skeleton(self, records: Records) -> tuple[AbstractSDE, ScoreModel]:
+    def skeleton(self, records: Records) -> tuple[AbstractProcess, Any]:
         """Build as `build` does, with shapes in place of arrays, to restore a trained model. No data are read.
 
         Arguments:
@@ -190,7 +190,7 @@ class Experiment:
             units = Units(np.zeros(records.shape[-1:]), np.ones(records.shape[-1:]))
 
         def model():
-            return ScoreModel(self._network(records), self.prediction, shape=records.shape, units=units)
+            return self.prediction.model(self._network(records), self.sde, shape=records.shape, units=units)
 
         return self.sde, eqx.filter_eval_shape(model)
 
@@ -203,7 +203,7 @@ class Experiment:
         self.prediction.check(self.sde)
         observed = None if self.loss.masking is None else records.shape[0]
         return self.network(
-            records.shape,
+            self.prediction.network_shape(self.sde, records.shape),
             outputs=self.prediction.outputs,
             conditioning=dataclasses.replace(conditioning, observed=observed, null=dropout > 0),
             key=self.key("network"),

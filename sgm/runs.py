@@ -13,11 +13,9 @@ from sgm.interop.diffusers.description import is_diffusers
 from sgm.interop.diffusers.folder import load_source
 from sgm.interop.hub import find_source
 from sgm.interop.saved import is_saved, read_saved
-from sgm.model import AbstractModel
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, options
 from sgm.parallel.processes import is_first
-from sgm.sde import AbstractSDE
 from sgm.serial import from_json, to_json
 from sgm.training import latest_step
 from sgm.training.learned_schedule import has_learned_part, learned_part
@@ -77,7 +75,7 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     progress: bool = True,
-) -> tuple[AbstractSDE, AbstractModel]:
+) -> tuple[Any, Any]:
     """Load a process and a model from a folder or from the HuggingFace hub.
 
     It may be the run of a command line; what `sgm.save` has written; or a model of HuggingFace diffusers (see
@@ -139,7 +137,7 @@ def _check_options(path, kind, **given):
 
 def load_trained(
     run: Path, *, average: bool = True, step: int | None = None, precision: Precision | None = None
-) -> tuple[AbstractSDE, AbstractModel]:
+) -> tuple[Any, Any]:
     """Load what the command line has trained.
 
     Arguments:
@@ -161,7 +159,7 @@ def load_trained(
     return restore(run, sde, model, average=average, step=step)
 
 
-def begin_from(run: Path, experiment: Experiment) -> tuple[AbstractSDE, AbstractModel]:
+def begin_from(run: Path, experiment: Experiment) -> tuple[Any, Any]:
     """Build the process and the model with which a run begins that goes on from another one.
 
     Arguments:

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from sgm.checks import (
     check_count,
-    check_examples,
     check_finished,
     check_finite,
     check_instance,
@@ -23,27 +22,29 @@ from sgm.checks import (
     trace_floats,
     trace_process,
 )
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise, estimate_of
+from sgm.model.base import check_pure_noise
 from sgm.model.per_example import separate
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import Condition, check_values, flat_condition
 from sgm.parallel.devices import mesh_for, replicate
 from sgm.parallel.spread import group_size, in_groups, spread
-from sgm.sde.base import AbstractSDE
-from sgm.solve.euler_maruyama import EulerMaruyama
-from sgm.solve.method import MAX_ADAPTIVE_STEPS, AbstractMethod
-from sgm.solve.saving import check_saveat, saves_steps, trimmed
+from sgm.sde.process import AbstractProcess
+from sgm.solve.default import default_method
+from sgm.solve.method import MAX_ADAPTIVE_STEPS
+from sgm.solve.sampling import AbstractSamplingMethod
+from sgm.solve.saving import saves_steps, trimmed
 from sgm.types import Keys, Number
 
 
 @overload
 def sample(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
-    method: AbstractMethod = EulerMaruyama(),
+    method: AbstractSamplingMethod | None = None,
     saveat: None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress: diffrax.AbstractProgressMeter | None = None,
@@ -54,13 +55,13 @@ def sample(
 ) -> Array: ...
 @overload
 def sample(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
-    method: AbstractMethod = EulerMaruyama(),
+    method: AbstractSamplingMethod | None = None,
     saveat: diffrax.SaveAt,
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress: diffrax.AbstractProgressMeter | None = None,
@@ -71,13 +72,13 @@ def sample(
 ) -> Any: ...
 @overload
 def sample(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
-    method: AbstractMethod = EulerMaruyama(),
+    method: AbstractSamplingMethod | None = None,
     saveat: diffrax.SaveAt | None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress: diffrax.AbstractProgressMeter | None = None,
@@ -87,13 +88,13 @@ def sample(
     start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
 ) -> Any: ...
 def sample(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     key: Keys,
     n: SupportsIndex | None = None,
     *,
     cond: Condition | None = None,
-    method: AbstractMethod = EulerMaruyama(),
+    method: AbstractSamplingMethod | None = None,
     saveat: diffrax.SaveAt | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     progress: diffrax.AbstractProgressMeter | None = None,
@@ -102,7 +103,7 @@ def sample(
     x1: Float[Array | np.ndarray, "..."] | None = None,
     start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
 ) -> PyTree[Float[Array, "..."] | Int[Array, "..."]]:
-    """Draw examples: x_t1 ~ N(0, rho(t1)^2 I) is led from t1 back to t0 by `method`.
+    """Draw examples: x_t1 of the prior, N(0, rho(t1)^2 I), is led from t1 back to t0 by `method`.
 
     Arguments:
         sde: Process.
@@ -111,7 +112,7 @@ def sample(
             keys themselves, one for each example.
         n: Number of examples; None for one without a batch axis, or for as many as `x1` or `start` has.
         cond: One condition for all examples, or one each, with a leading axis of length n on every part.
-        method: Method of sampling.
+        method: Method of sampling; by default `EulerMaruyama()`, and `CategoricalAncestral()` of a chain of categories.
         saveat: Times, in the process's own time, at which the path itself is wanted: `SaveAt(ts=jnp.linspace(sde.t1,
             sde.t0, 8))` for eight frames of shape (n, 8, *shape), `SaveAt(t0=True)` for x at t0. Its `fn(t, x, args)`
             is given the process's time and x. Frames come in the order of the solve, from t1 to t0.
@@ -131,8 +132,9 @@ def sample(
             the method lie between t and t0.
 
     Returns:
-        E[x0 | x] of the end of each path, or what `saveat` asks for, in the data's units. The path is between the ends
-        of the method's grid, `method.process(sde)`, if that does not go all the way.
+        E[x0 | x] of the end of each path, or what `saveat` asks for, in the data's units; of a chain of categories, the
+        categories of x_0 as integers. The path is between the ends of the method's grid, `method.process(sde)`, if that
+        does not go all the way.
 
     Raises:
         ValueError: for n < 1, a condition of another batch, or times outside [t0, t1] or of `saveat` that do not
@@ -142,8 +144,9 @@ def sample(
     Example:
         >>> x = sgm.sample(sgm.VP(), model, jax.random.key(0), 64, method=sgm.DDIM(50))
     """
-    check_process_and_model("sample", sde, model)
-    check_instance("sample", "method", method, AbstractMethod, "sgm.DDIM(steps=50)")
+    check_pair("sample", sde, model)
+    method = default_method(sde) if method is None else method
+    check_instance("sample", "method", method, AbstractSamplingMethod, "sgm.DDIM(steps=50)")
     check_instance("sample", "saveat", saveat, diffrax.SaveAt | None, "diffrax.SaveAt(t0=True)")
     check_instance("sample", "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
     check_instance("sample", "progress", progress, diffrax.AbstractProgressMeter | None, "diffrax.TqdmProgressMeter()")
@@ -152,18 +155,16 @@ def sample(
             raise ValueError("sample: both x1 and start are given; pass the one from which the paths are to begin.")
         sde, x1 = _started(sde, model, start)
     sde = method.process(sde)
+    method.check(sde)
     count = _count(model, n, x1, key)
     if batch_size is not None:
         check_count("sample", "batch_size", batch_size)
-    if saveat is not None:
-        check_saveat(sde, saveat)
+    method.check_options(sde, saveat, adjoint)
     from_pure_noise = check_pure_noise("sample", sde, model)
-    method.check(sde)
     batch = () if count is None else (count,)
     cond, cond_axis = flat_condition("sample", model, cond, batch)
     check_values("sample", cond)
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
-    method.check_adjoint(adjoint)
     progress = diffrax.NoProgressMeter() if progress is None else progress
     levels = method.levels(sde, saveat)
     model, cond, own = separate("sample", model, cond, cond_axis, count)
@@ -194,11 +195,11 @@ def _started(sde, model, start):
         raise TypeError(f"sample: start is a {type(start).__name__}; pass the tuple (t, x) of a time and x_t.")
     t, x = start
     check_time("sample: start", sde, t)
-    check_examples("sample: start", x, model.shape)
+    model.check_batch("sample: start", x)
     check_finite("sample: start", x)
     if not is_traced((sde, t)) and not t > sde.t0:
         raise ValueError(f"sample: start at t = {t}, which is t0 = {sde.t0}; pass t > t0, or model.denoise(sde, t, x).")
-    return eqx.tree_at(lambda sde: sde.t1, sde, t), model.units.standardise(x)
+    return sde.until(t), x if model.takes_levels else model.units.standardise(x)
 
 
 def _has_batch(key):
@@ -215,7 +216,7 @@ def _count(model, n, x1, key):
         n = count = len(key)
     if x1 is None:
         return count
-    batch = check_examples("sample: x1", x1, model.shape)
+    batch = model.check_batch("sample: x1", x1)
     check_finite("sample", x1, "x1")
     found = batch[0] if batch else None
     if len(batch) > 1 or (count is not None and count != found):
@@ -223,12 +224,6 @@ def _count(model, n, x1, key):
             f"sample: n = {n}, but the paths begin from batch axes {batch}; pass n = None, and one batch axis at most."
         )
     return found
-
-
-def _denoised_end(sde, model, x, cond):
-    """E[x0 | x] of the end of a path in standardised coordinates, in the data's units."""
-    level = jnp.asarray(sde.level(sde.t0), x.dtype)
-    return model.units.restore(estimate_of(model, level, x / sde.rho(sde.t0), cond).denoised)
 
 
 @eqx.filter_jit
@@ -240,20 +235,19 @@ def _sample(shared, each, static):
         key, own, x1 = each
         model, cond = own.join(model, cond)
         key_prior, key_path = jr.split(key)
-        x1 = sde.prior.sample(key_prior, model.shape) if x1 is None else jnp.asarray(x1, jnp.result_type(float))
-        wanted = diffrax.SaveAt(t0=True) if saveat is None else saveat
-        path, steps, finished = method.solve(
-            method.equation(sde, model, cond),
-            x1,
+        x1 = sde.prior.sample(key_prior, model.shape) if x1 is None else x1
+        return method.draw(
+            sde,
+            model,
+            cond,
             key_path,
-            wanted,
+            x1,
+            saveat,
             adjoint,
             progress,
             levels=levels,
             from_pure_noise=from_pure_noise,
-            units=None if saveat is None else model.units,
         )
-        return (_denoised_end(sde, model, path[-1], cond) if saveat is None else path), steps, finished
 
     if alone:
         return of_one(shared, each)

@@ -19,16 +19,16 @@ from sgm.data import AbstractDataset
 from sgm.evaluation import evaluate, write_columns
 from sgm.experiment import Experiment
 from sgm.likelihood import Exact, dequantise, log_prob
-from sgm.model import AbstractModel
+from sgm.model import AbstractModel, AbstractReverseModel
 from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError, options
 from sgm.parallel.devices import mesh
 from sgm.parallel.processes import is_first, local, share, wait_for_all
 from sgm.runs import begin_from, is_begun, load_trained, write_experiment
 from sgm.sample import sample
-from sgm.sde import AbstractSDE
+from sgm.sde import AbstractProcess, AbstractSDE
 from sgm.serial import to_json
-from sgm.solve import AbstractMethod, FixedSteps, ProbabilityFlow, ThetaGrid
+from sgm.solve import AbstractSamplingMethod, FixedSteps, ProbabilityFlow, ThetaGrid
 from sgm.training import gradient_rms, latest_step, train
 
 WEIGHTS = (0.0, 1.0, 3.0)
@@ -71,7 +71,7 @@ def train_stage(experiment: Experiment, run: Path, begins_from: Path | None, mod
     write_experiment(run, experiment)
     if (manner := plot.manner(data.shape)) is not None:
         print(f"pictures of examples: {manner}", flush=True)
-    picture(run / "data.png", first_examples(data, 1024 if len(data.shape) == 1 else 64), "data", data)
+    picture(run / "data.png", first_examples(data, 1024 if len(data.shape) == 1 else 64, model), "data", data)
     train(
         sde,
         model,
@@ -110,7 +110,8 @@ class Preview:
         run, data = self.run, self.experiment.data
         # All else of the state may be too large for a device, and stays where it is.
         sde, average = local((state.process(self.experiment.sde), state.average))
-        method = ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
+        flow = ProbabilityFlow(diffrax.Heun(), FixedSteps(20, ThetaGrid()))
+        method = flow if sde.has_flow else self.experiment.sampler
         x = draw(sde, average, self.experiment, method, n=min(16, self.experiment.drawing.n))
         picture(run / f"samples_step_{step:07d}.png", x, f"step {step}", data)
         weights = eqx.filter(state.model, eqx.is_inexact_array)
@@ -131,21 +132,23 @@ def sample_stage(experiment: Experiment, run: Path, begins_from: Path | None, mo
     # Meters stand still while their solve is compiled.
     print(f"{name}: compiling", flush=True)
     by_sampler = draw(sde, model, experiment, experiment.sampler)
-    print("probability flow: compiling", flush=True)
-    by_flow = draw(sde, model, experiment, flow)
+    panels = {name: by_sampler}
+    if sde.has_flow:
+        print("probability flow: compiling", flush=True)
+        panels["probability flow"] = draw(sde, model, experiment, flow)
     if len(model.shape) == 1:
-        panels = {"data": first_examples(data, drawing.n), name: by_sampler, "probability flow": by_flow}
+        panels = {"data": first_examples(data, drawing.n, model), **panels}
         plot.save(plot.examples(panels), run / "samples.png")
     else:
-        picture(run / "samples.png", by_sampler, name, data)
-        picture(run / "samples_flow.png", by_flow, "probability flow", data)
-    of_paths = paths(sde, model, experiment, flow)
+        for file, (title, x) in zip(("samples.png", "samples_flow.png"), panels.items(), strict=False):
+            picture(run / file, x, title, data)
+    of_paths = paths(sde, model, experiment, flow) if sde.has_flow else None
     if of_paths is not None:
         plot.save(of_paths, run / ("trajectories.png" if len(model.shape) == 1 else "film_strip.png"))
     if experiment.guidance is not None and "weight" in options(experiment.guidance.func) and len(model.shape) == 3:
         picture_weights(run, sde, plain, experiment)
-    if plot.is_of_the_plane(model.shape) and not data.conditioning.parts:
-        grid = plot.plane_grid(first_examples(data, 1024), 100)
+    if sde.has_flow and plot.is_of_the_plane(model.shape) and not data.conditioning.parts:
+        grid = plot.plane_grid(first_examples(data, 1024, model), 100)
         plot.save(plot.density(grid, jnp.exp(log_prob(sde, model, grid, trace=Exact()))), run / "density.png")
     figures = data.figures(
         sde, model, lambda fields, n: draw(sde, model, experiment, experiment.sampler, n, dict(fields))
@@ -214,10 +217,10 @@ def adaptive_flow(tolerance: float) -> ProbabilityFlow:
 
 
 def draw(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     experiment: Experiment,
-    method: AbstractMethod,
+    method: AbstractSamplingMethod,
     n: int | None = None,
     fields: dict[str, np.ndarray] | None = None,
     saveat: diffrax.SaveAt | None = None,
@@ -267,9 +270,10 @@ def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
     return {name: np.resize(values, (n, *values.shape[1:])) for name, values in fields.items()}
 
 
-def first_examples(data: AbstractDataset, n: int) -> Any:
-    """The first `n` training examples, in their units; of grey levels, dequantised."""
-    return real(data, data.rows("train", 0, n)[0])
+def first_examples(data: AbstractDataset, n: int, model: AbstractReverseModel) -> Any:
+    """The first `n` training examples, in their units; grey levels dequantised, unless the model is of levels."""
+    x = data.rows("train", 0, n)[0]
+    return x if model.takes_levels else real(data, x)
 
 
 def real(data: AbstractDataset, x: np.ndarray) -> Any:
@@ -281,10 +285,10 @@ def as_shown(data: AbstractDataset, x: Any) -> Any:
     """Images and volumes scaled to [-1, 1], that of grey levels, or else of most training data; others as they are."""
     if len(data.shape) not in (3, 4):
         return x
-    z = data.units.standardise(jnp.asarray(x))
+    z = data.units.standardise(jnp.asarray(x, jnp.result_type(float)))
     if data.levels is not None:
         return z
-    return z / float(jnp.quantile(jnp.abs(data.units.standardise(first_examples(data, 64))), 0.99))
+    return z / float(jnp.quantile(jnp.abs(data.units.standardise(data.rows("train", 0, 64)[0])), 0.99))
 
 
 def picture(path: Path, x: Any, title: str, data: AbstractDataset) -> None:

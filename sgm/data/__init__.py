@@ -8,8 +8,10 @@ from sgm.data.digits import Digits
 from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap
 from sgm.data.files import Files
 from sgm.data.gaussian_process import GaussianProcess
+from sgm.data.heartbeat import Heartbeat
 from sgm.data.image_stream import ImageStream
 from sgm.data.images import Images
+from sgm.data.letters import Letters
 from sgm.data.simulated import AbstractSimulated
 from sgm.data.simulations import Prior, Simulations
 from sgm.data.simulator import AbstractSimulator
@@ -50,8 +52,10 @@ __all__ = [
     "GaussianFieldMap",
     "GaussianProcess",
     "GaussianVolume",
+    "Heartbeat",
     "ImageStream",
     "Images",
+    "Letters",
     "Moons",
     "Prior",
     "Record",

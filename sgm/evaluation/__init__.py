@@ -3,6 +3,7 @@
 from sgm.evaluation.c2st import C2ST as C2ST
 from sgm.evaluation.c2st import c2st as c2st
 from sgm.evaluation.calibration import Calibration as Calibration
+from sgm.evaluation.categorical_bound import CategoricalBound as CategoricalBound
 from sgm.evaluation.chain_bound import ChainBound as ChainBound
 from sgm.evaluation.continuous_bound import ContinuousBound as ContinuousBound
 from sgm.evaluation.evaluate import Report as Report

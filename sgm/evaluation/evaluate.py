@@ -18,12 +18,12 @@ from sgm.checks import check_count, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.parallel.processes import gather, is_first, told_of_lost_processes
 from sgm.plot import Figure
 from sgm.posterior.support import Support, check_support, within
-from sgm.sde.base import AbstractSDE
-from sgm.solve import AbstractMethod, EulerMaruyama
+from sgm.sde.process import AbstractProcess
+from sgm.solve import AbstractSamplingMethod
 
 # Where a table has the shapes of entries that are arrays, which are stored as lists.
 _SHAPES = b"shapes"
@@ -81,8 +81,8 @@ class Report:
 
 
 def evaluate(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     data: AbstractDataset,
     metrics: Sequence[AbstractMetric],
     key: PRNGKeyArray,
@@ -90,7 +90,7 @@ def evaluate(
     split: str = "test",
     n: int | None = None,
     batch_size: int = 100,
-    sampler: AbstractMethod = EulerMaruyama(),
+    sampler: AbstractSamplingMethod | None = None,
     support: Support | Callable[[Array], Any] | None = None,
     dequantisation: AbstractDequantisation = UniformDequantisation(),
     folder: str | Path | None = None,
@@ -108,7 +108,7 @@ def evaluate(
         split: Split of the data.
         n: Number of examples from the start of the split; None for all.
         batch_size: Number of examples at a time.
-        sampler: Method that draws samples, for metrics of samples.
+        sampler: Method that draws samples, for metrics of samples; by default as `sgm.sample` has it.
         support: Support of the samples, as that of `sgm.posterior.sample_within`: those outside of it are drawn anew.
             The prior of a posterior that leaks out of it; by default all of space.
         dequantisation: Rule that makes real numbers of grey levels.
@@ -127,7 +127,7 @@ def evaluate(
         >>> report = evaluate(sde, model, data, [LogLikelihood()], jr.key(0), n=1000)
         >>> report["log_prob"].value
     """
-    check_process_and_model("evaluate", sde, model)
+    check_pair("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
     check_instance("evaluate", "metrics", metrics, Sequence, remedy="pass a list, as [sgm.evaluation.LogLikelihood()]")
     check_count("evaluate", "batch_size", batch_size)

@@ -13,13 +13,11 @@ from jaxtyping import Array, PRNGKeyArray
 
 from sgm.data import AbstractDataset
 from sgm.likelihood import AbstractDequantisation
-from sgm.model.base import AbstractModel
 from sgm.nn.condition import condition_from
 from sgm.plot import Figure
 from sgm.posterior.support import Support, within
 from sgm.sample import sample
-from sgm.sde.base import AbstractSDE
-from sgm.solve import AbstractMethod
+from sgm.solve import AbstractSamplingMethod
 
 Columns = dict[str, np.ndarray]
 _ATTEMPTS = 100
@@ -71,17 +69,17 @@ class Context:
         model: Model.
         data: Data set.
         split: Split of it.
-        sampler: Method that draws samples, for metrics of samples.
+        sampler: Method that draws samples, for metrics of samples; None for that of the process.
         dequantisation: Rule that makes real numbers of grey levels.
         key: Key of all randomness that is not of one batch.
         support: Support outside of which samples are drawn anew; None for all of space.
     """
 
-    sde: AbstractSDE
-    model: AbstractModel
+    sde: Any
+    model: Any
     data: AbstractDataset
     split: str
-    sampler: AbstractMethod
+    sampler: AbstractSamplingMethod | None
     dequantisation: AbstractDequantisation
     key: PRNGKeyArray
     support: Support | Callable[[Array], Any] | None = None

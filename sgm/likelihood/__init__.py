@@ -1,5 +1,10 @@
 """Log-likelihoods along the probability flow, and the parts of a chain's bound."""
 
+from sgm.likelihood.categorical_last_step import (
+    AbstractCategoricalReconstruction as AbstractCategoricalReconstruction,
+)
+from sgm.likelihood.categorical_last_step import ForwardEntropy as ForwardEntropy
+from sgm.likelihood.categorical_last_step import Modelled as Modelled
 from sgm.likelihood.dequantise import bits_per_dim as bits_per_dim
 from sgm.likelihood.dequantise import dequantise as dequantise
 from sgm.likelihood.dequantise import quantise as quantise

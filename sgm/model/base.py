@@ -229,7 +229,8 @@ def check_process(call: str, sde: Any) -> None:
     if isinstance(sde, AbstractProcess) and not isinstance(sde, AbstractSDE):
         raise TypeError(
             f"{call}: {type(sde).__name__} is a chain of categories, and this is of real numbers; pass sgm.VP() and a "
-            "ScoreModel, or for such a chain sgm.CategoricalModel, sgm.sample and sgm.categorical_elbo."
+            "ScoreModel, or for such a chain sgm.CategoricalModel (in an experiment the prediction Evidence()), "
+            "sgm.sample and sgm.categorical_elbo."
         )
     check_instance(call, "sde", sde, AbstractSDE, "sgm.VP()")
 

@@ -104,11 +104,11 @@ class CategoricalModel(AbstractCategoricalModel):
     """A network as a model of categories. Its output is the evidence for each category of x_0.
 
     `network(level, u, cond, key=None)` acts on one example, with u and the output of `network_shape(shape, states)`. Of
-    two states u is -1 and 1, and the output is the evidence for 1 over that for 0. Of more, u is 1 for the entry's state
-    and 0 for the others, all states of an entry side by side along the last axis, and the output is laid out likewise.
-    The level is clipped to -20 ... 20, so that it is finite for pure noise too.
+    two states u is -1 and 1, and the output is the evidence for 1 over that for 0. Of more, u is 1 for the state of an
+    entry and 0 for the others, all states of an entry side by side along the last axis; the output is laid out
+    likewise. The level is clipped to -20 ... 20, so that it is finite for pure noise too.
 
-    Since the evidence is what p(x_0 | x_t) has beyond q(x_t | x_0), a network that gives zeros is right for entries that
+    The evidence is what p(x_0 | x_t) has beyond q(x_t | x_0). So a network that gives zeros is right for entries that
     are independent and have all categories as often.
 
     Arguments:

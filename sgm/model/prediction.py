@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgm.checks import check_instance, is_traced
-from sgm.model.base import Estimate, from_denoised, from_noise, from_velocity
-from sgm.sde.base import AbstractSDE
+from sgm.model.base import Estimate, check_process, from_denoised, from_noise, from_velocity
+from sgm.model.reading import AbstractReading
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Example, Number, Scalar
@@ -19,21 +19,24 @@ from sgm.types import Example, Number, Scalar
 Network = Callable[[Example], Example]
 
 
-class AbstractPrediction(eqx.Module):
+class AbstractPrediction(AbstractReading):
     """Reads a network of `u` at a given noise level as an estimate."""
-
-    @property
-    def outputs(self) -> int:
-        """How many numbers the network gives for each entry of an example, side by side along the last axis."""
-        return 1
 
     @property
     def defined_at_pure_noise(self) -> bool:
         """Whether it tells x0 at level = inf, as an output does that is x0 or the velocity."""
         return True
 
-    def check(self, sde: AbstractSDE) -> None:
-        """Raise ValueError for a process under which it cannot be trained."""
+    def check(self, sde):
+        check_process(type(self).__name__, sde)
+
+    def network_shape(self, sde, shape):
+        return shape
+
+    def model(self, network, sde, *, shape=None, units=None, data=None):
+        from sgm.model.score_model import ScoreModel  # here, since it is made of predictions
+
+        return ScoreModel(network, self, shape=shape, units=units, data=data)
 
     @abstractmethod
     def estimate(self, network: Network, level: Scalar, u: Example) -> Estimate:

@@ -10,6 +10,7 @@ from sgm.nn.frozen import Frozen as Frozen
 from sgm.nn.mlp import MLP as MLP
 from sgm.nn.network import AbstractLevelNetwork as AbstractLevelNetwork
 from sgm.nn.network import AbstractNetwork as AbstractNetwork
+from sgm.nn.stepwise import StepwisePerceptron as StepwisePerceptron
 from sgm.nn.transformer import Transformer as Transformer
 from sgm.nn.unet import UNet as UNet
 from sgm.nn.units import Units as Units

@@ -4,6 +4,8 @@ from sgm.plot.base import Batch as Batch
 from sgm.plot.base import Figure as Figure
 from sgm.plot.base import Points as Points
 from sgm.plot.base import save as save
+from sgm.plot.discrete import rows as rows
+from sgm.plot.discrete import strings as strings
 from sgm.plot.images import film_strip as film_strip
 from sgm.plot.images import image_grid as image_grid
 from sgm.plot.images import signal_grid as signal_grid

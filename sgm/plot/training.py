@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from sgm.parallel.processes import gather
 from sgm.plot.base import Figure, axes_in_a_row
-from sgm.sde.base import AbstractSDE
+from sgm.sde.process import AbstractProcess
 
 _BINS = 1000
 
@@ -113,8 +113,8 @@ def _own_logs(array: Any) -> Float[np.ndarray, " n"]:
     return np.log(every[(every > 0) & np.isfinite(every)])
 
 
-def process(sde: AbstractSDE) -> Figure:
-    """Draw alpha and sigma, log-SNR, f and g over [t0, t1].
+def process(sde: AbstractProcess) -> Figure:
+    """Draw what a process does over [t0, t1]: of real numbers alpha and sigma, log-SNR, f and g.
 
     Arguments:
         sde: Process.
@@ -124,16 +124,16 @@ def process(sde: AbstractSDE) -> Figure:
     """
     t = jnp.linspace(sde.t0, sde.t1, 500)
     figure, axes = axes_in_a_row(3, (11, 3))
-    rates = {"-f": -sde.drift(t, jnp.ones_like(t)), "g": sde.diffusion(t)}
-    curves = ({"alpha": sde.alpha(t), "sigma": sde.sigma(t)}, {"log-SNR": sde.log_snr(t)}, rates)
+    curves = sde.curves(t)
     for axis, lines in zip(axes, curves, strict=True):
         for label, values in lines.items():
             axis.plot(t, values, label=label)
         axis.set(xlabel="t")
         axis.legend(frameon=False)
-    largest = max(float(jnp.max(values)) for values in (*curves[0].values(), *rates.values()))
+    largest = max(float(jnp.max(values)) for lines in (curves[0], curves[2]) for values in lines.values())
     if largest > 20:
-        axes[0].set_yscale("log" if float(sde.sigma(sde.t1)) > 20 else "linear")
+        at_the_end = max(float(values[-1]) for values in curves[0].values())
+        axes[0].set_yscale("log" if at_the_end > 20 else "linear")
         axes[2].set_yscale("symlog", linthresh=1.0)
     figure.suptitle(type(sde).__name__)
     return figure

@@ -30,6 +30,9 @@ from sgm.sde.schedules import AbstractSchedule as AbstractSchedule
 from sgm.sde.schedules import Cosine as Cosine
 from sgm.sde.schedules import Linear as Linear
 from sgm.sde.schedules import PiecewiseConstant as PiecewiseConstant
+from sgm.sde.step_sampling import AbstractStepSampling as AbstractStepSampling
+from sgm.sde.step_sampling import InformationSteps as InformationSteps
+from sgm.sde.step_sampling import UniformSteps as UniformSteps
 from sgm.sde.sub_vp import SubVP as SubVP
 from sgm.sde.uniform_chain import UniformChain as UniformChain
 from sgm.sde.ve import VE as VE

@@ -163,7 +163,7 @@ class SohlDicksteinBetas(AbstractBetas):
 
 
 class HarmonicBetas(AbstractBetas):
-    """beta_k = 1 / (N - k + 1): of what is kept from the data a like share, 1/N, is lost at each step, and none is left.
+    """beta_k = 1 / (N - k + 1): each step destroys a like share of the data, 1/N, and nothing is left of them.
 
     Arguments:
         steps: Number of steps, N.

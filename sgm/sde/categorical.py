@@ -6,8 +6,8 @@ keeps it. So with a_k = (1 - beta_1) ... (1 - beta_k), each entry on its own,
     q(x_t | x_s) = a [x_t = x_s] + (1 - a) target(x_t),    a = a_t / a_s,  s < t
     q(x_s | x_t, x_0) proportional to q(x_t | x_s) q(x_s | x_0)
 
-A model gives its evidence for each category of x_0: log p(x_0 | x_t) - log q(x_t | x_0) of each entry, up to a number of
-the entry. It is what the other entries and the data say of it. Then
+A model gives its evidence for each category of x_0: log p(x_0 | x_t) - log q(x_t | x_0) of each entry, up to a number
+of the entry. It is what the other entries and the data say of it. Then
 
     p(x_s | x_t) = sum over x_0 of q(x_s | x_t, x_0) p(x_0 | x_t)
                  proportional to q(x_t | x_s) sum over x_0 of q(x_s | x_0) exp(evidence(x_0))
@@ -171,8 +171,9 @@ class AbstractCategoricalChain(AbstractProcess):
     def log_marginal(self, k: Int[Array, ""], x0: Categories) -> Float[Array, "*shape states"]:
         """log q(x_k | x_0) of each state of each entry, for 0 <= k <= N."""
         log_kept, log_drawn = (jnp.asarray(table)[k] for table in self._tables)
-        kept = jnp.where(jnp.arange(self.states) == x0[..., None], log_kept, LOG_ZERO)
-        return jnp.logaddexp(kept, log_drawn + _log(self.target))
+        moved = log_drawn + _log(self.target)
+        stayed = jnp.logaddexp(log_kept, moved)
+        return jnp.where(jnp.arange(self.states) == x0[..., None], stayed[x0][..., None], moved)
 
     def noised(self, k: Int[Array, ""], x0: Categories, key: PRNGKeyArray) -> Categories:
         """Draw x_k given x_0, for 0 <= k <= N."""
@@ -191,9 +192,16 @@ class AbstractCategoricalChain(AbstractProcess):
         log_end = self.log_marginal(jnp.asarray(self.steps), x0)
         return jnp.sum(divergence(log_end, jnp.broadcast_to(_log(self.target), log_end.shape)))
 
-    def log_evidence_of(self, x0: Categories) -> Float[Array, "*shape categories"]:
-        """The evidence of one who knows x_0, for which `log_reverse` is q(x_s | x_t, x_0)."""
-        return jnp.where(jnp.arange(self.categories) == x0[..., None], 0.0, LOG_ZERO)
+    def log_posterior(self, step: Step, x: Categories, x0: Categories) -> Float[Array, "*shape states"]:
+        """log q(x_s | x_t = x, x_0) of each state of each entry, for one step from s to t."""
+        target = _log(self.target)
+        forward = self._log_moved(step.log_kept_within, step.log_drawn_within, x, self.states)
+        backward = jnp.where(
+            jnp.arange(self.states) == x0[..., None],
+            jnp.logaddexp(step.log_kept, step.log_drawn + target)[x0][..., None],
+            step.log_drawn + target,
+        )
+        return jax.nn.log_softmax(forward + backward, axis=-1)
 
     def log_reverse(
         self, step: Step, x: Categories, evidence: Float[Array, "*shape categories"]
@@ -205,9 +213,8 @@ class AbstractCategoricalChain(AbstractProcess):
             x: State x_t.
             evidence: Evidence for each category of x_0 at t.
         """
-        states, target = jnp.arange(self.states), _log(self.target)
-        kept = jnp.where(states == x[..., None], step.log_kept_within, LOG_ZERO)
-        forward = jnp.logaddexp(kept, step.log_drawn_within + target[x][..., None])
+        target = _log(self.target)
+        forward = self._log_moved(step.log_kept_within, step.log_drawn_within, x, self.states)
         total = jax.nn.logsumexp(evidence, axis=-1, keepdims=True)
         room = [(0, 0)] * x.ndim + [(0, self.states - self.categories)]
         padded = jnp.pad(evidence, room, constant_values=LOG_ZERO)
@@ -216,8 +223,14 @@ class AbstractCategoricalChain(AbstractProcess):
 
     def log_likelihood(self, level: Float[Array, ""], x: Categories) -> Float[Array, "*shape categories"]:
         """log q(x_t = x | x_0) for each category of x_0, of each entry, at a noise level."""
-        kept = jnp.where(jnp.arange(self.categories) == x[..., None], -jax.nn.softplus(2 * level), LOG_ZERO)
-        return jnp.logaddexp(kept, -jax.nn.softplus(-2 * level) + _log(self.target)[x][..., None])
+        log_kept, log_drawn = -jax.nn.softplus(2 * level), -jax.nn.softplus(-2 * level)
+        return self._log_moved(log_kept, log_drawn, x, self.categories)
+
+    def _log_moved(self, log_kept, log_drawn, x, count):
+        """log q(x_t = x | x_s) for each of the first `count` states of x_s."""
+        moved = log_drawn + _log(self.target)  # One number a state, so that entries take no logarithms.
+        stayed = jnp.logaddexp(log_kept, moved)
+        return jnp.where(jnp.arange(count) == x[..., None], stayed[x][..., None], moved[x][..., None])
 
     @property
     def information(self) -> Float64[np.ndarray, " steps"]:

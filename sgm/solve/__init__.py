@@ -2,12 +2,14 @@
 
 from sgm.solve.ancestral import Ancestral as Ancestral
 from sgm.solve.brownian import GridBrownianPath as GridBrownianPath
+from sgm.solve.categorical import CategoricalAncestral as CategoricalAncestral
 from sgm.solve.chain_grid import AbstractChainGrid as AbstractChainGrid
 from sgm.solve.chain_grid import ChainGrid as ChainGrid
 from sgm.solve.chain_grid import LeadingGrid as LeadingGrid
 from sgm.solve.chain_grid import TrailingGrid as TrailingGrid
 from sgm.solve.chain_grid import WithinGrid as WithinGrid
 from sgm.solve.ddim import DDIM as DDIM
+from sgm.solve.default import default_method as default_method
 from sgm.solve.dpm_solver import DPMSolverPP as DPMSolverPP
 from sgm.solve.dpm_solver import SDEDPMSolverPP as SDEDPMSolverPP
 from sgm.solve.dpm_solver_single import SingleDPMSolverPP as SingleDPMSolverPP
@@ -26,3 +28,4 @@ from sgm.solve.predictor_corrector import PredictorCorrector as PredictorCorrect
 from sgm.solve.probability_flow import ProbabilityFlow as ProbabilityFlow
 from sgm.solve.reverse_sde import ReverseSDE as ReverseSDE
 from sgm.solve.sampler import AbstractSampler as AbstractSampler
+from sgm.solve.sampling import AbstractSamplingMethod as AbstractSamplingMethod

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from sgm.checks import check_instance
-from sgm.model.base import AbstractModel
+from sgm.model.base import AbstractModel, check_process, estimate_of
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
 from sgm.sde.base import AbstractSDE
@@ -18,7 +18,8 @@ from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.brownian import GridBrownianPath
 from sgm.solve.controllers import GridController, NoiseController
 from sgm.solve.grid import FixedSteps
-from sgm.solve.saving import frames, on_clock, saved_levels, union
+from sgm.solve.sampling import AbstractSamplingMethod
+from sgm.solve.saving import check_saveat, frames, on_clock, saved_levels, union
 from sgm.solve.terms import AbstractEquation, AbstractStochasticEquation
 
 MAX_ADAPTIVE_STEPS = 4096
@@ -26,7 +27,7 @@ FIRST_STEP = 0.01  # of the clock's way
 _SHORT_STEP = 0.01  # of the level
 
 
-class AbstractMethod(eqx.Module):
+class AbstractMethod(AbstractSamplingMethod):
     """A way to sample: an equation, a Diffrax solver, and where it steps (a controller, or fixed steps on a grid)."""
 
     def __check_init__(self):
@@ -48,16 +49,18 @@ class AbstractMethod(eqx.Module):
     def equation(self, sde: AbstractSDE, model: AbstractModel, cond: Condition | None) -> AbstractEquation:
         """What is solved for one example."""
 
-    def standardised(self, units: Units) -> "AbstractMethod":
-        """The method with all that it holds in the data's units brought to standardised coordinates."""
-        return self
-
-    def process(self, sde: AbstractSDE) -> AbstractSDE:
-        """The process between the ends of its steps, where they do not go all the way; else `sde` itself."""
+    def process(self, sde):
+        check_process("sample", sde)
         return self.stepping.process(sde) if isinstance(self.stepping, FixedSteps) else sde
 
-    def check(self, sde: AbstractSDE) -> None:
-        """Raise ValueError for a process that it cannot sample."""
+    def check(self, sde):
+        pass
+
+    def check_options(self, sde, saveat, adjoint):
+        if saveat is not None:
+            check_saveat(sde, saveat)
+        if adjoint is not None:
+            self.check_adjoint(adjoint)
 
     def check_adjoint(self, adjoint: diffrax.AbstractAdjoint) -> None:
         """Raise ValueError for a way to differentiate that it cannot take."""
@@ -67,12 +70,25 @@ class AbstractMethod(eqx.Module):
                 "diffrax.RecursiveCheckpointAdjoint(), or method=sgm.ProbabilityFlow() with an adaptive controller."
             )
 
-    def levels(self, sde: AbstractSDE, saveat: diffrax.SaveAt | None = None) -> Float[Array, " levels"] | None:
-        """The levels of its fixed steps, with those at which `saveat` looks among them; None if it is adaptive."""
+    def levels(self, sde, saveat=None):
         if not isinstance(self.stepping, FixedSteps):
             return None
         with jax.ensure_compile_time_eval():
             return union(sde, self.stepping.levels(sde), saveat)
+
+    def draw(self, sde, model, cond, key, x1, saveat, adjoint, progress, *, levels, from_pure_noise):
+        path, steps, finished = self.solve(
+            self.equation(sde, model, cond),
+            jnp.asarray(x1, jnp.result_type(float)),
+            key,
+            diffrax.SaveAt(t0=True) if saveat is None else saveat,
+            adjoint,
+            progress,
+            levels=levels,
+            from_pure_noise=from_pure_noise,
+            units=None if saveat is None else model.units,
+        )
+        return (_denoised_end(sde, model, path[-1], cond) if saveat is None else path), steps, finished
 
     def solve(
         self,
@@ -162,6 +178,12 @@ class AbstractMethod(eqx.Module):
             return controller
         ts = jnp.clip(jnp.asarray(equation.clock(wanted), start.dtype), start, end)
         return diffrax.ClipStepSizeController(controller, step_ts=ts)
+
+
+def _denoised_end(sde, model, x, cond):
+    """E[x0 | x] of the end of a path in standardised coordinates, in the data's units."""
+    level = jnp.asarray(sde.level(sde.t0), x.dtype)
+    return model.units.restore(estimate_of(model, level, x / sde.rho(sde.t0), cond).denoised)
 
 
 def _levy_area(solver):

@@ -1,6 +1,7 @@
 """Training: the loss, the step, the loop, and what of it is kept on disk."""
 
 from sgm.training.base import AbstractLoss as AbstractLoss
+from sgm.training.categorical_loss import CategoricalLoss as CategoricalLoss
 from sgm.training.checkpoint import CheckpointError as CheckpointError
 from sgm.training.checkpoint import latest_step as latest_step
 from sgm.training.fingerprint import RunMismatch as RunMismatch

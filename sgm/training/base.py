@@ -6,12 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from sgm.checks import check_examples, warn_of_scale
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.model.base import check_pure_noise
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import Condition
-from sgm.sde.base import AbstractSDE
+from sgm.sde.process import AbstractProcess
 from sgm.training.masking import AbstractMasking
 from sgm.types import Number
 
@@ -43,15 +43,15 @@ class AbstractLoss(eqx.Module):
         """Which entries of each example are observed; None of all."""
 
     @abstractmethod
-    def check(self, sde: AbstractSDE) -> None:
-        """Raise ValueError unless the loss is finite under this process."""
+    def check(self, sde: Any) -> None:
+        """Raise unless the loss is finite under this process."""
 
     @abstractmethod
     def perturb(
         self,
-        sde: AbstractSDE,
-        model: AbstractModel,
-        x0: Float[Array, "..."],
+        sde: Any,
+        model: Any,
+        x0: Any,
         key: PRNGKeyArray,
         cond: Condition | None = None,
         held_out: bool = False,
@@ -61,21 +61,22 @@ class AbstractLoss(eqx.Module):
         Arguments:
             sde: Process.
             model: Model.
-            x0: Standardised data, one example of shape `model.shape` or a batch.
+            x0: Data as `model.as_seen` gives them, one example of shape `model.shape` or a batch: standardised ones,
+                or categories.
             key: Key of all randomness.
             cond: Condition, one for all examples or one each.
             held_out: Whether the examples are not trained on, so that nothing is dropped.
         """
 
     @abstractmethod
-    def errors(self, sde: AbstractSDE, model: AbstractModel, drawn: Any) -> Float[Array, " n"]:
+    def errors(self, sde: Any, model: Any, drawn: Any) -> Float[Array, " n"]:
         """The error of each example that `perturb` has drawn, a mean over dimensions."""
 
     def __call__(
         self,
-        sde: AbstractSDE,
-        model: AbstractModel,
-        x: Float[Array | np.ndarray, "..."],
+        sde: AbstractProcess,
+        model: AbstractReverseModel,
+        x: Shaped[Array | np.ndarray, "..."],
         key: PRNGKeyArray,
         cond: Condition | None = None,
     ) -> Float[Array, ""]:
@@ -96,10 +97,8 @@ class AbstractLoss(eqx.Module):
                 loss that do not go together.
         """
         call = type(self).__name__
-        check_process_and_model(call, sde, model)
+        check_pair(call, sde, model)
         check_pure_noise(call, sde, model)
         self.check(sde)
-        check_examples(call, x, model.shape)
-        z = model.units.standardise(x)
-        warn_of_scale(call, z)
+        z = model.as_seen(call, x)
         return jnp.mean(self.errors(sde, model, self.perturb(sde, model, z, key, cond)))

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from sgm.likelihood import prior_mismatch
 from sgm.model.base import AbstractModel
 from sgm.parallel.devices import evenly
-from sgm.sde import VP, AbstractSDE, LearnedLogSNR
+from sgm.sde import VP, AbstractProcess, AbstractSDE, LearnedLogSNR
 from sgm.training.base import Levels, Times
 from sgm.training.loss import Loss, Perturbed, levels_at
 from sgm.training.objective import Squared
@@ -31,7 +31,7 @@ from sgm.training.times import UniformTime
 from sgm.training.weightings import LikelihoodWeighting
 
 
-def learned_part(sde: AbstractSDE) -> PyTree:
+def learned_part(sde: AbstractProcess) -> PyTree:
     """The process with None in the place of every leaf that is not an array of a `LearnedLogSNR`."""
 
     def is_learned(node):
@@ -40,7 +40,7 @@ def learned_part(sde: AbstractSDE) -> PyTree:
     return eqx.filter(eqx.filter(sde, is_learned, is_leaf=is_learned), eqx.is_inexact_array)
 
 
-def has_learned_part(sde: AbstractSDE) -> bool:
+def has_learned_part(sde: AbstractProcess) -> bool:
     """Whether the process has anything to train."""
     return bool(jax.tree.leaves(learned_part(sde)))
 

@@ -13,6 +13,7 @@ from sgm.checks import check_at_least, check_concrete, check_examples, check_ins
 from sgm.likelihood.flow import Course
 from sgm.likelihood.log_prob import log_prob_of_each
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
+from sgm.model.base import check_process
 from sgm.model.per_example import separate
 from sgm.model.with_units import WithUnits
 from sgm.nn.condition import Condition, flat_condition
@@ -63,7 +64,7 @@ class LogLikelihoodLoss(AbstractLoss):
         return None
 
     def check(self, sde):
-        pass
+        check_process("LogLikelihoodLoss", sde)
 
     def perturb(self, sde, model, x0, key, cond=None, held_out=False):
         batch = check_examples("LogLikelihoodLoss", x0, model.shape)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
@@ -21,14 +20,13 @@ from sgm.checks import check_count, check_instance, warn_of_scale
 from sgm.data import AbstractDataset, prefetch
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
-from sgm.model.base import AbstractModel, check_process_and_model
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import condition_from
-from sgm.nn.units import Units
 from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
 from sgm.parallel.devices import mesh as all_devices
 from sgm.parallel.placement import AbstractPlacement, Sharded
 from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
-from sgm.sde.base import AbstractSDE
+from sgm.sde.process import AbstractProcess
 from sgm.training.base import AbstractLoss
 from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
 from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint
@@ -44,8 +42,8 @@ Callback = Callable[[int, dict[str, float], Any], None]
 
 
 def train(
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     data: AbstractDataset,
     key: PRNGKeyArray,
     *,
@@ -66,7 +64,7 @@ def train(
     progress: bool = True,
     mesh: Mesh | None = None,
     placement: AbstractPlacement = Sharded(),
-) -> tuple[AbstractSDE, AbstractModel, dict[str, np.ndarray]]:
+) -> tuple[AbstractProcess, AbstractReverseModel, dict[str, np.ndarray]]:
     """Train a model on a data set.
 
     Arguments:
@@ -114,7 +112,7 @@ def train(
     Example:
         >>> sde, model, history = sgm.train(sgm.VP(), model, data, jr.key(0), steps=2_000)
     """
-    check_process_and_model("train", sde, model)
+    check_pair("train", sde, model)
     check_instance("train", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
     check_instance("train", "loss", loss, AbstractLoss, "sgm.training.Loss()")
     kinds = AbstractOptimiser | optax.GradientTransformation
@@ -132,7 +130,8 @@ def train(
     _check_fit(model, data)
     _warn_of_no_masking(model, loss)
     trained = None if frozen is None else all_but(frozen, model)
-    recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, data.levels, dequantisation, accumulate, trained)
+    levels = None if model.takes_levels else data.levels
+    recipe = _recipe(sde, loss, optimiser, steps, key, average_decay, levels, dequantisation, accumulate, trained)
     mesh = all_devices() if mesh is None else check_mesh("train", mesh)
     _check_batch(batch_size, accumulate, mesh.size)
     seed = int(jr.bits(jr.fold_in(key, zlib.crc32(b"data"))))
@@ -285,12 +284,7 @@ def _check_fit(model, data):
             f"train: the data have missing entries, which a {type(model).__name__} of this network cannot take; build "
             "it with a Transformer, or mend the data."
         )
-    fits = Units(), *(() if data.levels is None else (Units.of_levels(data.levels),))
-    if data.levels is not None and not any(eqx.tree_equal(model.units, units) for units in fits):
-        raise ValueError(
-            f"train: the data have {data.levels} grey levels, but the units of the model are others; pass "
-            "ScoreModel(network, data=data)."
-        )
+    model.check_levels("train", data.levels)
 
 
 def _warn_of_no_masking(model, loss):

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from sgm.checks import check_at_least, check_examples, check_instance, is_traced
-from sgm.model.base import AbstractModel, estimate_of
+from sgm.model.base import AbstractModel, check_process, estimate_of
 from sgm.nn.condition import Condition, flat_condition
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
@@ -85,6 +85,7 @@ class Loss(AbstractLoss):
             raise ValueError(f"Loss: condition_dropout = {self.condition_dropout}; pass 0 <= condition_dropout < 1.")
 
     def check(self, sde):
+        check_process("Loss", sde)
         weighting, times, objective = self.weighting, self.times, self.objective
         names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
         of_likelihood = isinstance(weighting, LikelihoodWeighting)

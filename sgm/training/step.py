@@ -16,11 +16,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from sgm.checks import check_at_least
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
+from sgm.model.base import check_pure_noise
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import Condition
 from sgm.parallel.devices import evenly, replicate
 from sgm.parallel.placement import AbstractPlacement
-from sgm.sde.base import AbstractSDE
+from sgm.sde.process import AbstractProcess
 from sgm.training.base import AbstractDrawn, AbstractLoss
 
 # A number that no step has, so that what is held out shares no randomness with training.
@@ -34,20 +35,20 @@ Metrics = dict[str, Float[Array, ""]]
 class AbstractState(eqx.Module):
     """All that changes in training: the model, and its exponential average, at a step."""
 
-    model: eqx.AbstractVar[AbstractModel]
-    average: eqx.AbstractVar[AbstractModel]
+    model: eqx.AbstractVar[AbstractReverseModel]
+    average: eqx.AbstractVar[AbstractReverseModel]
     step: eqx.AbstractVar[Int[Array, ""]]
 
     @abstractmethod
-    def process(self, sde: AbstractSDE) -> AbstractSDE:
+    def process(self, sde: AbstractProcess) -> AbstractProcess:
         """The process `sde` as it is trained so far."""
 
 
 class TrainState(AbstractState):
     """The state of a model under a fixed process."""
 
-    model: AbstractModel
-    average: AbstractModel
+    model: AbstractReverseModel
+    average: AbstractReverseModel
     step: Int[Array, ""]
     opt_state: PyTree
 
@@ -59,7 +60,7 @@ class AbstractRecipe(eqx.Module):
     """All that does not change in training: how a state begins, and how it goes on."""
 
     @abstractmethod
-    def start(self, model: AbstractModel) -> Any:
+    def start(self, model: AbstractReverseModel) -> Any:
         """The state before the first step. `model` is copied, so that its own buffers are never given up."""
 
     @abstractmethod
@@ -83,14 +84,14 @@ class Recipe(AbstractRecipe):
         optimiser: Optimiser of the weights.
         key: Key of all randomness.
         average_decay: Decay of the exponential average of the weights, reached from below as (1 + step) / (10 + step).
-        levels: Number of grey levels of integer data, None for real data.
+        levels: Number of grey levels of integer data, None for real data and for models of the levels themselves.
         dequantisation: Rule that makes real numbers of them, afresh every step.
         accumulate: Number of equal parts of a batch whose gradients are found one after the other, to save memory. It
             changes neither the randomness nor, but for rounding, the result.
         trained: Whether each leaf of the model is trained, by default all weights (see `all_but`).
     """
 
-    sde: AbstractSDE
+    sde: AbstractProcess
     loss: AbstractLoss
     optimiser: optax.GradientTransformation
     key: PRNGKeyArray
@@ -105,7 +106,7 @@ class Recipe(AbstractRecipe):
         self.loss.check(self.sde)
 
     def start(self, model):
-        check_process_and_model("train", self.sde, model)
+        check_pair("train", self.sde, model)
         check_pure_noise("train", self.sde, model)
         model, average = copied(model), copied(model)
         opt_state = self.optimiser.init(self.split(model)[0])
@@ -121,20 +122,20 @@ class Recipe(AbstractRecipe):
         drawn = evenly(self.held_out_examples(self.sde, state, batch), mesh)
         return mean_of_first(len(batch[0]), self.loss.errors(self.sde, state.average, drawn))
 
-    def split(self, model: AbstractModel) -> tuple[PyTree, PyTree]:
+    def split(self, model: AbstractReverseModel) -> tuple[PyTree, PyTree]:
         """What of the model is trained, with None in the place of the rest, and the rest."""
         return eqx.partition(model, eqx.is_inexact_array if self.trained is None else self.trained)
 
-    def dequantised(self, x: Any, key: PRNGKeyArray) -> Float[Array, "batch *shape"]:
+    def dequantised(self, x: Any, key: PRNGKeyArray) -> Shaped[Array, "batch *shape"]:
         """Examples of a batch as the model sees them: grey levels fill [-1, 1) of standardised data."""
         x = jnp.asarray(x)
         return x if self.levels is None else self.dequantisation.training(x, self.levels, key)
 
-    def drawn(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> AbstractDrawn:
+    def drawn(self, sde: AbstractProcess, state: AbstractState, batch: Batch) -> AbstractDrawn:
         """The examples of a step, with all the randomness of their errors."""
         return self._drawn(sde, state.model, batch, jr.fold_in(self.key, state.step), held_out=False)
 
-    def held_out_examples(self, sde: AbstractSDE, state: AbstractState, batch: Batch) -> AbstractDrawn:
+    def held_out_examples(self, sde: AbstractProcess, state: AbstractState, batch: Batch) -> AbstractDrawn:
         """Held-out examples with the same randomness at every step, and none of dropout."""
         return self._drawn(sde, state.average, batch, jr.fold_in(self.key, _NO_STEP), held_out=True)
 
@@ -144,7 +145,7 @@ class Recipe(AbstractRecipe):
         return self.loss.perturb(sde, model, self.dequantised(x, key_data), key_loss, cond, held_out)
 
     def errors_and_gradients(
-        self, sde: AbstractSDE, model: AbstractModel, drawn: AbstractDrawn
+        self, sde: AbstractProcess, model: AbstractReverseModel, drawn: AbstractDrawn
     ) -> tuple[Float[Array, " batch"], PyTree, PyTree]:
         """The errors of drawn examples, and the gradients of their mean by the weights and by the levels."""
         weights, rest = self.split(model)
@@ -172,7 +173,7 @@ class Recipe(AbstractRecipe):
         total, by_levels = jax.tree.map(lambda leaf: leaf / self.accumulate, (total, by_levels))
         return errors, total, by_levels
 
-    def descend(self, state: Any, gradients: PyTree) -> tuple[AbstractModel, AbstractModel, PyTree]:
+    def descend(self, state: Any, gradients: PyTree) -> tuple[AbstractReverseModel, AbstractReverseModel, PyTree]:
         """The model, its average and the optimiser's state after a step against these gradients."""
         weights, rest = self.split(state.model)
         averages, average_rest = self.split(state.average)
@@ -189,7 +190,7 @@ def mean_of_first(n: int, errors: Float[Array, " batch"]) -> Float[Array, ""]:
     return jnp.mean(errors, where=jnp.arange(len(errors)) < n)
 
 
-def all_but(frozen: Callable[[Any], Any], model: AbstractModel) -> PyTree[bool]:
+def all_but(frozen: Callable[[Any], Any], model: AbstractReverseModel) -> PyTree[bool]:
     """Whether each leaf of the model is trained: its weights are, but for those of its frozen parts.
 
     Arguments:
@@ -259,7 +260,9 @@ def gradient_rms(state: Any) -> PyTree:
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 
 
-def begun(recipe: AbstractRecipe, model: AbstractModel, mesh: Mesh, placement: AbstractPlacement) -> tuple[Any, PyTree]:
+def begun(
+    recipe: AbstractRecipe, model: AbstractReverseModel, mesh: Mesh, placement: AbstractPlacement
+) -> tuple[Any, PyTree]:
     """The state before the first step, on its devices, and the sharding of each of its arrays.
 
     Each device makes its own parts: where the state is cut, no device has to hold the whole.
