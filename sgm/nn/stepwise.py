@@ -17,7 +17,8 @@ class StepwisePerceptron(AbstractNetwork):
     """Layers that all noise levels share, and a readout for each of `readouts` equal parts of sin(theta)^2.
 
     On a chain of `HarmonicBetas(readouts)` these are its steps, of which each has a readout of its own: sin(theta)^2 is
-    k / N there. The output starts at zero. It is not conditioned.
+    k / N there. A readout is kept as a sum, of one that all parts share, one that an eighth of them shares, and so on
+    down to its own, so that all examples train it. The output starts at zero. It is not conditioned.
 
     Arguments:
         shape: Shape of one example.
@@ -38,14 +39,15 @@ class StepwisePerceptron(AbstractNetwork):
     """
 
     layers: list[Linear]
-    kernels: Float[Array, "readouts width features"]
-    biases: Float[Array, "readouts features"]
+    kernels: list[Float[Array, "_ width features"]]
+    biases: list[Float[Array, "_ features"]]
     shape: tuple[int, ...] = eqx.field(static=True)
     width: int = eqx.field(static=True)
     depth: int = eqx.field(static=True)
     readouts: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
     conditioning: Conditioning = eqx.field(static=True)
+    parts: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -69,8 +71,10 @@ class StepwisePerceptron(AbstractNetwork):
         inputs, features = math.prod(shape), outputs * math.prod(shape)
         widths = [inputs, *[width] * depth]
         keys = jr.split(key, depth)
-        self.layers = [Linear(*sizes, key=key) for *sizes, key in zip(widths, widths[1:], keys, strict=False)]
-        self.kernels, self.biases = jnp.zeros((readouts, width, features)), jnp.zeros((readouts, features))
+        self.layers = [_sigmoid_layer(*pair, key) for *pair, key in zip(widths, widths[1:], keys, strict=False)]
+        self.parts = (*(8**power for power in range(math.ceil(math.log(readouts, 8)))), readouts)
+        self.kernels = [jnp.zeros((parts, width, features)) for parts in self.parts]
+        self.biases = [jnp.zeros((parts, features)) for parts in self.parts]
         self.shape, self.width, self.depth = tuple(shape), width, depth
         self.readouts, self.outputs, self.conditioning = readouts, outputs, conditioning
 
@@ -78,10 +82,21 @@ class StepwisePerceptron(AbstractNetwork):
         self, level: Float[Array, ""], u: Float[Array, "*shape"], cond=None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "..."]:
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`."""
-        part = jnp.rint(self.readouts * jax.nn.sigmoid(2 * level)).astype(int)
-        place = jnp.clip(part, 1, self.readouts) - 1
+        step = jnp.rint(self.readouts * jax.nn.sigmoid(2 * level)).astype(int)
+        place = jnp.clip(step, 1, self.readouts) - 1
         hidden = u.reshape(-1)
         for layer in self.layers:
             hidden = jax.nn.sigmoid(layer(hidden))
-        output = hidden @ self.kernels[place].astype(u.dtype) + self.biases[place].astype(u.dtype)
+        shares = [place * parts // self.readouts for parts in self.parts]
+        kernel = sum(kernels[share] for kernels, share in zip(self.kernels, shares, strict=True))
+        bias = sum(biases[share] for biases, share in zip(self.biases, shares, strict=True))
+        output = hidden @ jnp.asarray(kernel, u.dtype) + jnp.asarray(bias, u.dtype)
         return output.reshape(*u.shape[:-1], -1)
+
+
+def _sigmoid_layer(inputs, outputs, key):
+    """A layer whose sums of sigmoids are about 0 and not small, four times those of Glorot and Bengio 2010."""
+    reach = 4 * (6 / (inputs + outputs)) ** 0.5
+    kernel = jr.uniform(key, (inputs, outputs), minval=-reach, maxval=reach)
+    layer = Linear(inputs, outputs, key=key)
+    return eqx.tree_at(lambda layer: (layer.kernel, layer.bias), layer, (kernel, -0.5 * jnp.sum(kernel, axis=0)))
