@@ -69,14 +69,14 @@ class AbstractCategoricalModel(AbstractReverseModel):
         check_categories(call, x, self.shape, self.categories)
         return jnp.asarray(x)
 
-    def probabilities(
+    def posterior(
         self, chain: AbstractCategoricalChain, k: int, x: Int[Array, "*shape"], cond: Condition | None = None
     ) -> Float[Array, "*shape categories"]:
         """p(x_0 | x_k = x) of each category of each entry, for one example `x` after k = 1 ... N steps."""
-        self.check_process("probabilities", chain)
-        check_categories("probabilities", x, self.shape, self.states)
+        self.check_process("posterior", chain)
+        check_categories("posterior", x, self.shape, self.states)
         if not 1 <= k <= chain.steps:
-            raise ValueError(f"probabilities: k = {k}; pass a step of the chain, 1 <= k <= {chain.steps}.")
+            raise ValueError(f"posterior: k = {k}; pass a step of the chain, 1 <= k <= {chain.steps}.")
         level = jnp.asarray(chain.every_step.level[k - 1])
         logs = self.predict(level, jnp.asarray(x), cond) + chain.log_likelihood(level, jnp.asarray(x))
         return jax.nn.softmax(logs, axis=-1)

@@ -80,11 +80,8 @@ class AbstractCategoricalChain(AbstractProcess):
 
     betas: eqx.AbstractVar[AbstractBetas]
     """Table of beta_1 ... beta_N."""
-
-    @property
-    @abstractmethod
-    def categories(self) -> int:
-        """Number of categories of the data: x_0 has entries 0 ... categories - 1."""
+    categories: eqx.AbstractVar[int]
+    """Number of categories of the data: x_0 has entries 0 ... categories - 1."""
 
     @property
     @abstractmethod
@@ -161,7 +158,7 @@ class AbstractCategoricalChain(AbstractProcess):
         within, kept, kept_end = self._log_kept_within(s, t), self.log_kept[s], self.log_kept[t]
         level = 0.5 * (_log_of_rest(kept_end) - np.maximum(kept_end, LOG_ZERO))
         parts = level, kept, _log_of_rest(kept), within, _log_of_rest(within)
-        return Step(*(np.maximum(part, LOG_ZERO).astype(np.float32) for part in parts))
+        return Step(*(np.asarray(np.maximum(part, LOG_ZERO), np.float32) for part in parts))
 
     @property
     def every_step(self) -> Step:
@@ -260,12 +257,13 @@ class AbstractCategoricalChain(AbstractProcess):
 def divergence(log_q: Float[Array, "*shape states"], log_p: Float[Array, "*shape states"]) -> Float[Array, "*shape"]:
     """KL(q || p) of each entry, in nats: sum of q (exp(d) - 1 - d), d = log p - log q, whose terms are positive."""
     q, d = jnp.exp(log_q), log_p - log_q
-    small = jnp.abs(d) < 0.03
-    near = jnp.where(small, d, 0.0)
+    small, middling = jnp.abs(d) < 0.03, jnp.abs(d) < 1
+    near, middle = jnp.where(small, d, 0.0), jnp.where(middling, d, 0.0)
     series = near**2 * (1 / 2 + near * (1 / 6 + near * (1 / 24 + near / 120)))
-    # exp(log_p) is q exp(d), which it is where q is 0 as well.
+    close = q * jnp.where(small, series, jnp.expm1(middle) - middle)
+    # q exp(d) is p, where q is 0 as well.
     far = jnp.exp(log_p) - q - q * jnp.where(q > 0, d, 0.0)
-    return jnp.sum(jnp.where(small, q * series, far), axis=-1)
+    return jnp.sum(jnp.where(middling, close, far), axis=-1)
 
 
 def _log(probabilities: Any) -> Float[Array, " states"]:

@@ -20,7 +20,9 @@ def terms(steps, p):
         a, before = kept[k], kept[k - 1]
         within = a / before
         one = (1 - a) * p + a * np.asarray([0, 1])  # q(x_t = 1 | x_0 = 0, 1)
-        chance = np.prod(scipy.stats.binom.pmf(counts, PLACES, np.where(np.arange(PHASES) == 0, one[1], one[0])), axis=1)
+        chance = np.prod(
+            scipy.stats.binom.pmf(counts, PLACES, np.where(np.arange(PHASES) == 0, one[1], one[0])), axis=1
+        )
         with np.errstate(divide="ignore"):
             logs = counts * np.log(one[1] / one[0]) + (PLACES - counts) * np.log((1 - one[1]) / (1 - one[0]))
         phase = np.exp(logs - np.max(logs, axis=1, keepdims=True))
