@@ -1,0 +1,151 @@
+"""The loss is the bound, and an experiment of categories is trained, drawn, evaluated, kept and loaded."""
+
+import dataclasses
+import json
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from categories import CHAINS, STEPS, lookup
+
+import sgm
+from sgm.data import Arrays, Heartbeat, Letters
+from sgm.evaluation import CategoricalBound
+from sgm.experiment import Drawing, Evaluation, Experiment, load_config
+from sgm.likelihood import ForwardEntropy
+from sgm.model import CategoricalModel, Evidence, network_shape
+from sgm.nn import MLP, StepwisePerceptron
+from sgm.sde import AbsorbingChain, BinomialChain, HarmonicBetas, InformationSteps, UniformChain, UniformSteps
+from sgm.serial import from_json, to_json
+from sgm.solve import CategoricalAncestral
+from sgm.stages import STAGES
+from sgm.training import Adam, CategoricalLoss, Training
+
+
+@pytest.mark.parametrize("times", [UniformSteps(), InformationSteps(0.3)], ids=lambda times: type(times).__name__)
+def test_the_loss_is_the_bound(times):
+    chain, n = CHAINS["uniform"], 6000
+    model, x = lookup(chain), jnp.broadcast_to(jnp.asarray([2, 0]), (n, 2))
+    bound = sgm.categorical_elbo(chain, model, x, jr.key(0), full=True)
+    loss = CategoricalLoss(times)
+    errors = loss.errors(chain, model, loss.perturb(chain, model, x, jr.key(1)))
+    stderr = (float(jnp.std(errors)) + float(jnp.std(bound.value)) / 2) / n**0.5
+    assert abs(float(jnp.mean(errors)) + float(jnp.mean(bound.value + bound.prior)) / 2) < 4 * stderr
+    whole = loss(chain, model, x.astype(jnp.uint8), jr.key(1))
+    np.testing.assert_allclose(whole, jnp.mean(errors), rtol=1e-5)
+
+
+def test_the_auxiliary_loss_is_the_cross_entropy():
+    chain, n = CHAINS["binomial"], 3000
+    model, x = lookup(chain), jnp.broadcast_to(jnp.asarray([1, 0]), (n, 2))
+    drawn = CategoricalLoss().perturb(chain, model, x, jr.key(1))
+    plain, more = (CategoricalLoss(cross_entropy=c).errors(chain, model, drawn) for c in (0.0, 0.5))
+    place = int(np.argmax(np.asarray(drawn.x)[:, 0] == 0))
+    step = jax.tree.map(lambda numbers: numbers[place], drawn.step)
+    k = int(np.argmin(np.abs(chain.every_step.level - step.level))) + 1
+    posterior = np.asarray(model.posterior(chain, k, drawn.x[place]))
+    expected = -0.5 * (math.log(posterior[0, 1]) + math.log(posterior[1, 0])) / 2
+    np.testing.assert_allclose(more[place] - plain[place], expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="CategoricalLoss: cross_entropy = -1; pass cross_entropy >= 0"):
+        CategoricalLoss(cross_entropy=-1)
+
+
+def tiny(**changes):
+    experiment = Experiment(
+        data=Heartbeat(8, 4),
+        network=partial(StepwisePerceptron, width=16, depth=2, readouts=50),
+        sde=BinomialChain(HarmonicBetas(50), p=0.25),
+        prediction=Evidence(),
+        loss=CategoricalLoss(),
+        training=Training(steps=300, batch_size=100, optimiser=Adam(2e-2, warmup=20), preview_every=1000),
+        sampler=CategoricalAncestral(),
+        drawing=Drawing(n=16),
+        metrics=(CategoricalBound(ForwardEntropy()), CategoricalBound(steps=10)),
+        evaluation=Evaluation(n=100, batch_size=50),
+    )
+    return dataclasses.replace(experiment, **changes)
+
+
+def test_an_experiment_is_trained_drawn_and_evaluated(tmp_path, optimised):
+    experiment = tiny()
+    for stage in STAGES.values():
+        stage(experiment, tmp_path, None, 1)
+    written = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
+    entropy = math.log(4)
+    # What a model of independent bits would have is 8 (H(1/4)) = 4.5 nats.
+    assert -2.5 < written["bound_2"]["value"] < -entropy + 4 * written["bound_2"]["stderr"]
+    assert written["bound"]["value"] < written["bound_2"]["value"]
+    assert written["truth_bits"]["value"] == -2
+    for name in ("data", "samples", "samples_step_0000300", "heartbeat_samples", "process", "objective"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    chain, model = sgm.load(tmp_path)
+    assert chain == experiment.sde
+    x = np.asarray(sgm.sample(chain, model, jr.key(0), 200))
+    assert np.mean(np.isfinite(experiment.data.exact_log_prob(x, {}))) > 0.5
+    sgm.save(tmp_path / "saved", chain, model)
+    again, saved = sgm.load(tmp_path / "saved")
+    assert again == chain
+    np.testing.assert_array_equal(x, sgm.sample(again, saved, jr.key(0), 200))
+    report = sgm.evaluate(chain, model, experiment.data, [CategoricalBound(steps=5)], jr.key(0), n=50, progress=False)
+    assert report["bound"].value < 0
+
+
+def test_experiments_of_categories_are_written_and_read():
+    every = (
+        tiny(),
+        tiny(sde=AbsorbingChain(2, HarmonicBetas(9)), loss=CategoricalLoss(InformationSteps(0.2), 0.01)),
+        tiny(data=Letters(8, 5), sde=UniformChain(5), network=partial(MLP, width=16), sampler=CategoricalAncestral(7)),
+        load_config("heartbeat"),
+        load_config("letters"),
+    )
+    for experiment in every:
+        again = from_json(json.loads(json.dumps(to_json(experiment))), Experiment)
+        assert to_json(again) == to_json(experiment)
+        assert again.sde == experiment.sde and again.sampler == experiment.sampler
+        chain, model = again.build()
+        assert isinstance(model, CategoricalModel) and model.states == chain.states
+
+
+@pytest.mark.parametrize("chain", [UniformChain(4, HarmonicBetas(20)), AbsorbingChain(4, HarmonicBetas(20))])
+def test_a_network_learns_letters(chain, optimised):
+    """Under either chain, a perceptron comes within the exact model's reach in a few seconds."""
+    data = Letters(4, 4, 0.5)
+    model = CategoricalModel(
+        MLP(network_shape(data.shape, chain.states), 64, 2, key=jr.key(0)), 4, chain.states, data=data
+    )
+    how = {"steps": 400, "batch_size": 256, "loss": CategoricalLoss(), "optimiser": Adam(5e-3, warmup=20)}
+    chain, model, history = sgm.train(chain, model, data, jr.key(1), progress=False, average_decay=0.98, **how)
+    assert np.isfinite(history["held_out_loss"][-1])
+    x = data.rows("test", 0, 1000)[0]
+    exact = sgm.model.MarkovSequence(chain, data.shape, data.initial, data.transitions)
+    ours, best = (np.asarray(sgm.categorical_elbo(chain, part, x, jr.key(2))) for part in (model, exact))
+    stderr = np.std(ours - best) / len(x) ** 0.5
+    assert np.mean(best) < -data.entropy + 4 * np.std(best) / len(x) ** 0.5
+    assert -4 * stderr < np.mean(best - ours) < 0.15
+
+
+def test_mistakes_are_answered(types_unchecked):
+    chain, data = BinomialChain(HarmonicBetas(STEPS)), Heartbeat(4, 2)
+    model = CategoricalModel(MLP((1, 4, 1), 8, 1, key=jr.key(0)), 2, data=data)
+    how = {"steps": 1, "batch_size": 2, "progress": False}
+    with pytest.raises(TypeError, match="Loss: BinomialChain is a chain of categories"):
+        sgm.train(chain, model, data, jr.key(0), **how)
+    with pytest.raises(ValueError, match="train: the data are real numbers, but the model is of 2 categories; pass a"):
+        sgm.train(chain, model, Arrays(np.zeros((4, 1, 4, 1), np.float32)), jr.key(0), loss=CategoricalLoss(), **how)
+    with pytest.raises(
+        TypeError, match=r"CategoricalLoss: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"
+    ):
+        CategoricalLoss().check(sgm.VP())
+    with pytest.raises(TypeError, match=r"Karras: BinomialChain is a chain of categories.*in an experiment the predic"):
+        Experiment(data=data, network=partial(MLP), sde=chain).build()
+    with pytest.raises(TypeError, match=r"Evidence: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"):
+        Experiment(data=data, network=partial(MLP), prediction=Evidence()).build()
+    with pytest.raises(
+        TypeError, match=r"CategoricalBound: the process is a VP; pass a chain such as sgm.BinomialChain"
+    ):
+        gaussian = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2))
+        sgm.evaluate(sgm.VP(), gaussian, Arrays(np.zeros((4, 2), np.float32)), [CategoricalBound()], jr.key(0))
