@@ -34,16 +34,13 @@ def terms(steps, p):
             posterior = joint[1] / np.sum(joint, axis=0)
             groups = [0] if x0 else range(1, PHASES)
             for group in groups:
-                model = phase[:, group] * posterior[1] + (1 - phase[:, group]) * posterior[0]
+                others = np.sum(np.delete(phase, group, axis=1), axis=1)  # 1 - phase has no digits near 1
+                model = np.stack([phase[:, group] * side[1] + others * side[0] for side in (posterior, 1 - posterior)])
                 q, bits = posterior[x0], counts[:, group] if x else PLACES - counts[:, group]
                 weight = chance * bits
-                found[k - 1] += np.sum(weight[weight > 0] * bernoulli(q, model[weight > 0]))
+                truth = np.broadcast_to(np.asarray([[q], [1 - q]]), model.shape)
+                found[k - 1] += np.sum(scipy.stats.entropy(truth, model)[weight > 0] * weight[weight > 0])
     return found
-
-
-def bernoulli(q, p):
-    """KL of a coin of probability q to those of p."""
-    return scipy.stats.entropy(np.stack([np.full_like(p, q), np.full_like(p, 1 - q)]), np.stack([p, 1 - p]))
 
 
 def bounds(steps, p):

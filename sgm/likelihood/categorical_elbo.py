@@ -176,7 +176,7 @@ def _elbo_one(shared, each, steps, times, draws):
         if steps is None:
             ks, weights = jnp.arange(2, chain.steps + 1), jnp.ones(chain.steps - 1)
         else:
-            strata = (jnp.arange(steps) + jr.uniform(key_steps, (steps,))) / steps
+            strata = (jnp.arange(steps, dtype=float) + jr.uniform(key_steps, (steps,))) / steps
             places = jnp.searchsorted(jnp.asarray(np.cumsum(chances), strata.dtype), strata, side="right")
             places = jnp.minimum(places, len(chances) - 1)
             ks, weights = places + 2, jnp.asarray(1 / (steps * chances), strata.dtype)[places]

@@ -144,8 +144,10 @@ class AbstractCategoricalChain(AbstractProcess):
         return dataclasses.replace(self, betas=TableBetas(self.betas.values[: round(float(t))]))
 
     def curves(self, t):
-        kept = jnp.exp(jnp.interp(t, np.arange(self.steps + 1), np.maximum(self.log_kept, LOG_ZERO)))
-        betas = jnp.interp(t, np.arange(1, self.steps + 1), self.betas.values)
+        times, number = np.arange(self.steps + 1), jnp.result_type(float)
+        shares, betas = (jnp.asarray(part, number) for part in (np.exp(self.log_kept), self.betas.values))
+        kept = jnp.interp(t, jnp.asarray(times, number), shares)
+        betas = jnp.interp(t, jnp.asarray(times[1:], number), betas)
         return {"a": kept}, {"log(a / (1 - a))": jnp.log(kept) - jnp.log1p(-kept)}, {"beta": betas}
 
     def transition(self, s: int, t: int) -> Float64[np.ndarray, "states states"]:

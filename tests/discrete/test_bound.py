@@ -74,13 +74,10 @@ def test_the_best_factorised_bound_of_2015():
     model, x = Enumerated(chain, examples), np.repeat(examples, 200, axis=0)
     found = sgm.categorical_elbo(chain, model, x, jr.key(0), full=True)
     bits = np.asarray(found.value, np.float64) / math.log(2)
-    assert abs(np.mean(bits) - bound) < 3 * np.std(bits) / len(bits) ** 0.5
-    assert 3 * np.std(bits) / len(bits) ** 0.5 < 0.02
-    np.testing.assert_allclose(
-        np.mean(found.transitions, axis=0).sum() / math.log(2),
-        heartbeats.terms(200, 0.2)[1:].sum() / math.log(2),
-        atol=0.02,
-    )
+    stderr = np.std(bits) / len(bits) ** 0.5
+    assert abs(np.mean(bits) - bound) < 3 * stderr < 0.05
+    between = np.mean(found.transitions, axis=0).sum() / math.log(2)
+    assert abs(between - heartbeats.terms(200, 0.2)[1:].sum() / math.log(2)) < 3 * stderr
     with_entropy = sgm.categorical_elbo(chain, model, x, jr.key(0), reconstruction=ForwardEntropy())
     np.testing.assert_allclose(
         np.mean(with_entropy - found.value + found.reconstruction) / math.log(2),
@@ -107,15 +104,12 @@ def test_a_masked_chain_is_a_weighted_sum_of_masked_language_models():
     network = eqx.tree_at(lambda network: network.outlet.kernel, network, jr.normal(jr.key(1), (16, 16)))
     model, x0 = CategoricalModel(network, 3, 4, shape=(4,)), jnp.asarray([2, 0, 1, 1])
     table = chain.every_step
-    for k in (1, 3, 6):
-        step = jax.tree.map(lambda numbers, k=k: jnp.asarray(numbers)[k - 1], table)
-        x = chain.noised(jnp.asarray(k), x0, jr.key(k + 3))
+    for k, x in ((1, [2, 3, 1, 1]), (3, [3, 3, 1, 3]), (6, [3, 3, 3, 3])):
+        step, x = jax.tree.map(lambda numbers, k=k: jnp.asarray(numbers)[k - 1], table), jnp.asarray(x)
         evidence = model.predict(step.level, x)
         losses = -jnp.take_along_axis(jax.nn.log_softmax(evidence), x0[:, None], axis=1)[:, 0]
         expected = jnp.sum(jnp.where(x == 3, losses, 0.0)) / k
-        assert np.count_nonzero(x == 3) > 0
-        found = term(chain, step, x0, x, evidence)
-        np.testing.assert_allclose(found, expected, rtol=2e-5)
+        np.testing.assert_allclose(term(chain, step, x0, x, evidence), expected, rtol=2e-5)
 
 
 def test_gradients_are_finite_and_those_of_the_bound():
