@@ -17,9 +17,9 @@ experiment = Experiment(
     sde=AbsorbingChain(27, HarmonicBetas(500)),
     prediction=Evidence(),
     loss=CategoricalLoss(),
-    training=Training(steps=3_000, batch_size=128, optimiser=Adam(3e-3, warmup=200), preview_every=10_000),
-    sampler=CategoricalAncestral(),
-    drawing=Drawing(n=64),
+    training=Training(steps=600, batch_size=64, optimiser=Adam(5e-3, warmup=100), preview_every=10_000),
+    sampler=CategoricalAncestral(100),
+    drawing=Drawing(n=24),
     metrics=(CategoricalBound(steps=50),),
-    evaluation=Evaluation(n=500, batch_size=500),
+    evaluation=Evaluation(n=200, batch_size=200),
 )
