@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_instance, trace_floats
 from sgm.likelihood.categorical_last_step import AbstractCategoricalReconstruction, Modelled
@@ -35,7 +35,7 @@ from sgm.sde.step_sampling import AbstractStepSampling, UniformSteps
 def categorical_elbo(
     chain: AbstractCategoricalChain,
     model: AbstractCategoricalModel,
-    x: Int[Array | np.ndarray, "..."],
+    x: Integer[Array | np.ndarray, "..."],
     key: PRNGKeyArray,
     *,
     cond: Condition | None = None,
@@ -50,7 +50,7 @@ def categorical_elbo(
 def categorical_elbo(
     chain: AbstractCategoricalChain,
     model: AbstractCategoricalModel,
-    x: Int[Array | np.ndarray, "..."],
+    x: Integer[Array | np.ndarray, "..."],
     key: PRNGKeyArray,
     *,
     cond: Condition | None = None,
@@ -64,7 +64,7 @@ def categorical_elbo(
 def categorical_elbo(
     chain: AbstractCategoricalChain,
     model: AbstractCategoricalModel,
-    x: Int[Array | np.ndarray, "..."],
+    x: Integer[Array | np.ndarray, "..."],
     key: PRNGKeyArray,
     *,
     cond: Condition | None = None,

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from sgm.checks import check_array, check_count, check_instance, is_traced
 from sgm.model.reverse import AbstractReverseModel
@@ -70,7 +70,7 @@ class AbstractCategoricalModel(AbstractReverseModel):
         return jnp.asarray(x)
 
     def posterior(
-        self, chain: AbstractCategoricalChain, k: int, x: Int[Array, "*shape"], cond: Condition | None = None
+        self, chain: AbstractCategoricalChain, k: int, x: Integer[Array, "*shape"], cond: Condition | None = None
     ) -> Float[Array, "*shape categories"]:
         """p(x_0 | x_k = x) of each category of each entry, for one example `x` after k = 1 ... N steps."""
         self.check_process("posterior", chain)

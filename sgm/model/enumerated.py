@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from sgm.checks import check_instance
 from sgm.model.categorical import AbstractCategoricalModel, check_categories
@@ -35,7 +35,7 @@ class Enumerated(AbstractCategoricalModel):
     def __init__(
         self,
         chain: AbstractCategoricalChain,
-        examples: Int[Array | np.ndarray, "n ..."],
+        examples: Integer[Array | np.ndarray, "n ..."],
         probabilities: Float[Array | np.ndarray, " n"] | None = None,
     ):
         check_instance("Enumerated", "chain", chain, AbstractCategoricalChain, "sgm.BinomialChain()")

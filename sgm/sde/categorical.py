@@ -27,13 +27,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Float64, Int, Integer, PRNGKeyArray
 
 from sgm.checks import check_instance
 from sgm.sde.betas import AbstractBetas, TableBetas
 from sgm.sde.process import AbstractProcess
 
-Categories = Int[Array, "*shape"]
+Categories = Integer[Array, "*shape"]
 LOG_ZERO = -1e30
 """The logarithm of zero, finite so that sums and derivatives are."""
 
