@@ -96,17 +96,20 @@ def edited(path, value):
     [
         (
             edited("sde", {"type": "Popen", "args": "ls"}),
-            "sde: there is no Popen; there are DiscreteChain, Rectified, SubVP,",
+            "sde: there is no Popen; there are AbsorbingChain, BinomialChain, DiscreteChain, Rectified, SubVP,",
         ),
         (edited("sde", {"type": "Karras"}), "sde: there is no Karras; there are"),
         (edited("sde", {"type": "AbstractVP"}), "sde: there is no AbstractVP; there are"),
         (
             edited("network.type", "Linear"),
-            "network: there is no Linear; there are ConvDense, DiT, MLP, Transformer",
+            "network: there is no Linear; there are ConvDense, DiT, MLP, StepwisePerceptron, Transformer",
         ),
         (edited("sde", {"t0": 1.0}), "sde: it does not say its type"),
         (edited("sde.type", 3), "sde: it does not say its type"),
-        (edited("sde", "VP"), "sde = 'VP'; pass one of DiscreteChain, Rectified, SubVP, VE, VP"),
+        (
+            edited("sde", "VP"),
+            "sde = 'VP'; pass one of AbsorbingChain, BinomialChain, DiscreteChain, Rectified, SubVP, UniformChain, VE, VP",
+        ),
         (edited("sde.beta", 3), "sde: VP has no option 'beta'; it has schedule, t0, t1"),
         (edited("network.shape", [2]), "network: MLP has no option 'shape'"),
         (
@@ -121,11 +124,11 @@ def edited(path, value):
         (edited("evaluation.n", 0.5), "evaluation.n = 0.5; pass an integer or None"),
         (
             edited("metrics", {"type": "LogLikelihood"}),
-            "metrics = .*; pass a list, of one of C2ST, Calibration, ChainBound, Cont",
+            "metrics = .*; pass a list, of one of C2ST, Calibration, CategoricalBound, ChainBound, Cont",
         ),
         (
             edited("metrics", [{"type": "Exact"}]),
-            r"metrics\[0\]: there is no Exact; there are C2ST, Calibration, ChainBound, Cont",
+            r"metrics\[0\]: there is no Exact; there are C2ST, Calibration, CategoricalBound, ChainBound, Cont",
         ),
         ({"type": "Training"}, "there is no Training"),
         ([], "pass one of .*Experiment"),
