@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import equinox as eqx
 
 from sgm.model.base import AbstractModifier
+from sgm.model.categorical import CategoricalModel
 from sgm.model.score_model import ScoreModel
 from sgm.nn.network import AbstractNetwork
 
@@ -27,7 +28,7 @@ _SCALARS = (float, int, bool, str, NoneType)
 # What a network is given when it is built, by the data and the prediction, and a guidance by the run.
 _OF_THE_BUILD = {AbstractNetwork: ("shape", "outputs", "conditioning", "key"), AbstractModifier: ("model",)}
 # Arguments that are not kept: keys make weights, and a model keeps what it reads of its data.
-_USED_UP = {ScoreModel: ("data",), eqx.Module: ("key",)}
+_USED_UP = {ScoreModel: ("data",), CategoricalModel: ("data",), eqx.Module: ("key",)}
 
 
 class ExperimentError(ValueError):

@@ -108,7 +108,7 @@ def edited(path, value):
         (edited("sde.type", 3), "sde: it does not say its type"),
         (
             edited("sde", "VP"),
-            "sde = 'VP'; pass one of AbsorbingChain, BinomialChain, DiscreteChain, Rectified, SubVP, UniformChain, VE, VP",
+            "sde = 'VP'; pass one of AbsorbingChain, BinomialChain, DiscreteChain, Rectified, SubVP, UniformChain, VE",
         ),
         (edited("sde.beta", 3), "sde: VP has no option 'beta'; it has schedule, t0, t1"),
         (edited("network.shape", [2]), "network: MLP has no option 'shape'"),

@@ -20,12 +20,11 @@ from sgm.interop.card import write_card
 from sgm.interop.folders import written_whole
 from sgm.interop.hub import Source, check_path
 from sgm.interop.tensor_files import map_tensors, write_tensors
-from sgm.model import AbstractModel
-from sgm.model.base import check_process_and_model
+from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.frozen import Frozen
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError
-from sgm.sde import AbstractSDE
+from sgm.sde import AbstractProcess
 from sgm.serial import from_json, to_json
 from sgm.training.fingerprint import describe, differing, structure_of
 
@@ -48,8 +47,8 @@ class SavedError(ValueError):
 
 def save(
     folder: str | Path,
-    sde: AbstractSDE,
-    model: AbstractModel,
+    sde: AbstractProcess,
+    model: AbstractReverseModel,
     *,
     run: str | Path | None = None,
     report: Report | None = None,
@@ -83,7 +82,7 @@ def save(
         >>> sde, model = sgm.load("maps")
     """
     check_path("save", "folder", folder)
-    check_process_and_model("save", sde, model)
+    check_pair("save", sde, model)
     if run is not None:
         check_path("save", "run", run)
     if report is not None:
@@ -118,9 +117,7 @@ def is_saved(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("library") == "sgm"
 
 
-def read_saved(
-    source: Source, *, precision: Precision | None = None, progress: bool = True
-) -> tuple[AbstractSDE, AbstractModel]:
+def read_saved(source: Source, *, precision: Precision | None = None, progress: bool = True) -> tuple[Any, Any]:
     """Read what `save` has written.
 
     Arguments:
@@ -177,8 +174,8 @@ def _skeleton(config):
 
     def build():
         return (
-            from_json(config["sde"], AbstractSDE, "sde", whole=True),
-            from_json(config["model"], AbstractModel, "model", whole=True),
+            from_json(config["sde"], AbstractProcess, "sde", whole=True),
+            from_json(config["model"], AbstractReverseModel, "model", whole=True),
         )
 
     return eqx.filter_eval_shape(build)
