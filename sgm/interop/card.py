@@ -160,7 +160,8 @@ def _facts(config, model, data):
         described, part = described["model"], part.model
     if "network" in described:
         facts.append(("network", in_words(described["network"], part.network)))
-        facts.append(("prediction", in_words(described["prediction"])))
+        if "prediction" in described:  # A model of categories has none.
+            facts.append(("prediction", in_words(described["prediction"])))
     else:
         facts.append(("model", in_words(described)))
     facts.append(("parameters", f"{sum(leaf.size for leaf in weights):,}"))
