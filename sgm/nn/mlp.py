@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.checks import check_at_least
 from sgm.nn.conditioning import Conditioning, Embedding
 from sgm.nn.layers import (
-    Features,
     Linear,
     Precision,
     check_options,
@@ -23,6 +23,7 @@ from sgm.nn.layers import (
     zeros_like,
 )
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.waves import waves
 
 
 class MLPBlock(eqx.Module):
@@ -44,20 +45,6 @@ class MLPBlock(eqx.Module):
         hidden = jax.nn.silu(modulate(layer_norm(x), *jnp.split(self.modulation(embedded), 2)))
         hidden = dropout(jax.nn.silu(self.first(hidden)), self.rate, key)
         return x + self.second(hidden)
-
-
-def waves(u: Features, level: Float[Array, ""], frequencies: int) -> Float[Array, " waves"]:
-    """cos and sin of f u for f = 1, 2, 4, ..., each damped as noise of the level's s = sin(theta) would blur it:
-
-        E over noise of cos(f (u + s noise)) = exp(-(f s)^2 / 2) cos(f u)
-
-    A perceptron learns fine structure of u slowly; the waves have it already. The damping keeps an estimate as smooth
-    as its density is at the level. Source: Tancik et al. 2020 (arXiv:2006.10739); Barron et al. 2021 (mip-NeRF,
-    arXiv:2103.13415, section 3.1).
-    """
-    f = 2.0 ** jnp.arange(frequencies, dtype=u.dtype)
-    angles, damping = jnp.outer(f, u), jnp.exp(-0.5 * f**2 * jax.nn.sigmoid(2 * level).astype(u.dtype))
-    return (damping[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)])).reshape(-1)
 
 
 class MLP(AbstractNetwork):
@@ -109,8 +96,7 @@ class MLP(AbstractNetwork):
     ):
         check_shape("MLP", shape)
         check_options("MLP", dropout, precision, width=width, depth=depth, outputs=outputs)
-        if frequencies < 0:
-            raise ValueError(f"MLP: frequencies = {frequencies}; pass frequencies >= 0.")
+        check_at_least("MLP", "frequencies", frequencies, 0)
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
         features, image = math.prod(shape), math.prod(conditioning.image or (0,))
         self.embedding = Embedding(max(8, width // 4), conditioning, key=key_embedding)
@@ -132,7 +118,7 @@ class MLP(AbstractNetwork):
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         embedded = to_precision(self.embedding(level, cond), self.precision)
         joined = self.embedding.standardised(cond), self.embedding.image(cond)
-        inputs = [u.reshape(-1), waves(u.reshape(-1), level, self.frequencies)]
+        inputs = [u.reshape(-1), waves(u, level, self.frequencies).reshape(-1)]
         inputs += [part.reshape(-1).astype(u.dtype) for part in joined if part is not None]
         hidden = self.inlet(to_precision(jnp.concatenate(inputs), self.precision))
         for block, block_key in zip(self.blocks, key_stream(key), strict=False):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from sgm.checks import check_at_least
 from sgm.nn.conditioning import Conditioning, Embedding
 from sgm.nn.dit import DiTBlock, stacked_blocks, through_blocks
 from sgm.nn.layers import (
@@ -18,8 +19,8 @@ from sgm.nn.layers import (
     to_precision,
     zeros_like,
 )
-from sgm.nn.mlp import waves
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.waves import waves
 
 
 class Transformer(AbstractNetwork):
@@ -85,8 +86,7 @@ class Transformer(AbstractNetwork):
         key: PRNGKeyArray,
     ):
         check_options("Transformer", dropout, precision, width=width, depth=depth, heads=heads, outputs=outputs)
-        if frequencies < 0:
-            raise ValueError(f"Transformer: frequencies = {frequencies}; pass frequencies >= 0.")
+        check_at_least("Transformer", "frequencies", frequencies, 0)
         _check_vector(shape, shape)
         if width % heads:
             raise ValueError(f"Transformer: width = {width} must be divisible by heads = {heads}; pass such a width.")
@@ -147,7 +147,7 @@ class Transformer(AbstractNetwork):
     ) -> Float[Array, "variables inputs"]:
         """Value of each entry, whether it is observed, and waves of the value, which has noise only if it is not."""
         levels = jnp.where(known, -jnp.inf, level).astype(value.dtype)
-        wavy = jax.vmap(lambda value, level: waves(value[None], level, self.frequencies))(value, levels)
+        wavy = jax.vmap(lambda value, level: waves(value, level, self.frequencies).reshape(-1))(value, levels)
         return jnp.concatenate([value[:, None], known[:, None].astype(value.dtype), wavy], axis=1)
 
 
