@@ -45,3 +45,14 @@ def test_a_unet_of_waves_alone_has_their_period(shape):
     first = call(network, level, u)
     np.testing.assert_allclose(call(network, level, u + 2 * jnp.pi), first, rtol=1e-4, atol=1e-5)
     assert largest_change(call(network, level, u + jnp.pi), first) > 0.01
+
+
+def test_grey_levels_lie_at_one_phase_of_the_wave_that_is_one_of_them_long():
+    middles = (jnp.arange(256.0) + 0.5) / 128 - 1
+    last = waves(middles, jnp.asarray(-jnp.inf), 9, 2.0)[:, 8]
+    np.testing.assert_allclose(last, np.broadcast_to([[-1.0], [0.0]], last.shape), atol=1e-4)
+
+
+def test_a_wave_has_a_length():
+    with pytest.raises(ValueError, match="UNet: longest_wave = 0; pass longest_wave > 0"):
+        UNet((4, 1), 4, (1,), 1, frequencies=2, longest_wave=0, key=jr.key(0))
