@@ -4,6 +4,9 @@ from sgm.plot.base import Batch as Batch
 from sgm.plot.base import Figure as Figure
 from sgm.plot.base import Points as Points
 from sgm.plot.base import save as save
+from sgm.plot.films import film as film
+from sgm.plot.films import growing_trajectories as growing_trajectories
+from sgm.plot.films import save_film as save_film
 from sgm.plot.images import film_strip as film_strip
 from sgm.plot.images import image_grid as image_grid
 from sgm.plot.images import signal_grid as signal_grid
