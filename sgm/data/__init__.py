@@ -8,6 +8,7 @@ from sgm.data.digits import Digits
 from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldMap
 from sgm.data.files import Files
 from sgm.data.gaussian_process import GaussianProcess
+from sgm.data.idx import Idx
 from sgm.data.image_stream import ImageStream
 from sgm.data.images import Images
 from sgm.data.simulated import AbstractSimulated
@@ -50,6 +51,7 @@ __all__ = [
     "GaussianFieldMap",
     "GaussianProcess",
     "GaussianVolume",
+    "Idx",
     "ImageStream",
     "Images",
     "Moons",
