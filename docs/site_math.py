@@ -1,4 +1,4 @@
-"""A hook of mkdocs: formulas become MathML when the site is built, which browsers show with no script and no network."""
+"""A hook of mkdocs: formulas become MathML as the site is built, which needs no script and no network to be shown."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""The API pages of the site: what mkdocstrings cannot see in the source, and links from the names of code to these pages.
+"""The API pages of the site: what cannot be seen in the source, and links from names of code to these pages.
 
 A hook of mkdocs and an extension of griffe in one file, since both need the names that the API pages have.
 """
@@ -9,19 +9,23 @@ from pathlib import Path
 from griffe import Class, Extension, Function, Parameter, ParameterKind, Parameters
 
 API = Path(__file__).parent / "api"
-PATHS = [path for page in sorted(API.glob("*.md")) for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+PAGES = "\n".join(page.read_text() for page in sorted(API.glob("*.md")))
+PATHS = re.findall(r"^::: (\S+)$", PAGES, re.MULTILINE)
 NAMES = {path.rpartition(".")[2] for path in PATHS}
 # `sgm.sample`, `DDIM(20)`, `sgm.training.Adam(1e-3)`; in a fence or a link already there is nothing to be done.
 CODE = re.compile(r"(?<![\[`\w])`((?:sgm\.)?(?:\w+\.)?(\w+))(\([^`\n]*\))?`(?!\])")
+KIND = ParameterKind.positional_or_keyword
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 def path_of(name, called):
-    """The path of the API page that a piece of code names, or None where it is not one alone."""
-    ends = [path for path in PATHS if path == name or path.endswith(f".{name.removeprefix('sgm.')}")]
-    # `steps` and `objective` are words of many meanings; `Objective`, `objective(...)` and `sgm.objective` are names.
-    clear = name.startswith("sgm.") or called or re.match(r"[A-Z]\w*[a-z0-9]|[A-Z]{2}", name.rpartition(".")[2])
-    return ends[0] if clear and len(ends) == 1 else next((path for path in PATHS if path == name), None)
+    """The path on the API pages of what a piece of code names, or None where it is not one of them alone."""
+    if name in PATHS:
+        return name
+    # `steps` and `objective` are words of many meanings; `Squared`, `encode(x)` and `sgm.encode` are names.
+    clear = called or name.startswith("sgm.") or re.match(r"[A-Z]\w*[a-z0-9]|[A-Z]{2}", name)
+    ends = [path for path in PATHS if path.endswith(f".{name.removeprefix('sgm.')}")]
+    return ends[0] if clear and len(ends) == 1 else None
 
 
 def linked(words):
@@ -99,10 +103,8 @@ def _set_constructor(kind: Class):
         for name, field in owner.members.items():
             if not _is_field(field):
                 continue
-            fields[name] = Parameter(
-                name, annotation=field.annotation, kind=ParameterKind.positional_or_keyword, default=_default(field.value)
-            )
-    own = Parameter("self", kind=ParameterKind.positional_or_keyword)
+            fields[name] = Parameter(name, annotation=field.annotation, kind=KIND, default=_default(field.value))
+    own = Parameter("self", kind=KIND)
     kind.set_member("__init__", Function("__init__", parent=kind, parameters=Parameters(own, *fields.values())))
 
 
