@@ -3,8 +3,8 @@
     python docs/examples/universal_path.py
 
 Seven points are led along the probability flow of an exact model of two Gaussians, under VP, VE and rectified flow,
-each from the noise level 3 to -4. On the left all three are drawn as u = x / rho(t) over the noise level l: they coincide.
-On the right each is drawn as x over the process's own time. Drawn in figs/universal_path.png.
+each from the noise level 3 to -4. On the left all three are drawn as u = x / rho(t) over the noise level l: they
+coincide. On the right each is drawn as x over the process's own time. Drawn in figs/universal_path.png.
 """
 
 from pathlib import Path
