@@ -125,7 +125,7 @@ def test_the_citation_has_the_version():
 
 
 def test_every_dependency_is_listed_with_its_reason():
-    section = (ROOT / "README.md").read_text().split("## Dependencies\n")[1].split("\n## ")[0]
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Dependencies\n")[1].split("\n## ")[0]
     plain, bullets = section.split(" Besides these:")
     names = re.split(r",\s+|\sand\s", re.sub(r"\s+\([^)]*\)", "", plain).strip().rstrip("."))
     names += re.findall(r"^- (\S+?)[, ]", bullets, flags=re.MULTILINE)
