@@ -92,7 +92,7 @@ def _is_module(kind: Class):
 
 
 def _is_field(member):
-    if not member.is_attribute or member.annotation is None or "AbstractVar" in str(member.annotation):
+    if not member.is_attribute or member.annotation is None or "AbstractVar[" in str(member.annotation):
         return False
     return "property" not in member.labels and "instance-attribute" in member.labels
 

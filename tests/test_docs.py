@@ -3,6 +3,7 @@ import pathlib
 import re
 import tomllib
 
+import numpy as np
 import pytest
 from classes import forget_module
 from public import exports, public_packages
@@ -40,6 +41,31 @@ def test_examples_run(page):
         exec(compile("\n".join(blocks(page)), str(page), "exec"), {"__name__": module})
     finally:
         forget_module(module)
+
+
+TWELVE_LINES = [
+    re.findall(r"^```python\n(# with maps.npz\n.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for page in (ROOT / "README.md", DOCS / "index.md", DOCS / "start.md")
+]
+
+
+@pytest.mark.quick
+def test_the_first_pages_have_the_same_twelve_lines():
+    assert TWELVE_LINES[0] == TWELVE_LINES[1] == TWELVE_LINES[2]
+    assert len(TWELVE_LINES[0][0].splitlines()) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_twelve_lines_run(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "maps.npz", x=rng.normal(3, 0.4, (200, 8, 8, 1)), theta=rng.uniform(0.1, 0.5, (200, 2)))
+    monkeypatch.chdir(tmp_path)
+    page = {}
+    exec(TWELVE_LINES[0][0].replace("2_000", "2").replace("64", "2"), page)  # A small form of the same.
+    assert page["x"].shape == (2, 8, 8, 1)
+    assert abs(page["x"].mean() - 3) < 0.4
+    assert np.isfinite(page["result"].value).all()
 
 
 def anchors(page):
