@@ -124,8 +124,8 @@ def main():
             truth = np.asarray(jax.vmap(wide.log_prob)(jnp.asarray(np.asarray(x), jnp.float64)))
         for label, sde, options in (
             ("sgm, VP", sgm.VP(t0=1e-7), {}),
-            ("sgm, Rectified", sgm.Rectified(1e-5, 1.0), {}),
-            ("sgm, Rectified, accuracy=1e-3", sgm.Rectified(1e-5, 1.0), {"accuracy": 1e-3}),
+            ("sgm, Rectified", sgm.Rectified(1e-7, 1.0), {}),
+            ("sgm, Rectified, accuracy=1e-3", sgm.Rectified(1e-7, 1.0), {"accuracy": 1e-3}),
         ):
             result = sgm.log_prob(sde, model, x, jr.key(1), trace=sgm.Exact(), full=True, **options)
             row(name, label, result.value, truth, float(result.nfe.mean()))
