@@ -25,7 +25,7 @@ from sgm.runs import is_begun, read_experiment
 from sgm.stages import STAGES, check_splits
 from sgm.training import CheckpointError, Preempted, TrainingDiverged
 
-Stage = Literal["train", "sample", "evaluate"]
+Stage = Literal["train", "sample", "evaluate", "film"]
 _DESCRIPTION = """Train a diffusion model, draw samples from it and evaluate it. --config takes the name of a shipped
 configuration ({names}) or the path of a Python file that defines `experiment`; the options below change it. Without it,
 --data and --network say what is trained on what, and the other options have their defaults; with neither, the

@@ -20,6 +20,7 @@ from sgm.evaluation import evaluate, write_columns
 from sgm.experiment import Experiment
 from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel, AbstractReverseModel
+from sgm.nn import Units
 from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError, options
 from sgm.parallel.devices import mesh
@@ -204,10 +205,40 @@ def draw_likelihoods(run: Path, data: AbstractDataset, split: str, columns: dict
         picture(run / "evaluation_extremes.png", real(data, x), "least likely first, most likely last", data)
 
 
+def film_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
+    """Film examples that dissolve and samples that form; of points in the plane, also the paths of the flow."""
+    (sde, plain), data, drawing = load_trained(run), experiment.data, experiment.drawing
+    model, units = experiment.guided(plain), plain.units
+    plane = plot.is_of_the_plane(model.shape)
+    if not plane and len(model.shape) not in (2, 3, 4):
+        print(f"film: none, since there is no picture of the shape {model.shape}", flush=True)
+        return
+    # At most 16 examples, so that each is seen; of points as many as show a density.
+    n, ts = 1000 if plane else min(16, drawing.n), ThetaGrid().times(sde, drawing.film)
+    saveat = in_u(sde, ts, units)
+    x0 = units.standardise(first_examples(data, n))
+    key = experiment.key("film")
+    noise = jax.random.normal(key, x0.shape)
+
+    def noised(t):
+        return units.restore((sde.alpha(t) * x0 + sde.sigma(t) * noise) / sde.rho(t))
+
+    print("film: compiling", flush=True)
+    forming = draw(sde, model, experiment, experiment.sampler, n, saveat=saveat)
+    # Data dissolve at twice the pace.
+    dissolving = jnp.moveaxis(jax.vmap(noised)(ts[::-2]), 0, 1)
+    frames = as_shown(data, jnp.concatenate([dissolving, forming], axis=1))
+    plot.save_film(plot.film(frames), run / "film.gif")
+    if plane:
+        flow = draw(sde, model, experiment, adaptive_flow(drawing.tolerance), 200, saveat=saveat)
+        plot.save_film(plot.growing_trajectories(flow), run / "film_flow.gif")
+
+
 STAGES: dict[str, Callable[[Experiment, Path, Path | None, int], None]] = {
     "train": train_stage,
     "sample": sample_stage,
     "evaluate": evaluate_stage,
+    "film": film_stage,
 }
 
 
@@ -243,8 +274,7 @@ def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: 
     They are followed in u = x / rho, the same for every process, at equal steps of theta.
     """
     data, drawing = experiment.data, experiment.drawing
-    ts, units = ThetaGrid().times(sde, max(1, drawing.frames - 1)), model.units
-    saveat = diffrax.SaveAt(ts=ts, fn=lambda t, x, args: units.restore(units.standardise(x) / sde.rho(t)))
+    saveat = in_u(sde, ThetaGrid().times(sde, max(1, drawing.frames - 1)), model.units)
     if not plot.is_of_the_plane(model.shape) and len(model.shape) not in (2, 3, 4):
         return None
     print("paths: compiling", flush=True)
@@ -255,6 +285,11 @@ def paths(sde: AbstractSDE, model: AbstractModel, experiment: Experiment, flow: 
         return plot.signal_strip(frames, "from noise to data")
     shown = as_shown(data, frames)
     return plot.film_strip(plot.middle_slices(shown) if len(model.shape) == 4 else shown, "from noise to data")
+
+
+def in_u(sde: AbstractSDE, ts: Any, units: Units) -> diffrax.SaveAt:
+    """Save u = x / rho, in the data's units."""
+    return diffrax.SaveAt(ts=ts, fn=lambda t, x, args: units.restore(units.standardise(x) / sde.rho(t)))
 
 
 def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:

@@ -59,6 +59,12 @@ def test_digits_leave_all_that_is_promised(digits):
     assert np.isfinite(rows["bits_per_dim"]["value"]) and np.isfinite(rows["bits_per_dim"]["stderr"])
 
 
+def test_a_trained_run_is_filmed(digits):
+    assert command(digits, *DIGITS, "--stages", "film", "--drawing.film", "4") == 0
+    with PIL.Image.open(digits / "film.gif") as film:
+        assert film.n_frames == 3 + 5  # The levels of four steps; every other one of them as data dissolve.
+
+
 def test_each_example_of_an_evaluation_is_stored(digits):
     columns, rows = read_columns(digits / "evaluation.parquet"), metrics_of(digits)
     assert set(columns) == {"index", "log_prob", "stderr", "nfe", "converged", "bits_per_dim"}

@@ -1,31 +1,18 @@
 """Every public name says what it does, what it is given and what it returns."""
 
-import importlib
 import inspect
-import pkgutil
 import re
 
 import pytest
-
-import sgm
+from public import exports, public_packages
 
 pytestmark = pytest.mark.quick
 
 
 def public_names():
     """Each class and function that a folder exports, once."""
-    folders = [sgm] + [
-        importlib.import_module(found.name)
-        for found in pkgutil.walk_packages(sgm.__path__, "sgm.")
-        if found.ispkg and found.name != "sgm.configs"
-    ]
-    parts = {
-        part
-        for folder in folders
-        for name, part in vars(folder).items()
-        if not name.startswith("_") and (inspect.isclass(part) or inspect.isfunction(part))
-    }
-    return sorted((part for part in parts if part.__module__.startswith("sgm.")), key=lambda part: part.__qualname__)
+    parts = {part for package in public_packages() for part in exports(package).values()}
+    return sorted(parts, key=lambda part: part.__qualname__)
 
 
 def parameters(part):

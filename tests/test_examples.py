@@ -141,3 +141,22 @@ def test_digits_are_trained_by_their_likelihood(tmp_path, capsys):
     bits = main(tmp_path, steps=2, batch_size=4, n=6, trace=sgm.Hutchinson(1))
     assert bits.shape == (2, 2, 6) and np.all(np.isfinite(bits)) and np.any(bits[0] != bits[1])
     assert "change on test digits: " in capsys.readouterr().out
+
+
+@pytest.mark.quick
+def test_the_table_of_samplers_is_read_whole():
+    page = EXAMPLES.parent / "sampling.md"
+    rows = runpy.run_path(str(EXAMPLES / "sampler_choice.py"))["rows"](page)
+    table = page.read_text().split("| samples | evaluations |")[1].split("\n\n")[0].splitlines()
+    assert sum(map(len, rows.values())) == len(table) - 2
+    assert all(0 < error < distance for points in rows.values() for _, distance, error in points)
+
+
+def test_paths_of_all_processes_coincide():
+    paths = runpy.run_path(str(EXAMPLES / "universal_path.py"))["paths"]
+    scaled = []
+    for sde in (sgm.VP(), sgm.Rectified()):
+        times, x = paths(sde)
+        scaled.append(x / np.asarray(sde.rho(jnp.asarray(times))))
+    np.testing.assert_allclose(scaled[0], scaled[1], atol=3e-3)
+    assert np.ptp(scaled[0][:, -1]) > 2  # and are paths to both modes

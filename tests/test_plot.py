@@ -3,6 +3,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
 from sgm import plot
@@ -208,3 +209,34 @@ def test_arrays_of_zeros_alone_are_left_out(tmp_path):
     (points,) = (part for part in figure.axes[0].collections if len(part.get_offsets()) == 2)
     np.testing.assert_allclose(points.get_offsets(), [[1, 2], [2, 1e-30]], rtol=1e-5)
     plot.save(plot.arrays({"a": jnp.zeros(3)}, "gradients"), tmp_path / "gradients.png")
+
+
+@pytest.mark.parametrize(
+    "shape", [(2,), (9, 2), (4, 5, 1), (3, 4, 5, 1)], ids=["points", "signals", "images", "volumes"]
+)
+def test_a_film_has_a_frame_for_each_time(shape, tmp_path):
+    frames = np.random.default_rng(0).normal(size=(3, 5, *shape)).astype(np.float32)
+    plot.save_film(plot.film(frames, "noise"), tmp_path / "film.gif")
+    with PIL.Image.open(tmp_path / "film.gif") as film:
+        assert film.is_animated and film.n_frames == 5
+        sizes, times = [], []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            sizes.append(film.size)
+            times.append(film.info["duration"])
+    assert len(set(sizes)) == 1 and times == [100] * 4 + [2000]
+
+
+def test_the_clouds_of_a_film_are_on_one_scale_and_paths_grow():
+    paths = np.random.default_rng(0).normal(size=(7, 3, 2)).astype(np.float32)
+    figures = list(plot.growing_trajectories(paths))
+    assert len({figure.axes[0].get_xlim() for figure in figures}) == 1
+    for time, figure in enumerate(figures):
+        lines = figure.axes[0].lines
+        np.testing.assert_array_equal([line.get_xydata() for line in lines], paths[:, : time + 1])
+        np.testing.assert_array_equal(figure.axes[0].collections[0].get_offsets(), paths[:, time])
+
+
+def test_a_film_of_other_shapes_is_refused():
+    with pytest.raises(ValueError, match=re.escape("film: frames has shape (4, 3); pass a batch (n, 2)")):
+        next(plot.film(np.zeros((4, 6, 3), np.float32)))

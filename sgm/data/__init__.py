@@ -9,6 +9,7 @@ from sgm.data.fields import AbstractGaussianField, GaussianField, GaussianFieldM
 from sgm.data.files import Files
 from sgm.data.gaussian_process import GaussianProcess
 from sgm.data.heartbeat import Heartbeat
+from sgm.data.idx import Idx
 from sgm.data.image_stream import ImageStream
 from sgm.data.images import Images
 from sgm.data.letters import Letters
@@ -53,6 +54,7 @@ __all__ = [
     "GaussianProcess",
     "GaussianVolume",
     "Heartbeat",
+    "Idx",
     "ImageStream",
     "Images",
     "Letters",

@@ -37,7 +37,7 @@ class ImageStream(AbstractImages):
 
     Arguments:
         name: Data set of the HuggingFace hub, such as "ILSVRC/imagenet-1k".
-        path: Folder that is read instead, of parquet files (train*.parquet, test*.parquet).
+        path: Folder that is read instead, of parquet files (`train*.parquet`, `test*.parquet`).
         resolution: Height and width in pixels, or one number for both.
         channels: Number of channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha).
         flip: Whether training images are mirrored left to right, each with probability 1/2.

@@ -75,7 +75,7 @@ class Images(AbstractImages, AbstractFiniteDataset):
 
     Arguments:
         name: Data set of the HuggingFace hub, such as "nelorth/oxford-flowers".
-        path: Folder that is read instead, of parquet files (train*.parquet, test*.parquet) or of image files
+        path: Folder that is read instead, of parquet files (`train*.parquet`, `test*.parquet`) or of image files
             (train/CLASS/*.png), in any layout that `datasets.load_dataset` understands. A changed file is noticed by
             its modification time.
         resolution: Height and width in pixels, or one number for both.

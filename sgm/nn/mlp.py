@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.conditioning import Conditioning, Embedding
 from sgm.nn.layers import (
-    Features,
     Linear,
     Precision,
     check_options,
@@ -23,6 +22,7 @@ from sgm.nn.layers import (
     zeros_like,
 )
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.waves import LONGEST_WAVE, check_waves, waves
 
 
 class MLPBlock(eqx.Module):
@@ -46,20 +46,6 @@ class MLPBlock(eqx.Module):
         return x + self.second(hidden)
 
 
-def waves(u: Features, level: Float[Array, ""], frequencies: int) -> Float[Array, " waves"]:
-    """cos and sin of f u for f = 1, 2, 4, ..., each damped as noise of the level's s = sin(theta) would blur it:
-
-        E over noise of cos(f (u + s noise)) = exp(-(f s)^2 / 2) cos(f u)
-
-    A perceptron learns fine structure of u slowly; the waves have it already. The damping keeps an estimate as smooth
-    as its density is at the level. Source: Tancik et al. 2020 (arXiv:2006.10739); Barron et al. 2021 (mip-NeRF,
-    arXiv:2103.13415, section 3.1).
-    """
-    f = 2.0 ** jnp.arange(frequencies, dtype=u.dtype)
-    angles, damping = jnp.outer(f, u), jnp.exp(-0.5 * f**2 * jax.nn.sigmoid(2 * level).astype(u.dtype))
-    return (damping[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)])).reshape(-1)
-
-
 class MLP(AbstractNetwork):
     """A residual multilayer perceptron for examples of any `shape`, which it flattens.
 
@@ -73,6 +59,7 @@ class MLP(AbstractNetwork):
         outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
             `sgm.model.WithVariance`.
         frequencies: Number of frequencies of the `waves` that join the input, for densities of sharp edges.
+        longest_wave: Length of the longest wave; each further one is half as long.
         dropout: Probability with which a unit inside a block is dropped in training.
         conditioning: What the network is conditioned on.
         precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
@@ -89,6 +76,7 @@ class MLP(AbstractNetwork):
     depth: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
     frequencies: int = eqx.field(static=True)
+    longest_wave: float = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
@@ -101,6 +89,7 @@ class MLP(AbstractNetwork):
         *,
         outputs: int = 1,
         frequencies: int = 0,
+        longest_wave: float = LONGEST_WAVE,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
@@ -109,8 +98,7 @@ class MLP(AbstractNetwork):
     ):
         check_shape("MLP", shape)
         check_options("MLP", dropout, precision, width=width, depth=depth, outputs=outputs)
-        if frequencies < 0:
-            raise ValueError(f"MLP: frequencies = {frequencies}; pass frequencies >= 0.")
+        check_waves("MLP", frequencies, longest_wave)
         key_embedding, key_inlet, key_outlet, *keys = jr.split(key, 3 + depth)
         features, image = math.prod(shape), math.prod(conditioning.image or (0,))
         self.embedding = Embedding(max(8, width // 4), conditioning, key=key_embedding)
@@ -119,7 +107,8 @@ class MLP(AbstractNetwork):
         self.blocks = [MLPBlock(width, max(8, width // 4), dropout, key=block_key) for block_key in keys]
         self.outlet = zeros_like(Linear(width, outputs * features, key=key_outlet))
         self.shape, self.width, self.depth, self.outputs = tuple(shape), width, depth, outputs
-        self.frequencies, self.dropout, self.precision, self.remat = frequencies, dropout, precision, remat
+        self.frequencies, self.longest_wave, self.dropout = frequencies, longest_wave, dropout
+        self.precision, self.remat = precision, remat
 
     @property
     def conditioning(self) -> Conditioning:
@@ -132,7 +121,7 @@ class MLP(AbstractNetwork):
         """The outputs, each of the shape of `u`, at `level = log tan(theta)`; a `key` switches dropout on."""
         embedded = to_precision(self.embedding(level, cond), self.precision)
         joined = self.embedding.standardised(cond), self.embedding.image(cond)
-        inputs = [u.reshape(-1), waves(u.reshape(-1), level, self.frequencies)]
+        inputs = [u.reshape(-1), waves(u, level, self.frequencies, self.longest_wave).reshape(-1)]
         inputs += [part.reshape(-1).astype(u.dtype) for part in joined if part is not None]
         hidden = self.inlet(to_precision(jnp.concatenate(inputs), self.precision))
         for block, block_key in zip(self.blocks, key_stream(key), strict=False):

@@ -18,8 +18,8 @@ from sgm.nn.layers import (
     to_precision,
     zeros_like,
 )
-from sgm.nn.mlp import waves
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.waves import LONGEST_WAVE, check_waves, waves
 
 
 class Transformer(AbstractNetwork):
@@ -38,6 +38,7 @@ class Transformer(AbstractNetwork):
             `sgm.model.WithVariance`.
         frequencies: Number of frequencies of the waves of a value that join it, as those of an `MLP`, for densities of
             sharp edges.
+        longest_wave: Length of the longest wave; each further one is half as long.
         dropout: Probability with which a feature that a block adds is dropped in training.
         conditioning: What the network is conditioned on; not on an image.
         precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
@@ -65,6 +66,7 @@ class Transformer(AbstractNetwork):
     heads: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
     frequencies: int = eqx.field(static=True)
+    longest_wave: float = eqx.field(static=True)
     dropout: float = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
     remat: bool = eqx.field(static=True)
@@ -78,6 +80,7 @@ class Transformer(AbstractNetwork):
         *,
         outputs: int = 1,
         frequencies: int = 0,
+        longest_wave: float = LONGEST_WAVE,
         dropout: float = 0.0,
         conditioning: Conditioning = Conditioning(),
         precision: Precision = "float32",
@@ -85,8 +88,7 @@ class Transformer(AbstractNetwork):
         key: PRNGKeyArray,
     ):
         check_options("Transformer", dropout, precision, width=width, depth=depth, heads=heads, outputs=outputs)
-        if frequencies < 0:
-            raise ValueError(f"Transformer: frequencies = {frequencies}; pass frequencies >= 0.")
+        check_waves("Transformer", frequencies, longest_wave)
         _check_vector(shape, shape)
         if width % heads:
             raise ValueError(f"Transformer: width = {width} must be divisible by heads = {heads}; pass such a width.")
@@ -104,7 +106,7 @@ class Transformer(AbstractNetwork):
         self.modulation = zeros_like(Linear(width, 2 * width, key=key_outlet))
         self.outlet = zeros_like(Linear(width, outputs, key=key_outlet))
         self.shape, self.width, self.depth, self.heads = tuple(shape), width, depth, heads
-        self.outputs, self.frequencies, self.dropout = outputs, frequencies, dropout
+        self.outputs, self.frequencies, self.longest_wave, self.dropout = outputs, frequencies, longest_wave, dropout
         self.precision, self.remat = precision, remat
 
     @property
@@ -147,7 +149,9 @@ class Transformer(AbstractNetwork):
     ) -> Float[Array, "variables inputs"]:
         """Value of each entry, whether it is observed, and waves of the value, which has noise only if it is not."""
         levels = jnp.where(known, -jnp.inf, level).astype(value.dtype)
-        wavy = jax.vmap(lambda value, level: waves(value[None], level, self.frequencies))(value, levels)
+        wavy = jax.vmap(lambda value, level: waves(value, level, self.frequencies, self.longest_wave).reshape(-1))(
+            value, levels
+        )
         return jnp.concatenate([value[:, None], known[:, None].astype(value.dtype), wavy], axis=1)
 
 

@@ -34,6 +34,7 @@ from sgm.nn.layers import (
     zeros_like,
 )
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.waves import LONGEST_WAVE, check_waves, waves
 
 # Sums of two branches keep the variance of one. Source: Song et al. 2021 (arXiv:2011.13456, appendix H).
 _SKIP_SCALE = 0.5**0.5
@@ -140,6 +141,9 @@ class UNet(AbstractNetwork):
             their positions; at the lowest level one always does.
         outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
             `sgm.model.WithVariance`.
+        frequencies: Number of frequencies of the `waves` of u that join it, for densities of fine structure.
+        longest_wave: Length of the longest wave; each further one is half as long. Grey levels of 8 bits lie at the
+            same phase of waves that are 2 / 256 long: the ninth of `longest_wave=2`, as a prediction shows u itself.
         periodic: Whether space is a torus: convolutions and resizing go on at the other side, and a shift of the input
             by a multiple of 2^(levels - 1) shifts the output.
         rotary: Whether attention knows how far apart two positions are, by rotary positions.
@@ -175,6 +179,8 @@ class UNet(AbstractNetwork):
     blocks: int = eqx.field(static=True)
     attention: tuple[int, ...] = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
+    frequencies: int = eqx.field(static=True)
+    longest_wave: float = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
     rotary: bool = eqx.field(static=True)
     pad: bool = eqx.field(static=True)
@@ -191,6 +197,8 @@ class UNet(AbstractNetwork):
         *,
         attention: tuple[int, ...] = (),
         outputs: int = 1,
+        frequencies: int = 0,
+        longest_wave: float = LONGEST_WAVE,
         periodic: bool = False,
         rotary: bool = False,
         pad: bool = False,
@@ -201,6 +209,7 @@ class UNet(AbstractNetwork):
         key: PRNGKeyArray,
     ):
         check_options("UNet", dropout, precision, width=width, blocks=blocks, outputs=outputs)
+        check_waves("UNet", frequencies, longest_wave)
         check_instance("UNet", "multipliers", multipliers, Sequence, "(1, 2, 2)")
         check_count("UNet", "len(multipliers)", len(multipliers))
         for level, multiplier in enumerate(multipliers):
@@ -222,7 +231,7 @@ class UNet(AbstractNetwork):
 
         self.embedding = Embedding(4 * width, conditioning, key=next(keys))
         image_channels = conditioning.image[-1] if conditioning.image else 0
-        self.inlet = Convolution(shape[-1] + image_channels, channels, key=next(keys), **space)
+        self.inlet = Convolution((1 + 2 * frequencies) * shape[-1] + image_channels, channels, key=next(keys), **space)
         self.down, self.up = [], []
         for level, height in enumerate(heights):
             for resample in ([halve] if level > 0 else []) + [None] * blocks:
@@ -239,8 +248,8 @@ class UNet(AbstractNetwork):
         self.norm = GroupNorm(channels)
         self.outlet = zeros_like(Convolution(channels, outputs * shape[-1], key=next(keys), **space))
         self.shape, self.width, self.blocks, self.attention = tuple(shape), width, blocks, tuple(attention)
-        self.outputs, self.rotary, self.dropout = outputs, rotary, dropout
-        self.precision, self.remat = precision, remat
+        self.outputs, self.frequencies, self.longest_wave = outputs, frequencies, longest_wave
+        self.rotary, self.dropout, self.precision, self.remat = rotary, dropout, precision, remat
 
     @property
     def conditioning(self) -> Conditioning:
@@ -257,7 +266,10 @@ class UNet(AbstractNetwork):
         def apply(block, hidden):
             return (eqx.filter_checkpoint(block) if self.remat else block)(hidden, embedded, next(keys))
 
-        joined = join_image(u, self.embedding.image(cond), self.periodic)
+        wavy = jnp.moveaxis(waves(u, level, self.frequencies, self.longest_wave), (0, 1), (-2, -1)).reshape(
+            *u.shape[:-1], -1
+        )
+        joined = join_image(jnp.concatenate([u, wavy], axis=-1), self.embedding.image(cond), self.periodic)
         hidden = self.inlet(to_precision(padded_to(joined, self._divisor) if self.pad else joined, self.precision))
         skips = [hidden]
         for block in self.down:

@@ -6,6 +6,9 @@ from sgm.plot.base import Points as Points
 from sgm.plot.base import save as save
 from sgm.plot.discrete import rows as rows
 from sgm.plot.discrete import strings as strings
+from sgm.plot.films import film as film
+from sgm.plot.films import growing_trajectories as growing_trajectories
+from sgm.plot.films import save_film as save_film
 from sgm.plot.images import film_strip as film_strip
 from sgm.plot.images import image_grid as image_grid
 from sgm.plot.images import signal_grid as signal_grid

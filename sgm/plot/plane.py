@@ -1,6 +1,7 @@
 """Figures of points of the plane."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +25,10 @@ def points(panels: Mapping[str, Batch]) -> Figure:
     for name, cloud in panels.items():
         check_batch("points", repr(name), cloud, "2", "point")
     figure, axes = axes_in_a_row(len(panels), (3.5 * len(panels), 3.5))
-    reach = _reach(next(iter(panels.values())))
+    reach = reach_of(next(iter(panels.values())))
     for axis, (title, cloud) in zip(axes, panels.items(), strict=True):
         axis.scatter(*np.asarray(cloud).T, s=1, linewidths=0)
-        _plane(axis, reach, title)
+        framed(axis, reach, title)
     return figure
 
 
@@ -41,7 +42,7 @@ def plane_grid(cloud: Points, side: int) -> Float[Array, "side side 2"]:
     Returns:
         The points (side, side, 2).
     """
-    reach = _reach(cloud)
+    reach = reach_of(cloud)
     ticks = jnp.linspace(-reach, reach, side)
     return jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
 
@@ -63,7 +64,7 @@ def density(
     """
     figure, axes = axes_in_a_row(1, (4.2, 3.5))
     mesh = axes[0].pcolormesh(grid[..., 0], grid[..., 1], values, shading="auto", rasterized=True)
-    _plane(axes[0], float(grid.max()), title)
+    framed(axes[0], float(grid.max()), title)
     figure.colorbar(mesh)
     return figure
 
@@ -89,9 +90,11 @@ def trajectories(paths: Float[Array | np.ndarray, "n times 2"], title: str = "pr
     return figure
 
 
-def _plane(axis, reach, title):
+def framed(axis: Any, reach: float, title: str) -> None:
+    """Give an axis the scale and the title of a plane."""
     axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
 
 
-def _reach(cloud):
+def reach_of(cloud: Any) -> float:
+    """How far from the origin a plane goes that shows all points."""
     return 1.15 * float(np.nanmax(np.abs(np.asarray(cloud))))

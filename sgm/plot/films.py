@@ -1,0 +1,91 @@
+"""Films: figures that follow one another."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from sgm.parallel.processes import is_first
+from sgm.plot.base import Batch, Figure, axes_in_a_row, check_batch
+from sgm.plot.plane import framed, reach_of
+from sgm.plot.shapes import examples
+
+_DPI, _COLOURS = 60, 16
+_SECONDS, _LAST_SECONDS = 0.1, 2.0
+
+
+def save_film(figures: Iterable[Figure], path: Path) -> None:
+    """Write figures as an animated GIF, the last of which stays for two seconds. Of several processes, the first does.
+
+    Arguments:
+        figures: Figures of one size, of which one at a time is kept.
+        path: File.
+    """
+    if not is_first():
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    images = []
+    for figure in figures:
+        figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        # Few colours, of which each pixel takes the nearest: a file of some hundred kilobytes.
+        images.append(Image.fromarray(pixels).quantize(_COLOURS, dither=Image.Dither.NONE))
+    milliseconds = [round(1000 * _SECONDS)] * (len(images) - 1) + [round(1000 * _LAST_SECONDS)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+
+
+def film(frames: Batch, title: str = "") -> Iterator[Figure]:
+    """Draw the frames of examples, all on one scale; of images and volumes, noise on its own.
+
+    Arguments:
+        frames: Frames (n, times, *shape) of points in the plane, signals, images or volumes, these with entries in
+            [-1, 1].
+        title: Title of the figures.
+
+    Returns:
+        A figure for each time.
+
+    Raises:
+        ValueError: for other shapes.
+    """
+    frames = np.asarray(frames, np.float32)
+    if frames.ndim == 3:
+        return _clouds(frames, title)
+    if frames.ndim == 4:
+        return (examples({title: frame}) for frame in np.swapaxes(frames / np.nanmax(np.abs(frames)), 0, 1))
+    reach = np.maximum(np.quantile(np.abs(frames), 0.9, axis=tuple(range(2, frames.ndim)), keepdims=True), 1)
+    return (examples({title: frame}) for frame in np.swapaxes(frames / reach, 0, 1))
+
+
+def growing_trajectories(
+    paths: Float[Array | np.ndarray, "n times 2"], title: str = "probability flow"
+) -> Iterator[Figure]:
+    """Draw paths in the plane up to each of their times.
+
+    Arguments:
+        paths: Paths (n, times, 2).
+        title: Title of the figures.
+
+    Returns:
+        A figure for each time.
+    """
+    return _clouds(np.asarray(paths, np.float32), title, with_paths=True)
+
+
+def _clouds(frames: Any, title: str, with_paths: bool = False) -> Iterator[Figure]:
+    check_batch("film", "frames", frames[:, 0], "2", "point")
+    reach = reach_of(frames)
+    for time in range(frames.shape[1]):
+        figure, axes = axes_in_a_row(1, (4, 4))
+        if with_paths:
+            axes[0].plot(*np.moveaxis(frames[:, : time + 1], -1, 0).swapaxes(1, 2), color="0.75", linewidth=0.4)
+        axes[0].scatter(*frames[:, time].T, s=4, linewidths=0, color="C0", zorder=3)
+        framed(axes[0], reach, title)
+        axes[0].set_axis_off()
+        yield figure
