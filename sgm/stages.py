@@ -208,6 +208,9 @@ def draw_likelihoods(run: Path, data: AbstractDataset, split: str, columns: dict
 def film_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:
     """Film examples that dissolve and samples that form; of points in the plane, also the paths of the flow."""
     (sde, plain), data, drawing = load_trained(run), experiment.data, experiment.drawing
+    if not isinstance(sde, AbstractSDE):
+        print(f"film: none, since {type(sde).__name__} is no process of real numbers", flush=True)
+        return
     model, units = experiment.guided(plain), plain.units
     plane = plot.is_of_the_plane(model.shape)
     if not plane and len(model.shape) not in (2, 3, 4):
@@ -216,7 +219,7 @@ def film_stage(experiment: Experiment, run: Path, begins_from: Path | None, mode
     # At most 16 examples, so that each is seen; of points as many as show a density.
     n, ts = 1000 if plane else min(16, drawing.n), ThetaGrid().times(sde, drawing.film)
     saveat = in_u(sde, ts, units)
-    x0 = units.standardise(first_examples(data, n))
+    x0 = units.standardise(first_examples(data, n, plain))
     key = experiment.key("film")
     noise = jax.random.normal(key, x0.shape)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sgm import plot
 from sgm.evaluation import Report
-from sgm.model import AbstractModel
+from sgm.model import AbstractReverseModel
 from sgm.options import ExperimentError, class_of, options, value_of
 from sgm.serial import to_json
 
@@ -24,7 +24,7 @@ def write_card(
     folder: Path,
     title: str,
     config: dict[str, Any],
-    model: AbstractModel,
+    model: AbstractReverseModel,
     *,
     run: Path | None,
     report: Report | None,

@@ -6,7 +6,7 @@ from sgm.model.reading import AbstractReading
 from sgm.sde.categorical import AbstractCategoricalChain
 
 
-class Evidence(AbstractReading):
+class Evidence(AbstractReading[AbstractCategoricalChain]):
     """The output is the evidence for each category of x_0, as a `CategoricalModel` reads it."""
 
     def check(self, sde):

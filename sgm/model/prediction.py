@@ -12,6 +12,7 @@ import numpy as np
 from sgm.checks import check_instance, is_traced
 from sgm.model.base import Estimate, check_process, from_denoised, from_noise, from_velocity
 from sgm.model.reading import AbstractReading
+from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 from sgm.types import Example, Number, Scalar
@@ -19,7 +20,7 @@ from sgm.types import Example, Number, Scalar
 Network = Callable[[Example], Example]
 
 
-class AbstractPrediction(AbstractReading):
+class AbstractPrediction(AbstractReading[AbstractSDE]):
     """Reads a network of `u` at a given noise level as an estimate."""
 
     @property

@@ -1,16 +1,16 @@
 """What a network's output means, whatever the states of its process are."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Generic
 
 import equinox as eqx
 
 from sgm.model.reverse import AbstractReverseModel
 from sgm.nn.units import Units
-from sgm.sde.process import AbstractProcess
+from sgm.sde.process import Process
 
 
-class AbstractReading(eqx.Module):
+class AbstractReading(eqx.Module, Generic[Process]):
     """The meaning of a network's output: which model an experiment makes of a network."""
 
     @property
@@ -19,18 +19,18 @@ class AbstractReading(eqx.Module):
         return 1
 
     @abstractmethod
-    def check(self, sde: AbstractProcess) -> None:
+    def check(self, sde: Process) -> None:
         """Raise for a process under which it cannot be trained."""
 
     @abstractmethod
-    def network_shape(self, sde: AbstractProcess, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def network_shape(self, sde: Process, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape for which a network of examples of a shape is built."""
 
     @abstractmethod
     def model(
         self,
         network: Any,
-        sde: AbstractProcess,
+        sde: Process,
         *,
         shape: tuple[int, ...] | None = None,
         units: Units | None = None,

@@ -1,9 +1,10 @@
 """What every model of a reversed process is, whatever its states are."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
+import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from sgm.checks import check_instance
@@ -46,7 +47,7 @@ class AbstractReverseModel(eqx.Module):
         """Whether examples are levels themselves, 0, 1, 2 and so on, and not real numbers."""
 
     @abstractmethod
-    def check_process(self, call: str, process: AbstractProcess) -> None:
+    def check_process(self, call: str, process: Any) -> None:
         """Raise TypeError or ValueError for a process that it does not reverse."""
 
     @abstractmethod
@@ -54,12 +55,18 @@ class AbstractReverseModel(eqx.Module):
         """Raise ValueError for a data set of this number of levels, None of real numbers, that it is not of."""
 
     @abstractmethod
-    def check_batch(self, call: str, x: Shaped[Array, "..."]) -> tuple[int, ...]:
+    def check_batch(self, call: str, x: Shaped[Array | np.ndarray, "..."]) -> tuple[int, ...]:
         """The batch axes of examples in the data's units. Raise for what is no batch of them."""
 
     @abstractmethod
-    def as_seen(self, call: str, x: Shaped[Array, "..."]) -> PyTree[Float[Array, "..."] | Shaped[Array, "..."]]:
+    def as_seen(
+        self, call: str, x: Shaped[Array | np.ndarray, "..."]
+    ) -> PyTree[Float[Array, "..."] | Shaped[Array, "..."]]:
         """Examples in the data's units as a loss takes them. Raise for what is no batch of them."""
+
+
+Model = TypeVar("Model", bound=AbstractReverseModel)
+"""The kind of model that a part is made for."""
 
 
 def check_pair(call: str, process: Any, model: Any) -> None:

@@ -71,7 +71,7 @@ class StepwisePerceptron(AbstractNetwork):
         inputs, features = math.prod(shape), outputs * math.prod(shape)
         widths = [inputs, *[width] * depth]
         keys = jr.split(key, depth)
-        self.layers = [_sigmoid_layer(*pair, key) for *pair, key in zip(widths, widths[1:], keys, strict=False)]
+        self.layers = [_sigmoid_layer(*sizes) for sizes in zip(widths[:-1], widths[1:], keys, strict=True)]
         self.parts = (*(8**power for power in range(math.ceil(math.log(readouts, 8)))), readouts)
         self.kernels = [jnp.zeros((parts, width, features)) for parts in self.parts]
         self.biases = [jnp.zeros((parts, features)) for parts in self.parts]

@@ -28,7 +28,10 @@ class AbsorbingChain(AbstractCategoricalChain):
     """
 
     categories: int = eqx.field(static=True)
-    betas: AbstractBetas = HarmonicBetas(1000)
+    betas: AbstractBetas
+
+    def __init__(self, categories: int, betas: AbstractBetas = HarmonicBetas(1000)):
+        self.categories, self.betas = categories, betas
 
     def __check_init__(self):
         check_count("AbsorbingChain", "categories", self.categories, 2)

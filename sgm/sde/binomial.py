@@ -26,8 +26,11 @@ class BinomialChain(AbstractCategoricalChain):
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix B.2 and table C.1).
     """
 
-    betas: AbstractBetas = HarmonicBetas(1000)
-    p: float = eqx.field(static=True, default=0.5)
+    betas: AbstractBetas
+    p: float = eqx.field(static=True)
+
+    def __init__(self, betas: AbstractBetas = HarmonicBetas(1000), p: float = 0.5):
+        self.betas, self.p = betas, p
 
     def __check_init__(self):
         check_concrete("BinomialChain", p=self.p)

@@ -1,7 +1,7 @@
 """What every noising process is, whatever its states are."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 
@@ -38,3 +38,7 @@ class AbstractProcess(eqx.Module):
     @abstractmethod
     def curves(self, t: Time) -> tuple[dict[str, OfTime], ...]:
         """What a figure shows of the process at the times `t`: three panels of lines, by their names."""
+
+
+Process = TypeVar("Process", bound=AbstractProcess)
+"""The kind of process that a part is made for."""

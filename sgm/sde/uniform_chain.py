@@ -25,7 +25,10 @@ class UniformChain(AbstractCategoricalChain):
     """
 
     categories: int = eqx.field(static=True)
-    betas: AbstractBetas = CosineBetas(1000)
+    betas: AbstractBetas
+
+    def __init__(self, categories: int, betas: AbstractBetas = CosineBetas(1000)):
+        self.categories, self.betas = categories, betas
 
     def __check_init__(self):
         check_count("UniformChain", "categories", self.categories, 2)

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Int
 
 from sgm.checks import check_count, check_instance
+from sgm.model.categorical import AbstractCategoricalModel
 from sgm.sde.categorical import AbstractCategoricalChain
 from sgm.solve.sampling import AbstractSamplingMethod
 
 
-class CategoricalAncestral(AbstractSamplingMethod):
+class CategoricalAncestral(AbstractSamplingMethod[AbstractCategoricalChain, AbstractCategoricalModel]):
     """x_s ~ p(x_s | x_t), the sum over x_0 of q(x_s | x_t, x_0) p(x_0 | x_t), of each entry, from N to 0.
 
     The steps may be fewer than the chain's, since q(x_s | x_t, x_0) is known for any s < t. A step draws the entries

@@ -27,7 +27,7 @@ FIRST_STEP = 0.01  # of the clock's way
 _SHORT_STEP = 0.01  # of the level
 
 
-class AbstractMethod(AbstractSamplingMethod):
+class AbstractMethod(AbstractSamplingMethod[AbstractSDE, AbstractModel]):
     """A way to sample: an equation, a Diffrax solver, and where it steps (a controller, or fixed steps on a grid)."""
 
     def __check_init__(self):

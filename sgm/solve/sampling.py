@@ -1,48 +1,48 @@
 """What every method of sampling is, whatever process it reverses."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Generic
 
 import diffrax
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from sgm.model.reverse import AbstractReverseModel
+from sgm.model.reverse import Model
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
-from sgm.sde.process import AbstractProcess
+from sgm.sde.process import Process
 
 
-class AbstractSamplingMethod(eqx.Module):
+class AbstractSamplingMethod(eqx.Module, Generic[Process, Model]):
     """A way to sample: what `sgm.sample` and an experiment need of one."""
 
-    def standardised(self, units: Units) -> "AbstractSamplingMethod":
+    def standardised(self, units: Units) -> "AbstractSamplingMethod[Process, Model]":
         """The method with all that it holds in the data's units brought to standardised coordinates."""
         return self
 
-    def process(self, sde: AbstractProcess) -> AbstractProcess:
+    def process(self, sde: Process) -> Process:
         """The process between the ends of its steps, where they do not go all the way; else `sde` itself."""
         return sde
 
     @abstractmethod
-    def check(self, sde: AbstractProcess) -> None:
+    def check(self, sde: Process) -> None:
         """Raise for a process that it cannot sample."""
 
     @abstractmethod
     def check_options(
-        self, sde: AbstractProcess, saveat: diffrax.SaveAt | None, adjoint: diffrax.AbstractAdjoint | None
+        self, sde: Process, saveat: diffrax.SaveAt | None, adjoint: diffrax.AbstractAdjoint | None
     ) -> None:
         """Raise for a path to save, or a way to differentiate, that it cannot take; None is not asked for."""
 
-    def levels(self, sde: AbstractProcess, saveat: diffrax.SaveAt | None = None) -> Float[Array, " levels"] | None:
+    def levels(self, sde: Process, saveat: diffrax.SaveAt | None = None) -> Float[Array, " levels"] | None:
         """The levels of its fixed steps, with those at which `saveat` looks among them; None where it has none."""
         return None
 
     @abstractmethod
     def draw(
         self,
-        sde: AbstractProcess,
-        model: AbstractReverseModel,
+        sde: Process,
+        model: Model,
         cond: Condition | None,
         key: PRNGKeyArray,
         x1: Array,

@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from sgm.likelihood import prior_mismatch
-from sgm.model.base import AbstractModel
+from sgm.model.reverse import AbstractReverseModel
 from sgm.parallel.devices import evenly
 from sgm.sde import VP, AbstractProcess, AbstractSDE, LearnedLogSNR
 from sgm.training.base import Levels, Times
@@ -48,8 +48,8 @@ def has_learned_part(sde: AbstractProcess) -> bool:
 class ScheduleState(AbstractState):
     """The state of a model and of the process that is trained beside it; `learned` is what of that changes."""
 
-    model: AbstractModel
-    average: AbstractModel
+    model: AbstractReverseModel
+    average: AbstractReverseModel
     step: Int[Array, ""]
     opt_state: PyTree
     learned: PyTree
@@ -87,7 +87,9 @@ class ScheduleRecipe(AbstractRecipe):
             )
 
     @property
-    def sde(self):
+    def sde(self) -> VP:
+        """The process."""
+        assert isinstance(self.recipe.sde, VP)  # It has been looked at.
         return self.recipe.sde
 
     def start(self, model):

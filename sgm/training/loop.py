@@ -26,6 +26,7 @@ from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
 from sgm.parallel.devices import mesh as all_devices
 from sgm.parallel.placement import AbstractPlacement, Sharded
 from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
+from sgm.sde.base import AbstractSDE
 from sgm.sde.process import AbstractProcess
 from sgm.training.base import AbstractLoss
 from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
@@ -143,7 +144,8 @@ def train(
     first = _standardised(model, *data.batch(0, batch_size, seed))
     if data.levels is None:
         warn_of_scale("train", first[0])
-        warn_of_mismatch("train", sde, first[0])
+        if isinstance(sde, AbstractSDE):
+            warn_of_mismatch("train", sde, first[0])
     folder, start = None if run is None else Path(run), 0
     state, places = begun(recipe, model, mesh, placement)
     if folder is not None:

@@ -21,7 +21,7 @@ from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import Condition
 from sgm.parallel.devices import evenly, replicate
 from sgm.parallel.placement import AbstractPlacement
-from sgm.sde.process import AbstractProcess
+from sgm.sde.process import AbstractProcess, Process
 from sgm.training.base import AbstractDrawn, AbstractLoss
 
 # A number that no step has, so that what is held out shares no randomness with training.
@@ -40,7 +40,7 @@ class AbstractState(eqx.Module):
     step: eqx.AbstractVar[Int[Array, ""]]
 
     @abstractmethod
-    def process(self, sde: AbstractProcess) -> AbstractProcess:
+    def process(self, sde: Process) -> Process:
         """The process `sde` as it is trained so far."""
 
 
