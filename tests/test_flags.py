@@ -176,7 +176,7 @@ def test_flags_are_of_any_class():
     [
         (
             "--sde VPP",
-            r"--sde: there is no VPP; did you mean VP\? There are DiscreteChain, .*Rectified, SubVP",
+            r"--sde: there is no VPP; did you mean VP\? There are AbsorbingChain, BinomialChain, DiscreteChain, Rectified, SubVP, UniformChain",
         ),
         ("--sampler.grid Karas", "--sampler.grid: there is no Karas; did you mean KarrasGrid"),
         ("--sde VE VP", "--sde: it names 2 classes; pass one"),
