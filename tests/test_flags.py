@@ -213,6 +213,7 @@ def test_the_help_lists_what_can_be_chosen_and_explains_it(capsys):
         from_flags(Experiment, ["--sampler", "DPMSolverPP", "--help"], DIGITS, prog="sgm")
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     # Classes of other tests may stand among them.
-    assert re.search(r"--sde \{DiscreteChain,.*Rectified,SubVP,VE,VP\} Process. \(default: VP\)", shown)
+    processes = "AbsorbingChain,.*DiscreteChain,.*Rectified,SubVP,.*VE,VP"
+    assert re.search(rf"--sde \{{{processes}\}} Process. \(default: VP\)", shown)
     assert "--sampler.order INT Order of the solver: 1, 2 or 3. (default: 2)" in shown
     assert "DPMSolverPP: The multistep DPM-Solver++ of the probability flow" in shown
