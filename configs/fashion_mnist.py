@@ -16,7 +16,7 @@ from sgm.solve import EulerMaruyama
 from sgm.training import Loss, Muon, Training
 
 experiment = Experiment(
-    data=Idx("/usr/share/datasets/fashion-mnist", label=True),
+    data=Idx("/usr/share/datasets/fashion-mnist", classes=10),
     dequantisation=TruncatedNormalDequantisation(),
     network=partial(UNet, width=32, multipliers=(1, 2, 2), blocks=1, frequencies=9, longest_wave=2.0),
     sde=VP(t0=1.7e-5),
