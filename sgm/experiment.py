@@ -34,14 +34,14 @@ class Drawing:
     Arguments:
         n: Number of samples.
         frames: Number of frames of a film strip, or of points of a trajectory.
-        film: Number of frames in which the samples of a film form.
         tolerance: Absolute tolerance of the probability flow that is drawn beside the sampler.
+        film: Number of frames in which the samples of a film form.
     """
 
     n: int = 64
     frames: int = 10
-    film: int = 30
     tolerance: float = 1e-4
+    film: int = 30
 
     def __post_init__(self):
         check_at_least("Drawing", "n", self.n)

@@ -217,17 +217,16 @@ def film_stage(experiment: Experiment, run: Path, begins_from: Path | None, mode
         print(f"film: none, since there is no picture of the shape {model.shape}", flush=True)
         return
     # At most 16 examples, so that each is seen; of points as many as show a density.
-    n, ts = 1000 if plane else min(16, drawing.n), ThetaGrid().times(sde, drawing.film)
+    x0 = units.standardise(first_examples(data, 1000 if plane else min(16, drawing.n), plain))
+    noise = jax.random.normal(experiment.key("film"), x0.shape)
+    ts = ThetaGrid().times(sde, drawing.film)
     saveat = in_u(sde, ts, units)
-    x0 = units.standardise(first_examples(data, n, plain))
-    key = experiment.key("film")
-    noise = jax.random.normal(key, x0.shape)
 
     def noised(t):
         return units.restore((sde.alpha(t) * x0 + sde.sigma(t) * noise) / sde.rho(t))
 
     print("film: compiling", flush=True)
-    forming = draw(sde, model, experiment, experiment.sampler, n, saveat=saveat)
+    forming = draw(sde, model, experiment, experiment.sampler, len(x0), saveat=saveat)
     # Data dissolve at twice the pace.
     dissolving = jnp.moveaxis(jax.vmap(noised)(ts[::-2]), 0, 1)
     frames = as_shown(data, jnp.concatenate([dissolving, forming], axis=1))

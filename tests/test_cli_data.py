@@ -139,3 +139,13 @@ def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path):
     assert model.conditioning.null
     if name == "grf":
         np.testing.assert_array_equal(model.network.embedding.standardisation.mean.value, data.statistics()[0])
+
+
+def test_fewer_points_than_a_film_shows_are_filmed_all(tmp_path):
+    path, run, rng = tmp_path / "points.npz", tmp_path / "run", np.random.default_rng(0)
+    np.savez(path, x=rng.normal(3, 0.4, (30, 2)))
+    options = ("--data", "Files", "--data.path", str(path), "--network", "MLP", *TINY, *STEPS)
+    assert command(run, *options, "--stages", "train", "film", "--drawing.film", "4") == 0
+    for name, frames in {"film": 3 + 5, "film_flow": 5}.items():
+        with PIL.Image.open(run / f"{name}.gif") as film:
+            assert film.n_frames == frames

@@ -238,5 +238,7 @@ def test_the_clouds_of_a_film_are_on_one_scale_and_paths_grow():
 
 
 def test_a_film_of_other_shapes_is_refused():
-    with pytest.raises(ValueError, match=re.escape("film: frames has shape (4, 3); pass a batch (n, 2)")):
-        next(plot.film(np.zeros((4, 6, 3), np.float32)))
+    with pytest.raises(ValueError, match=re.escape("film: frames has shape (4, 6, 3); pass a batch (n, times, 2)")):
+        plot.film(np.zeros((4, 6, 3), np.float32))
+    with pytest.raises(ValueError, match=re.escape("growing_trajectories: paths has shape (6, 2); pass a batch")):
+        plot.growing_trajectories(np.zeros((6, 2), np.float32))

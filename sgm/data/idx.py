@@ -26,23 +26,28 @@ class Idx(AbstractFiniteDataset):
 
     Arguments:
         path: Folder of the files.
-        label: Whether the class is the condition.
+        resolution: Height and width of the images in pixels, or one number for both.
+        classes: Number of classes. The class is then the condition "label".
 
     Raises:
-        DataUnavailable: where a file is not there, or is damaged or no idx file of bytes, when it is first used.
+        DataUnavailable: where a file is not there, is damaged, no idx file of bytes, or of images of another size, when
+            it is first used.
+        ValueError: for more classes in the files.
 
     Example:
-        >>> data = Idx("fashion-mnist", label=True)
+        >>> data = Idx("fashion-mnist", classes=10)
 
     Reference: LeCun et al., "The MNIST database of handwritten digits"; Xiao et al. 2017 (arXiv:1708.07747).
     """
 
     path: str
-    label: bool = False
+    resolution: int | tuple[int, int] = 28
+    classes: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._images("train").shape[1:]
+        height, width = self.resolution if isinstance(self.resolution, tuple) else (self.resolution,) * 2
+        return height, width, 1
 
     @property
     def levels(self) -> int | None:
@@ -50,7 +55,7 @@ class Idx(AbstractFiniteDataset):
 
     @property
     def conditioning(self) -> Conditioning:
-        return Conditioning(classes=int(self._labels("train").max()) + 1 if self.label else None)
+        return Conditioning(classes=self.classes)
 
     def size(self, split: str) -> int:
         check_split(split)
@@ -58,7 +63,7 @@ class Idx(AbstractFiniteDataset):
 
     def take(self, split: str, index: np.ndarray) -> Record:
         check_split(split)
-        return self._images(split)[index], {"label": self._labels(split)[index]} if self.label else {}
+        return self._images(split)[index], {"label": self._labels(split)[index]} if self.classes else {}
 
     def _images(self, split):
         return self._arrays[f"{_PREFIXES[split]}-images-idx3-ubyte"][..., None]
@@ -71,10 +76,20 @@ class Idx(AbstractFiniteDataset):
         names = [f"{prefix}-{kind}-ubyte" for prefix in _PREFIXES.values() for kind in ("images-idx3", "labels-idx1")]
         arrays = {name: read_idx(_found(Path(self.path), name)) for name in names}
         for prefix in _PREFIXES.values():
-            images, labels = (len(arrays[f"{prefix}-{kind}-ubyte"]) for kind in ("images-idx3", "labels-idx1"))
-            if images != labels:
+            images, labels = (arrays[f"{prefix}-{kind}-ubyte"] for kind in ("images-idx3", "labels-idx1"))
+            if len(images) != len(labels):
                 raise DataUnavailable(
-                    f"Idx: {self.path} has {images} images but {labels} labels of {prefix}; fetch its files again."
+                    f"Idx: {self.path} has {len(images)} images but {len(labels)} labels of {prefix}; fetch its files "
+                    "again."
+                )
+            if images.shape[1:] != self.shape[:2]:
+                raise DataUnavailable(
+                    f"Idx: the images of {prefix} in {self.path} have shape {images.shape[1:]}; give it as resolution."
+                )
+            if self.classes and labels.max(initial=0) >= self.classes:
+                raise ValueError(
+                    f"Idx: classes = {self.classes}, but {self.path} has the class {labels.max()}; give classes = "
+                    f"{labels.max() + 1} or more."
                 )
         return arrays
 

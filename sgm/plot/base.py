@@ -48,5 +48,5 @@ def axes_in_a_row(columns: int, size: tuple[float, float]) -> tuple[Figure, Any]
 def check_batch(call: str, name: str, x: Any, axes: str, one: str) -> None:
     """Raise ValueError unless `x` is a batch of the axes (n, ...)."""
     rank = axes.count(",") + 2
-    if x.ndim != rank or (axes == "2" and x.shape[-1] != 2):
+    if x.ndim != rank or (axes.endswith("2") and x.shape[-1] != 2):
         raise ValueError(f"{call}: {name} has shape {x.shape}; pass a batch (n, {axes}): x[None] of one {one} alone.")

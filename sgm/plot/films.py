@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from sgm.parallel.processes import is_first
 from sgm.plot.base import Batch, Figure, axes_in_a_row, check_batch
-from sgm.plot.plane import framed, reach_of
+from sgm.plot.plane import framed
 from sgm.plot.shapes import examples
 
 _DPI, _COLOURS = 60, 16
@@ -56,6 +55,7 @@ def film(frames: Batch, title: str = "") -> Iterator[Figure]:
     """
     frames = np.asarray(frames, np.float32)
     if frames.ndim == 3:
+        check_batch("film", "frames", frames, "times, 2", "path")
         return _clouds(frames, title)
     if frames.ndim == 4:
         return (examples({title: frame}) for frame in np.swapaxes(frames / np.nanmax(np.abs(frames)), 0, 1))
@@ -63,9 +63,7 @@ def film(frames: Batch, title: str = "") -> Iterator[Figure]:
     return (examples({title: frame}) for frame in np.swapaxes(frames / reach, 0, 1))
 
 
-def growing_trajectories(
-    paths: Float[Array | np.ndarray, "n times 2"], title: str = "probability flow"
-) -> Iterator[Figure]:
+def growing_trajectories(paths: Batch, title: str = "probability flow") -> Iterator[Figure]:
     """Draw paths in the plane up to each of their times.
 
     Arguments:
@@ -74,13 +72,17 @@ def growing_trajectories(
 
     Returns:
         A figure for each time.
+
+    Raises:
+        ValueError: for other shapes, as one path alone.
     """
+    check_batch("growing_trajectories", "paths", paths, "times, 2", "path")
     return _clouds(np.asarray(paths, np.float32), title, with_paths=True)
 
 
 def _clouds(frames: Any, title: str, with_paths: bool = False) -> Iterator[Figure]:
-    check_batch("film", "frames", frames[:, 0], "2", "point")
-    reach = reach_of(frames)
+    # A few points of noise lie beyond, which would make the others small.
+    reach = 1.3 * float(np.nanquantile(np.abs(frames), 0.99))
     for time in range(frames.shape[1]):
         figure, axes = axes_in_a_row(1, (4, 4))
         if with_paths:

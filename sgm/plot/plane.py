@@ -25,7 +25,7 @@ def points(panels: Mapping[str, Batch]) -> Figure:
     for name, cloud in panels.items():
         check_batch("points", repr(name), cloud, "2", "point")
     figure, axes = axes_in_a_row(len(panels), (3.5 * len(panels), 3.5))
-    reach = reach_of(next(iter(panels.values())))
+    reach = _reach(next(iter(panels.values())))
     for axis, (title, cloud) in zip(axes, panels.items(), strict=True):
         axis.scatter(*np.asarray(cloud).T, s=1, linewidths=0)
         framed(axis, reach, title)
@@ -42,7 +42,7 @@ def plane_grid(cloud: Points, side: int) -> Float[Array, "side side 2"]:
     Returns:
         The points (side, side, 2).
     """
-    reach = reach_of(cloud)
+    reach = _reach(cloud)
     ticks = jnp.linspace(-reach, reach, side)
     return jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1)
 
@@ -95,6 +95,6 @@ def framed(axis: Any, reach: float, title: str) -> None:
     axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
 
 
-def reach_of(cloud: Any) -> float:
+def _reach(cloud: Any) -> float:
     """How far from the origin a plane goes that shows all points."""
     return 1.15 * float(np.nanmax(np.abs(np.asarray(cloud))))

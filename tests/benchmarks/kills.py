@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import processes
 
@@ -110,16 +111,24 @@ def finish(running: list[subprocess.Popen]) -> None:
         raise RuntimeError("a run ended with an error")
 
 
-def same(first: Path, second: Path, steps: int) -> bool:
-    """Whether two runs have the same last state, to the bit, and the same log."""
+def state(folder: Path, steps: int) -> dict[str, Any]:
+    """The state of a step, as arrays of this process, however many processes wrote it."""
+    import jax
     import numpy as np
     import orbax.checkpoint as ocp
 
-    states = []
-    for folder in (first, second):
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            states.append(reader.restore((folder / "checkpoints" / str(steps) / "default").absolute()))
-    one, other = states
+    place = (folder / "checkpoints" / str(steps) / "default").absolute()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        tree = reader.metadata(place).item_metadata.tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(place, ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def same(first: Path, second: Path, steps: int) -> bool:
+    """Whether two runs have the same last state, to the bit, and the same log."""
+    import numpy as np
+
+    one, other = state(first, steps), state(second, steps)
     log = [(folder / "metrics.jsonl").read_text() for folder in (first, second)]
     return log[0] == log[1] and all(np.array_equal(one[name], other[name]) for name in one.keys() | other.keys())
 

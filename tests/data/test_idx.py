@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 def test_images_and_labels_are_those_of_the_files(folder):
-    data = Idx(str(folder), label=True)
+    data = Idx(str(folder), (4, 5), classes=3)
     assert (data.shape, data.levels, data.conditioning.classes) == ((4, 5, 1), 256, 3)
     assert (data.size("train"), data.size("test")) == (7, 3)
     x, fields = data.rows("test", 0, 3)
@@ -36,14 +36,14 @@ def test_images_and_labels_are_those_of_the_files(folder):
 
 
 def test_labels_are_left_out_unless_asked_for(folder):
-    data = Idx(str(folder))
+    data = Idx(str(folder), (4, 5))
     assert data.conditioning.classes is None and data.batch(0, 4, seed=0)[1] == {}
 
 
 def test_a_missing_file_is_named(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataUnavailable, match="Idx: there is no t10k-labels-idx1-ubyte, nor"):
-        Idx(str(folder)).size("train")
+        Idx(str(folder), (4, 5)).size("train")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,24 @@ def test_a_damaged_file_is_refused(folder, change, message):
     path = folder / "train-images-idx3-ubyte"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataUnavailable, match=f"Idx: .*train-images-idx3-ubyte {message}"):
-        Idx(str(folder)).size("train")
+        Idx(str(folder), (4, 5)).size("train")
 
 
 def test_a_damaged_archive_is_refused(folder):
     path = folder / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataUnavailable, match=r"train-labels-idx1-ubyte.gz can not be read"):
-        Idx(str(folder)).size("train")
+        Idx(str(folder), (4, 5)).size("train")
 
 
 def test_as_many_labels_as_images(folder):
     (folder / "train-images-idx3-ubyte").write_bytes(as_idx(IMAGES["train"][:5]))
     with pytest.raises(DataUnavailable, match="has 5 images but 7 labels of train"):
+        Idx(str(folder), (4, 5)).size("train")
+
+
+def test_another_size_or_more_classes_are_refused_with_the_remedy(folder):
+    with pytest.raises(DataUnavailable, match=r"have shape \(4, 5\); give it as resolution"):
         Idx(str(folder)).size("train")
+    with pytest.raises(ValueError, match=r"classes = 2, but .* has the class 2; give classes = 3 or more"):
+        Idx(str(folder), (4, 5), classes=2).size("train")

@@ -8,6 +8,9 @@ from networks import randomised
 
 from sgm.nn import MLP, Condition, Conditioning, with_statistics
 
+U = jnp.asarray([0.7, -1.2])
+LEVEL = jnp.asarray(-0.6)
+
 
 def test_waves_join_u_and_an_image():
     network = MLP((2,), 16, 1, frequencies=3, conditioning=Conditioning(image=(2, 2, 1)), key=jr.key(0))
