@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, PyTree, Real
 
 from sgm.checks import (
     check_count,
@@ -50,8 +50,8 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-    x1: Float[Array | np.ndarray, "..."] | None = None,
-    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
+    x1: Real[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Real[Array | np.ndarray, "..."]] | None = None,
 ) -> Array: ...
 @overload
 def sample(
@@ -67,8 +67,8 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-    x1: Float[Array | np.ndarray, "..."] | None = None,
-    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
+    x1: Real[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Real[Array | np.ndarray, "..."]] | None = None,
 ) -> Any: ...
 @overload
 def sample(
@@ -84,8 +84,8 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-    x1: Float[Array | np.ndarray, "..."] | None = None,
-    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
+    x1: Real[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Real[Array | np.ndarray, "..."]] | None = None,
 ) -> Any: ...
 def sample(
     sde: AbstractProcess,
@@ -100,9 +100,9 @@ def sample(
     progress: diffrax.AbstractProgressMeter | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-    x1: Float[Array | np.ndarray, "..."] | None = None,
-    start: tuple[Number, Float[Array | np.ndarray, "..."]] | None = None,
-) -> PyTree[Float[Array, "..."] | Int[Array, "..."]]:
+    x1: Real[Array | np.ndarray, "..."] | None = None,
+    start: tuple[Number, Real[Array | np.ndarray, "..."]] | None = None,
+) -> PyTree[Real[Array, "..."]]:
     """Draw examples: x_t1 of the prior, N(0, rho(t1)^2 I), is led from t1 back to t0 by `method`.
 
     Arguments:

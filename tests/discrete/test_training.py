@@ -131,11 +131,12 @@ def test_a_network_learns_letters(chain, optimised):
 def test_mistakes_are_answered(types_unchecked):
     chain, data = BinomialChain(HarmonicBetas(STEPS)), Heartbeat(4, 2)
     model = CategoricalModel(MLP((1, 4, 1), 8, 1, key=jr.key(0)), 2, data=data)
+    reals = Arrays(np.eye(4, dtype=np.float32).reshape(4, 1, 4, 1))
     how = {"steps": 1, "batch_size": 2, "progress": False}
     with pytest.raises(TypeError, match="Loss: BinomialChain is a chain of categories"):
         sgm.train(chain, model, data, jr.key(0), **how)
     with pytest.raises(ValueError, match="train: the data are real numbers, but the model is of 2 categories; pass a"):
-        sgm.train(chain, model, Arrays(np.zeros((4, 1, 4, 1), np.float32)), jr.key(0), loss=CategoricalLoss(), **how)
+        sgm.train(chain, model, reals, jr.key(0), loss=CategoricalLoss(), **how)
     with pytest.raises(
         TypeError, match=r"CategoricalLoss: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"
     ):
@@ -148,4 +149,4 @@ def test_mistakes_are_answered(types_unchecked):
         TypeError, match=r"CategoricalBound: the process is a VP; pass a chain such as sgm.BinomialChain"
     ):
         gaussian = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2))
-        sgm.evaluate(sgm.VP(), gaussian, Arrays(np.zeros((4, 2), np.float32)), [CategoricalBound()], jr.key(0))
+        sgm.evaluate(sgm.VP(), gaussian, Arrays(np.eye(4, 2, dtype=np.float32)), [CategoricalBound()], jr.key(0))
