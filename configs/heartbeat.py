@@ -9,7 +9,7 @@ from sgm.data import Heartbeat
 from sgm.evaluation import CategoricalBound
 from sgm.experiment import Drawing, Evaluation, Experiment
 from sgm.likelihood import ForwardEntropy
-from sgm.model import Evidence
+from sgm.model import Logits
 from sgm.nn import StepwisePerceptron
 from sgm.sde import BinomialChain, HarmonicBetas
 from sgm.solve import CategoricalAncestral
@@ -19,7 +19,7 @@ experiment = Experiment(
     data=Heartbeat(),
     network=partial(StepwisePerceptron, width=50, depth=3, readouts=64),
     sde=BinomialChain(HarmonicBetas(2000), p=0.2),
-    prediction=Evidence(),
+    prediction=Logits(),
     loss=CategoricalLoss(),
     training=Training(steps=6_000, batch_size=1000, optimiser=Muon(1e-2), preview_every=10_000),
     sampler=CategoricalAncestral(),

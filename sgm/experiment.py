@@ -17,7 +17,7 @@ from sgm.checks import check_at_least, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.model import AbstractModifier, AbstractReading, Karras
+from sgm.model import AbstractModifier, AbstractParameterisation, Karras
 from sgm.nn import AbstractNetwork, Conditioning, Units
 from sgm.nn.layers import Precision
 from sgm.options import ExperimentError, guess
@@ -117,7 +117,7 @@ class Experiment:
     data: AbstractDataset
     network: partial[AbstractNetwork]
     sde: AbstractProcess = dataclasses.field(default_factory=VP)  # made when used: it starts JAX
-    prediction: AbstractReading = Karras()
+    prediction: AbstractParameterisation = Karras()
     loss: AbstractLoss = Loss()
     dequantisation: AbstractDequantisation = UniformDequantisation()
     training: Training = Training()
@@ -132,7 +132,7 @@ class Experiment:
         check_instance("Experiment", "data", self.data, AbstractDataset, "sgm.data.Digits()")
         check_instance("Experiment", "network", self.network, partial, "functools.partial(sgm.nn.MLP, width=64)")
         check_instance("Experiment", "sde", self.sde, AbstractProcess, "sgm.VP()")
-        check_instance("Experiment", "prediction", self.prediction, AbstractReading, "sgm.model.Velocity()")
+        check_instance("Experiment", "prediction", self.prediction, AbstractParameterisation, "sgm.model.Velocity()")
         check_instance("Experiment", "sampler", self.sampler, AbstractSamplingMethod, "sgm.DDIM(50)")
         check_instance("Experiment", "metrics", self.metrics, tuple, "(sgm.evaluation.LogLikelihood(),)")
         network = self.network.func

@@ -179,6 +179,8 @@ def sample(
     shared = sde, model, cond, method, saveat, levels
     static = count is None, size, from_pure_noise, adjoint, progress, mesh
     result, steps, finished = _sample(shared, (keys, own, x1), static)
+    if model.takes_levels and not is_traced(finished) and not np.all(finished):
+        raise RuntimeError("sample: the model's logits are not finite; train it anew, or from an earlier checkpoint.")
     if levels is None:
         check_finished("sample", finished, MAX_ADAPTIVE_STEPS)
     if not saves_steps(saveat):
@@ -198,7 +200,7 @@ def _started(sde, model, start):
     model.check_batch("sample: start", x)
     check_finite("sample: start", x)
     if not is_traced((sde, t)) and not t > sde.t0:
-        raise ValueError(f"sample: start at t = {t}, which is t0 = {sde.t0}; pass t > t0, or model.denoise(sde, t, x).")
+        raise ValueError(f"sample: start at t = {t}, which is t0 = {sde.t0}; pass t > t0, from which there is a step.")
     return sde.until(t), x if model.takes_levels else model.units.standardise(x)
 
 

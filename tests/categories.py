@@ -17,7 +17,7 @@ CHAINS = {
 
 
 class _Lookup(AbstractCategoricalModel):
-    """A model of a few entries whose evidence is any number, for each state and level."""
+    """A model of a few entries whose logits are any numbers, for each state and level."""
 
     table: jax.Array
     levels: jax.Array

@@ -17,6 +17,8 @@ from sgm.model import AbstractPrediction, AbstractVariance, Velocity
 
 ABSTRACT = (
     sde.AbstractSDE,
+    sde.AbstractCategoricalChain,
+    sde.AbstractStepSampling,
     sde.AbstractSchedule,
     sde.AbstractBetas,
     nn.AbstractNetwork,
@@ -93,6 +95,8 @@ OF_CLASS = {
     "FixedEntries": {"observed": (1, 3)},
     **{name: {"pad": False} for name in ("UNet", "DiT")},  # A torus has no end to pad.
     "Transformer": {"shape": (5,)},
+    "StepwisePerceptron": {"conditioning": nn.Conditioning()},
+    "Letters": {"letters": 20},
     "NormalLogSNR": {"mean": -0.5},
     "KarrasWeighting": {"mean": -0.5},
     "Arrays": {

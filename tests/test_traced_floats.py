@@ -218,6 +218,12 @@ CASES = {
 for name in ("alpha", "sigma", "rho", "level", "log_snr", "theta", "diffusion", "level_rate"):
     CASES[f"AbstractSDE.{name}.t"] = (getattr(sgm.SubVP(), name), 0.3)
 
+CASES["AbstractProcess.until.t"] = (lambda v: process(sgm.SubVP().until(v)), 0.8)
+CASES["AbstractProcess.curves.t"] = (
+    lambda v: jnp.stack([curve for panel in sgm.SubVP().curves(v) for curve in panel.values()]),
+    0.3,
+)
+
 FLAT = {"EDMHeun.churn_min", "EDMHeun.churn_max", "quantise.x", "quantise.low", "quantise.high"}
 FLAT |= {"GridBrownianPath.normal.t0", "GridBrownianPath.normal.t1", "score_matching_loss.condition_dropout"}
 FLAT |= {"Loss.condition_dropout", "TwistedSMC.threshold"}
@@ -255,6 +261,9 @@ REFUSED = {
     "SigmoidBetas.reach": lambda v: sgm.sde.SigmoidBetas(reach=v),
     "SohlDicksteinBetas.floor": lambda v: sgm.sde.SohlDicksteinBetas(floor=v),
     "SohlDicksteinBetas.step1": lambda v: sgm.sde.SohlDicksteinBetas(step1=v),
+    "BinomialChain.p": lambda v: sgm.BinomialChain(p=v),
+    "InformationSteps.share": lambda v: sgm.sde.InformationSteps(share=v),
+    "CategoricalLoss.cross_entropy": lambda v: sgm.CategoricalLoss(cross_entropy=v),
     "Training.average_decay": lambda v: sgm.training.Training(average_decay=v),
     "train.average_decay": lambda v: sgm.train(
         VP, sgm.ScoreModel(MLP((2,), 8, 1, key=KEY), shape=(2,)), sgm.data.Moons(), KEY, steps=1, average_decay=v

@@ -10,6 +10,7 @@ from sgm.checks import check_at_least
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.likelihood import UniformDequantisation
 from sgm.likelihood.continuous_elbo import continuous_elbo
+from sgm.model.base import check_process
 from sgm.nn.condition import condition_from
 
 
@@ -29,6 +30,9 @@ class ContinuousBound(AbstractMetric):
     def __check_init__(self):
         check_at_least("ContinuousBound", "noise_levels", self.noise_levels)
         check_at_least("ContinuousBound", "draws", self.draws, 2)
+
+    def check(self, context):
+        check_process("ContinuousBound", context.sde, "the metric sgm.evaluation.CategoricalBound()")
 
     def columns(self, context, x, fields, key):
         key, key_levels = jr.split(key)

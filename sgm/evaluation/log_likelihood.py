@@ -14,6 +14,7 @@ from sgm.checks import check_at_least
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.likelihood import AbstractTrace, Exact, bits_per_dim, dequantise, discrete_log_prob, log_prob, prior_mismatch
+from sgm.model.base import check_process
 from sgm.nn.condition import condition_from
 
 _MOST_DIMENSIONS = 4096  # Of the Gaussian that is fitted as a reference.
@@ -44,6 +45,9 @@ class LogLikelihood(AbstractMetric):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"LogLikelihood: {name} = {value}; pass {name} > 0.")
+
+    def check(self, context):
+        check_process("LogLikelihood", context.sde, "the metric sgm.evaluation.CategoricalBound()")
 
     def columns(self, context, x, fields, key):
         sde, model, data = context.sde, context.model, context.data

@@ -85,7 +85,12 @@ class Context:
     support: Support | Callable[[Array], Any] | None = None
 
     def real(self, x: Any, key: PRNGKeyArray, dequantisation: AbstractDequantisation | None = None) -> Any:
-        """Examples as real numbers in the data's units: grey levels are dequantised, by default as in training."""
+        """Examples as real numbers in the data's units: grey levels are dequantised, by default as in training.
+
+        Those of a model of categories keep their values, as its draws do.
+        """
+        if self.model.takes_levels:
+            return np.asarray(x, np.float32)
         if self.data.levels is None:
             return x
         # Of all levels, whose range is [-1, 1) of standardised data.
@@ -126,13 +131,16 @@ class AbstractMetric(eqx.Module):
 def samples_like(context: Context, n: int, fields: dict[str, np.ndarray], key: PRNGKeyArray) -> np.ndarray:
     """Draw a sample for each of the `n` conditions in `fields`, in the data's units and within the support.
 
+    Categories are given as real numbers.
+
     Raises:
         ValueError: for a sample that is not found within the support.
     """
 
     def draw(places, key):
         cond = condition_from({name: values[places] for name, values in fields.items()})
-        return sample(context.sde, context.model, key, n, cond=cond, method=context.sampler)
+        x = sample(context.sde, context.model, key, n, cond=cond, method=context.sampler)
+        return x.astype(np.float32) if context.model.takes_levels else x
 
     wanted = np.arange(n)
     if context.support is None:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_instance, trace_floats
+from sgm.checks import check_at_least, check_count, check_instance, trace_floats
 from sgm.likelihood.categorical_last_step import AbstractCategoricalReconstruction, Modelled
 from sgm.likelihood.elbo import ELBO
 from sgm.model.categorical import AbstractCategoricalModel, check_categories
@@ -27,7 +27,7 @@ from sgm.model.reverse import check_pair
 from sgm.nn.condition import Condition, check_density, check_values, flat_condition
 from sgm.parallel.devices import mesh_for, replicate
 from sgm.parallel.spread import group_size, in_groups, spread
-from sgm.sde.categorical import AbstractCategoricalChain, Categories, Step, divergence
+from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain, Categories, Step, divergence
 from sgm.sde.step_sampling import AbstractStepSampling, UniformSteps
 
 
@@ -83,7 +83,8 @@ def categorical_elbo(
         x: Examples, integers of shape `(*batch, *model.shape)`.
         key: Key of all randomness.
         cond: One condition for all examples, or one each.
-        reconstruction: Last step: `Modelled()`, or `ForwardEntropy()` of Sohl-Dickstein et al. 2015.
+        reconstruction: Last step: `Modelled()`, or `ForwardEntropy()` of Sohl-Dickstein et al. 2015, with which the
+            value is a bound only where the `reconstruction` of `Modelled()` is above it in the mean.
         steps: Number of the N - 1 transitions that each draw visits, one in each of as many equal parts of `times`;
             None for all of them.
         times: Distribution of the transitions that are visited. It changes no mean.
@@ -111,11 +112,9 @@ def categorical_elbo(
         call, "reconstruction", reconstruction, AbstractCategoricalReconstruction, "sgm.likelihood.Modelled()"
     )
     check_instance(call, "times", times, AbstractStepSampling, "sgm.sde.UniformSteps()")
-    check_at_least(call, "draws", draws)
-    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= chain.steps - 1):
-        raise ValueError(
-            f"{call}: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."
-        )
+    check_count(call, "draws", draws)
+    if steps is not None and check_count(call, "steps", steps) > chain.steps - 1:
+        raise ValueError(f"{call}: steps = {steps}; pass steps <= {chain.steps - 1}, or None for all transitions.")
     batch = check_categories(call, x, model.shape, model.categories)
     check_values(call, cond)
     check_density(call, cond)
@@ -133,7 +132,7 @@ def categorical_elbo(
 
 
 def term(
-    chain: AbstractCategoricalChain, step: Step, x0: Categories, x: Categories, evidence: Float[Array, "..."]
+    chain: AbstractCategoricalChain, step: Step, x0: Categories, x: Categories, logits: Float[Array, "..."]
 ) -> Float[Array, ""]:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) of one example, in nats; -log p(x_0 | x_t) where s is 0.
 
@@ -142,9 +141,9 @@ def term(
         step: Numbers of the step from s to t.
         x0: Example.
         x: State x_t.
-        evidence: Evidence of the model at t.
+        logits: Logits of the model at t.
     """
-    return jnp.sum(divergence(chain.log_posterior(step, x, x0), chain.log_reverse(step, x, evidence)))
+    return jnp.sum(divergence(chain.log_posterior(step, x, x0), chain.log_reverse(step, x, logits)))
 
 
 @eqx.filter_jit
@@ -186,8 +185,12 @@ def _elbo_one(shared, each, steps, times, draws):
     lasts, transitions = jax.vmap(draw)(jr.split(key, draws))
     sums, prior = jnp.sum(transitions, axis=1), chain.prior_mismatch(x0)
     values = jax.lax.stop_gradient(lasts - sums)
+    value = jnp.mean(lasts - sums) - prior
+    # What has no probability has LOG_ZERO as its logarithm. Traced examples could not be looked at.
+    value = jnp.where(value < 0.1 * LOG_ZERO, -jnp.inf, value)
+    value = jnp.where(jnp.all((x0 >= 0) & (x0 < chain.categories)), value, jnp.nan)
     return ELBO(
-        value=jnp.mean(lasts - sums) - prior,
+        value=value,
         stderr=jnp.std(values, ddof=1) / draws**0.5,
         reconstruction=jnp.mean(lasts),
         diffusion=jnp.mean(sums),

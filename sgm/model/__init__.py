@@ -19,15 +19,16 @@ from sgm.model.clipped import Clipped as Clipped
 from sgm.model.composed import Composed as Composed
 from sgm.model.conditioned import Conditioned as Conditioned
 from sgm.model.enumerated import Enumerated as Enumerated
-from sgm.model.evidence import Evidence as Evidence
 from sgm.model.kernel import AbstractVariance as AbstractVariance
 from sgm.model.kernel import FixedLarge as FixedLarge
 from sgm.model.kernel import FixedSmall as FixedSmall
 from sgm.model.kernel import Given as Given
 from sgm.model.kernel import Interpolated as Interpolated
 from sgm.model.kernel import Learned as Learned
+from sgm.model.logits import Logits as Logits
 from sgm.model.markov import MarkovSequence as MarkovSequence
 from sgm.model.observations import Observations as Observations
+from sgm.model.parameterisation import AbstractParameterisation as AbstractParameterisation
 from sgm.model.per_example import PerExample as PerExample
 from sgm.model.prediction import AbstractPrediction as AbstractPrediction
 from sgm.model.prediction import Denoised as Denoised
@@ -38,7 +39,6 @@ from sgm.model.prediction import Noise as Noise
 from sgm.model.prediction import Score as Score
 from sgm.model.prediction import Velocity as Velocity
 from sgm.model.prediction import WithVariance as WithVariance
-from sgm.model.reading import AbstractReading as AbstractReading
 from sgm.model.reverse import AbstractReverseModel as AbstractReverseModel
 from sgm.model.score_model import ScoreModel as ScoreModel
 from sgm.model.thresholded import Thresholded as Thresholded

@@ -224,13 +224,12 @@ class AbstractModifier(AbstractWrapper):
     """A wrapper that is built from a model and numbers alone, so that an experiment may name it as its guidance."""
 
 
-def check_process(call: str, sde: Any) -> None:
-    """Raise TypeError for what is no process of real numbers."""
+def check_process(call: str, sde: Any, for_categories: str = "sgm.CategoricalModel and sgm.categorical_elbo") -> None:
+    """Raise TypeError for what is no process of real numbers, of which `for_categories` takes the place."""
     if isinstance(sde, AbstractProcess) and not isinstance(sde, AbstractSDE):
         raise TypeError(
-            f"{call}: {type(sde).__name__} is a chain of categories, and this is of real numbers; pass sgm.VP() and a "
-            "ScoreModel, or for such a chain sgm.CategoricalModel (in an experiment the prediction Evidence()), "
-            "sgm.sample and sgm.categorical_elbo."
+            f"{call}: {type(sde).__name__} is a chain of categories, and this is of real numbers; pass for it "
+            f"{for_categories}."
         )
     check_instance(call, "sde", sde, AbstractSDE, "sgm.VP()")
 
@@ -239,8 +238,9 @@ def check_process_and_model(call: str, sde: Any, model: Any) -> None:
     """Raise TypeError unless these are a process and a model of real numbers, in this order."""
     if not isinstance(sde, AbstractReverseModel):
         check_process(call, sde)
+    if isinstance(sde, AbstractSDE):
+        check_instance(call, "model", model, AbstractModel, "sgm.ScoreModel(network, shape=(2,))")
     check_pair(call, sde, model)
-    check_instance(call, "model", model, AbstractModel, "sgm.ScoreModel(network, shape=(2,))")
 
 
 def check_pure_noise(call: str, sde: AbstractProcess, model: AbstractReverseModel) -> bool | None:

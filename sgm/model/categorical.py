@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_array, check_count, check_instance, is_traced
+from sgm.checks import check_array, check_at_least, check_count, check_instance, is_traced
 from sgm.model.reverse import AbstractReverseModel
 from sgm.model.score_model import Described, check_network
 from sgm.nn.condition import Condition
@@ -32,7 +32,7 @@ class AbstractCategoricalModel(AbstractReverseModel):
     def predict(
         self, level: Scalar, x: Categories, cond: Condition | None = None, key: PRNGKeyArray | None = None
     ) -> Float[Array, "*shape categories"]:
-        """The evidence for each category of x_0: log p(x_0 | x_t) - log q(x_t | x_0) of each entry, up to a number.
+        """The logits of x_0: log p(x_0 | x_t) - log q(x_t | x_0) of each category, up to a number of the entry.
 
         Arguments:
             level: Noise level log(sqrt((1 - a_t) / a_t)).
@@ -74,8 +74,11 @@ class AbstractCategoricalModel(AbstractReverseModel):
     ) -> Float[Array, "*shape categories"]:
         """p(x_0 | x_k = x) of each category of each entry, for one example `x` after k = 1 ... N steps."""
         self.check_process("posterior", chain)
-        check_categories("posterior", x, self.shape, self.states)
-        if not 1 <= k <= chain.steps:
+        if check_categories("posterior", x, self.shape, self.states):
+            raise ValueError(
+                f"posterior: x has shape {x.shape}; pass one example, of shape {self.shape}, or use jax.vmap."
+            )
+        if check_count("posterior", "k", k) > chain.steps:
             raise ValueError(f"posterior: k = {k}; pass a step of the chain, 1 <= k <= {chain.steps}.")
         level = jnp.asarray(chain.every_step.level[k - 1])
         logs = self.predict(level, jnp.asarray(x), cond) + chain.log_likelihood(level, jnp.asarray(x))
@@ -101,14 +104,14 @@ def network_shape(shape: tuple[int, ...], states: int) -> tuple[int, ...]:
 
 
 class CategoricalModel(AbstractCategoricalModel):
-    """A network as a model of categories. Its output is the evidence for each category of x_0.
+    """A network as a model of categories. Its output is logits for the categories of x_0.
 
     `network(level, u, cond, key=None)` acts on one example, with u and the output of `network_shape(shape, states)`. Of
-    two states u is -1 and 1, and the output is the evidence for 1 over that for 0. Of more, u is 1 for the state of an
+    two states u is -1 and 1, and the output is the logit of 1 less that of 0. Of more, u is 1 for the state of an
     entry and 0 for the others, all states of an entry side by side along the last axis; the output is laid out
     likewise. The level is clipped to -20 ... 20, so that it is finite for pure noise too.
 
-    The evidence is what p(x_0 | x_t) has beyond q(x_t | x_0). So a network that gives zeros is right for entries that
+    The logits are what p(x_0 | x_t) has beyond q(x_t | x_0). So a network that gives zeros is right for entries that
     are independent and have all categories as often.
 
     Arguments:
@@ -148,6 +151,7 @@ class CategoricalModel(AbstractCategoricalModel):
         self.states = self.categories if states is None else check_count(name, "states", states, self.categories)
         if data is None:
             check_instance(name, "shape", shape, tuple, "(20,), or the data set as data=")
+            check_at_least(name, "the number of axes of an example", len(shape or ()))
         elif shape is not None and tuple(shape) != tuple(data.shape):
             raise ValueError(f"{name}: shape = {shape}, but the data are of {data.shape}; leave shape out.")
         shape = tuple(data.shape) if data is not None else shape
@@ -195,6 +199,15 @@ def check_categories(call: str, x, shape: tuple[int, ...], states: int) -> tuple
         if least < 0 or most >= states:
             raise ValueError(f"{call}: x has entries in {least} ... {most}; pass integers from 0 to {states - 1}.")
     return batch
+
+
+def check_same_target(call: str, own: AbstractCategoricalChain, other: AbstractCategoricalChain) -> None:
+    """Raise ValueError unless the chain of an exact model draws from the same target as another."""
+    if not np.array_equal(own.target, other.target):
+        raise ValueError(
+            f"{call}: the model is exact for {_name(own)} with the target {own.target}, but the chain draws from "
+            f"{other.target}; build the model with this chain."
+        )
 
 
 def _name(part):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from sgm.checks import check_instance
-from sgm.model.categorical import AbstractCategoricalModel, check_categories
+from sgm.checks import check_array, check_count, check_instance
+from sgm.model.categorical import AbstractCategoricalModel, check_categories, check_same_target
 from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain
 
 
@@ -39,8 +39,9 @@ class Enumerated(AbstractCategoricalModel):
         probabilities: Float[Array | np.ndarray, " n"] | None = None,
     ):
         check_instance("Enumerated", "chain", chain, AbstractCategoricalChain, "sgm.BinomialChain()")
+        check_array("Enumerated", "examples", examples)
         check_categories("Enumerated", examples, tuple(examples.shape[1:]), chain.categories)
-        n = len(examples)
+        n = check_count("Enumerated", "the number of examples", len(examples))
         shares = np.full(n, 1 / n) if probabilities is None else np.asarray(probabilities, np.float64)
         if shares.shape != (n,) or np.any(shares < 0) or abs(float(np.sum(shares)) - 1) > 1e-5:
             raise ValueError(
@@ -62,6 +63,10 @@ class Enumerated(AbstractCategoricalModel):
     def states(self):
         return self.chain.states
 
+    def check_process(self, call, process):
+        super().check_process(call, process)
+        check_same_target(call, self.chain, process)
+
     def predict(self, level, x, cond=None, key=None):
         log_likelihood = self.chain.log_likelihood(level, x.reshape(-1))
         examples = self.examples.reshape(len(self.examples), -1)
@@ -69,9 +74,9 @@ class Enumerated(AbstractCategoricalModel):
         # The sum over all other entries, by no difference of two sums.
         others = _exclusive(each) + _exclusive(each[:, ::-1])[:, ::-1] + jnp.log(self.probabilities)[:, None]
         is_of = examples[..., None] == jnp.arange(self.categories)
-        evidence = jax.nn.logsumexp(jnp.where(is_of, others[..., None], 2 * LOG_ZERO * examples.shape[1]), axis=0)
-        evidence = evidence - jnp.max(evidence, axis=-1, keepdims=True)
-        return jnp.maximum(evidence, LOG_ZERO).reshape(*self.shape, self.categories)
+        logits = jax.nn.logsumexp(jnp.where(is_of, others[..., None], 2 * LOG_ZERO * examples.shape[1]), axis=0)
+        logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+        return jnp.maximum(logits, LOG_ZERO).reshape(*self.shape, self.categories)
 
 
 def _exclusive(x):

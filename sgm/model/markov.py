@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_instance
-from sgm.model.categorical import AbstractCategoricalModel
+from sgm.checks import check_array, check_instance
+from sgm.model.categorical import AbstractCategoricalModel, check_same_target
 from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain
 
 
@@ -26,6 +26,9 @@ class MarkovSequence(AbstractCategoricalModel):
 
     Raises:
         ValueError: for probabilities of another shape than the chain's categories, or that do not sum to 1.
+
+    Example:
+        >>> model = MarkovSequence(UniformChain(2), (20,), np.asarray([0.5, 0.5]), np.asarray([[0.9, 0.1], [0.1, 0.9]]))
 
     Reference: Rabiner 1989 (doi:10.1109/5.18626, section III), the forward-backward procedure.
     """
@@ -45,6 +48,7 @@ class MarkovSequence(AbstractCategoricalModel):
         check_instance("MarkovSequence", "chain", chain, AbstractCategoricalChain, "sgm.UniformChain(27)")
         count = chain.categories
         for name, part, wanted in (("initial", initial, (count,)), ("transitions", transitions, (count, count))):
+            check_array("MarkovSequence", name, part)
             if part.shape != wanted or np.min(part) < 0 or np.max(np.abs(np.sum(part, axis=-1) - 1)) > 1e-5:
                 raise ValueError(
                     f"MarkovSequence: {name} has shape {part.shape} and sums {np.sum(part, axis=-1)}; pass "
@@ -61,6 +65,10 @@ class MarkovSequence(AbstractCategoricalModel):
     @property
     def states(self):
         return self.chain.states
+
+    def check_process(self, call, process):
+        super().check_process(call, process)
+        check_same_target(call, self.chain, process)
 
     def predict(self, level, x, cond=None, key=None):
         likelihoods = self.chain.log_likelihood(level, x.reshape(-1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from sgm.checks import check_instance, is_traced
 from sgm.model.base import Estimate, check_process, from_denoised, from_noise, from_velocity
-from sgm.model.reading import AbstractReading
+from sgm.model.parameterisation import AbstractParameterisation
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
@@ -20,7 +20,7 @@ from sgm.types import Example, Number, Scalar
 Network = Callable[[Example], Example]
 
 
-class AbstractPrediction(AbstractReading[AbstractSDE]):
+class AbstractPrediction(AbstractParameterisation[AbstractSDE]):
     """Reads a network of `u` at a given noise level as an estimate."""
 
     @property
@@ -29,7 +29,7 @@ class AbstractPrediction(AbstractReading[AbstractSDE]):
         return True
 
     def check(self, sde):
-        check_process(type(self).__name__, sde)
+        check_process(type(self).__name__, sde, "the prediction sgm.model.Logits()")
 
     def network_shape(self, sde, shape):
         return shape

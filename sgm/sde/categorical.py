@@ -6,11 +6,11 @@ keeps it. So with a_k = (1 - beta_1) ... (1 - beta_k), each entry on its own,
     q(x_t | x_s) = a [x_t = x_s] + (1 - a) target(x_t),    a = a_t / a_s,  s < t
     q(x_s | x_t, x_0) proportional to q(x_t | x_s) q(x_s | x_0)
 
-A model gives its evidence for each category of x_0: log p(x_0 | x_t) - log q(x_t | x_0) of each entry, up to a number
-of the entry. It is what the other entries and the data say of it. Then
+A model gives logits for the categories of x_0: log p(x_0 | x_t) - log q(x_t | x_0) of each entry, up to a number of the
+entry. They are what the other entries and the data say of it. Then
 
     p(x_s | x_t) = sum over x_0 of q(x_s | x_t, x_0) p(x_0 | x_t)
-                 proportional to q(x_t | x_s) sum over x_0 of q(x_s | x_0) exp(evidence(x_0))
+                 proportional to q(x_t | x_s) sum over x_0 of q(x_s | x_0) exp(logits(x_0))
 
 has positive terms alone, so that nothing cancels, and no division by what may be zero.
 
@@ -29,7 +29,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Integer, PRNGKeyArray
 
-from sgm.checks import check_instance
+from sgm.checks import check_instance, is_traced
 from sgm.sde.betas import AbstractBetas, TableBetas
 from sgm.sde.process import AbstractProcess
 
@@ -99,6 +99,18 @@ class AbstractCategoricalChain(AbstractProcess):
             raise ValueError(
                 f"{name}: beta_{bad + 1} = {betas[bad]}; pass betas between 0 and 1, of which the last may be 1."
             )
+        target = np.asarray(self.target)
+        if target.ndim != 1 or len(target) < self.categories or np.min(target) < 0 or abs(np.sum(target) - 1) > 1e-6:
+            raise ValueError(
+                f"{name}: target = {target}; give the probability of each state, of {self.categories} or more, which "
+                "sum to 1."
+            )
+        if betas[-1] < 1 and np.min(target[: self.categories]) == 0:
+            raise ValueError(
+                f"{name}: an entry stays to the end with probability {np.exp(self.log_kept[-1]):.3g}, but the prior "
+                f"has probability 0 of category {int(np.argmin(target[: self.categories]))}, so that the bound is "
+                "-inf; pass betas of which the last is 1, such as HarmonicBetas."
+            )
 
     @property
     def t0(self) -> float:
@@ -141,6 +153,7 @@ class AbstractCategoricalChain(AbstractProcess):
 
     def until(self, t):
         """The chain of the first t steps."""
+        self._check_times("until", 1, t)
         return dataclasses.replace(self, betas=TableBetas(self.betas.values[: round(float(t))]))
 
     def curves(self, t):
@@ -152,11 +165,13 @@ class AbstractCategoricalChain(AbstractProcess):
 
     def transition(self, s: int, t: int) -> Float64[np.ndarray, "states states"]:
         """The matrix of q(x_t | x_s), a row for each x_s, for steps s <= t, in double precision."""
+        self._check_times("transition", 0, s, t)
         kept = np.exp(self._log_kept_within(np.asarray(s), np.asarray(t)))
         return kept * np.eye(self.states) + (1 - kept) * self.target
 
     def steps_between(self, s: Int[np.ndarray, " *steps"], t: Int[np.ndarray, " *steps"]) -> Step:
         """The numbers of the steps from times `s` to later times `t`, each between 0 and N."""
+        self._check_times("steps_between", 0, s, t)
         within, kept, kept_end = self._log_kept_within(s, t), self.log_kept[s], self.log_kept[t]
         level = 0.5 * (_log_of_rest(kept_end) - np.maximum(kept_end, LOG_ZERO))
         parts = level, kept, _log_of_rest(kept), within, _log_of_rest(within)
@@ -169,6 +184,7 @@ class AbstractCategoricalChain(AbstractProcess):
 
     def log_marginal(self, k: Int[Array, ""], x0: Categories) -> Float[Array, "*shape states"]:
         """log q(x_k | x_0) of each state of each entry, for 0 <= k <= N."""
+        self._check_times("log_marginal", 0, k)
         log_kept, log_drawn = (jnp.asarray(table)[k] for table in self._tables)
         moved = log_drawn + _log(self.target)
         stayed = jnp.logaddexp(log_kept, moved)
@@ -176,6 +192,7 @@ class AbstractCategoricalChain(AbstractProcess):
 
     def noised(self, k: Int[Array, ""], x0: Categories, key: PRNGKeyArray) -> Categories:
         """Draw x_k given x_0, for 0 <= k <= N."""
+        self._check_times("noised", 0, k)
         key_kept, key_drawn = jr.split(key)
         drawn = jnp.exp(jnp.asarray(self._tables[1])[k])
         fresh = self.prior.sample(key_drawn, x0.shape)
@@ -203,20 +220,20 @@ class AbstractCategoricalChain(AbstractProcess):
         return jax.nn.log_softmax(forward + backward, axis=-1)
 
     def log_reverse(
-        self, step: Step, x: Categories, evidence: Float[Array, "*shape categories"]
+        self, step: Step, x: Categories, logits: Float[Array, "*shape categories"]
     ) -> Float[Array, "*shape states"]:
         """log p(x_s | x_t = x) of each state of each entry.
 
         Arguments:
             step: Numbers of one step from s to t.
             x: State x_t.
-            evidence: Evidence for each category of x_0 at t.
+            logits: Logit of each category of x_0, given x_t.
         """
         target = _log(self.target)
         forward = self._log_moved(step.log_kept_within, step.log_drawn_within, x, self.states)
-        total = jax.nn.logsumexp(evidence, axis=-1, keepdims=True)
+        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         room = [(0, 0)] * x.ndim + [(0, self.states - self.categories)]
-        padded = jnp.pad(evidence, room, constant_values=LOG_ZERO)
+        padded = jnp.pad(logits, room, constant_values=LOG_ZERO)
         backward = jnp.logaddexp(step.log_kept + padded, step.log_drawn + target + total)
         return jax.nn.log_softmax(forward + backward, axis=-1)
 
@@ -244,6 +261,17 @@ class AbstractCategoricalChain(AbstractProcess):
         of_others = (self.categories - of_data) * _relative(others, mean)
         told = np.sum(of_others + of_data * _relative(own, mean), axis=1) / self.categories
         return np.maximum(told[:-1] - told[1:], 0.0)
+
+    def _check_times(self, call, least, *times):
+        """Raise ValueError unless concrete times are whole, not below `least` nor above N, and do not decrease."""
+        if is_traced(times):
+            return
+        ends = np.broadcast_arrays(least, *(np.asarray(time, np.float64) for time in times), self.steps)
+        if not np.all(np.diff(ends, axis=0) >= 0) or np.any(ends != np.rint(ends)):
+            raise ValueError(
+                f"{type(self).__name__}.{call}: times {', '.join(map(str, times))}; pass whole numbers from {least} to "
+                f"{self.steps} that do not decrease."
+            )
 
     @property
     def _tables(self):

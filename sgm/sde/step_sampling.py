@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
 
+from sgm.checks import check_concrete
 from sgm.sde.categorical import AbstractCategoricalChain
 
 
@@ -39,6 +40,7 @@ class InformationSteps(AbstractStepSampling):
     share: float = eqx.field(static=True, default=0.1)
 
     def __check_init__(self):
+        check_concrete("InformationSteps", share=self.share)
         if not 0 < self.share <= 1:
             raise ValueError(f"InformationSteps: share = {self.share}; pass 0 < share <= 1.")
 

@@ -60,13 +60,15 @@ class CategoricalAncestral(AbstractSamplingMethod[AbstractCategoricalChain, Abst
         count = len(times) - 1
 
         def advance(carry, each):
-            x, meter = carry
+            x, finite, meter = carry
             step, key, place = each
             logs = sde.log_reverse(step, x, model.predict(step.level, x, cond))
+            finite = finite & jnp.all(jnp.isfinite(logs))
             meter = progress.step(meter, (place / count).astype(step.level.dtype))
-            return (jr.categorical(key, logs).astype(jnp.int32), meter), None
+            return (jr.categorical(key, logs).astype(jnp.int32), finite, meter), None
 
-        start = jnp.asarray(x1, jnp.int32), progress.init()
-        (x, meter), _ = jax.lax.scan(advance, start, (steps, jr.split(key, count), jnp.arange(1.0, count + 1)))
+        start = jnp.asarray(x1, jnp.int32), jnp.asarray(True), progress.init()
+        (x, finite, meter), _ = jax.lax.scan(advance, start, (steps, jr.split(key, count), jnp.arange(1.0, count + 1)))
         progress.close(meter)
-        return x, jnp.asarray(count), jnp.asarray(True)
+        # No category is nan: -1 is none.
+        return jnp.where(finite, x, -1), jnp.asarray(count), finite

@@ -50,7 +50,7 @@ class AbstractMethod(AbstractSamplingMethod[AbstractSDE, AbstractModel]):
         """What is solved for one example."""
 
     def process(self, sde):
-        check_process("sample", sde)
+        check_process(type(self).__name__, sde, "the method sgm.CategoricalAncestral() (in an experiment the sampler)")
         return self.stepping.process(sde) if isinstance(self.stepping, FixedSteps) else sde
 
     def check(self, sde):

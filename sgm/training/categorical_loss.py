@@ -1,6 +1,7 @@
 """The loss of models of categories."""
 
 import math
+import warnings
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from sgm.checks import check_at_least, check_instance
+from sgm.checks import check_at_least, check_concrete, check_instance
 from sgm.likelihood.categorical_elbo import term
 from sgm.model.categorical import check_categories
 from sgm.nn.condition import Condition, flat_condition
@@ -17,8 +18,10 @@ from sgm.sde.categorical import AbstractCategoricalChain, Step
 from sgm.sde.step_sampling import AbstractStepSampling, UniformSteps
 from sgm.training.base import AbstractDrawn, AbstractLoss
 
+LARGEST_MISMATCH = 0.01  # nats an entry
 
-class Replaced(AbstractDrawn):
+
+class NoisedCategories(AbstractDrawn):
     """Training examples of categories, with all the randomness of their errors, along a leading axis."""
 
     x0: Int[Array, "n *shape"]
@@ -38,7 +41,8 @@ class CategoricalLoss(AbstractLoss):
 
     Arguments:
         times: Distribution of the steps. It changes no mean.
-        cross_entropy: Weight of an auxiliary -log p(x_0 | x_k), the mean over all steps.
+        cross_entropy: Weight of an auxiliary -log p(x_0 | x_k), the mean over all steps. The bound is the sum of its
+            N terms, so that a weight c of one term, as in the code of Austin et al., is c N here.
 
     Raises:
         ValueError: for a negative weight.
@@ -54,6 +58,7 @@ class CategoricalLoss(AbstractLoss):
 
     def __check_init__(self):
         check_instance("CategoricalLoss", "times", self.times, AbstractStepSampling, "sgm.sde.UniformSteps()")
+        check_concrete("CategoricalLoss", cross_entropy=self.cross_entropy)
         check_at_least("CategoricalLoss", "cross_entropy", self.cross_entropy, 0)
 
     @property
@@ -66,6 +71,13 @@ class CategoricalLoss(AbstractLoss):
 
     def check(self, sde):
         check_instance("CategoricalLoss", "sde", sde, AbstractCategoricalChain, "sgm.BinomialChain()")
+        mismatch = max(float(sde.prior_mismatch(jnp.asarray([category]))) for category in range(sde.categories))
+        if mismatch > LARGEST_MISMATCH:
+            warnings.warn(
+                f"CategoricalLoss: at the end of {type(sde).__name__} an entry is still up to {mismatch:.2g} nats from "
+                "the prior, by which samples and the bound are off; pass more noise, such as HarmonicBetas.",
+                stacklevel=2,
+            )
 
     def perturb(self, sde, model, x0, key, cond=None, held_out=False):
         batch = check_categories("CategoricalLoss", x0, model.shape, model.categories)
@@ -80,11 +92,13 @@ class CategoricalLoss(AbstractLoss):
         places = jnp.searchsorted(jnp.asarray(np.cumsum(chances), strata.dtype), strata, side="right")
         places = jnp.minimum(places, sde.steps - 1)
         x0 = x0.reshape(n, *model.shape).astype(jnp.int32)
-        return Replaced(
+        is_category = jnp.all(((x0 >= 0) & (x0 < model.categories)).reshape(n, -1), axis=1)
+        return NoisedCategories(
             x0=x0,
             x=jax.vmap(sde.noised)(places + 1, x0, jr.split(key_noise, n)),
             step=jax.tree.map(lambda numbers: jnp.asarray(numbers)[places], sde.every_step),
-            weight=jnp.asarray(1 / chances, strata.dtype)[places],
+            # Traced examples could not be looked at: what is no category has no error.
+            weight=jnp.where(is_category, jnp.asarray(1 / chances, strata.dtype)[places], jnp.nan),
             cond=cond,
             key=None if held_out else jr.split(key_model, n),
         )
@@ -92,10 +106,10 @@ class CategoricalLoss(AbstractLoss):
     def errors(self, sde, model, drawn):
         def error(example):
             step, x0, x = example.step, example.x0, example.x
-            evidence = model.predict(step.level, x, example.cond, example.key)
-            error = term(sde, step, x0, x, evidence)
+            logits = model.predict(step.level, x, example.cond, example.key)
+            error = term(sde, step, x0, x, logits)
             if self.cross_entropy > 0:
-                logs = jax.nn.log_softmax(evidence + sde.log_likelihood(step.level, x), axis=-1)
+                logs = jax.nn.log_softmax(logits + sde.log_likelihood(step.level, x), axis=-1)
                 of_x0 = jnp.take_along_axis(logs, x0[..., None], axis=-1)
                 error = error - self.cross_entropy / sde.steps * jnp.sum(of_x0)
             return example.weight * error / x0.size

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import equinox as eqx
 
-from sgm.model.reverse import AbstractReverseModel
-from sgm.sde.process import AbstractProcess
+from sgm.model.reverse import Model
+from sgm.sde.process import Process
 from sgm.training.checkpoint import CheckpointError, latest_step, restore_checkpoint, saved_steps
 from sgm.training.fingerprint import check_same_run, describe, structure_of
 from sgm.training.learned_schedule import has_learned_part, learned_part
 
 
 def load_run(
-    run: str | Path, sde: AbstractProcess, model: AbstractReverseModel, *, average: bool = True, step: int | None = None
-) -> tuple[AbstractProcess, AbstractReverseModel]:
+    run: str | Path, sde: Process, model: Model, *, average: bool = True, step: int | None = None
+) -> tuple[Process, Model]:
     """Load what `sgm.train(..., run=run)` has trained.
 
     Arguments:
@@ -39,8 +39,8 @@ def load_run(
 
 
 def restore(
-    run: str | Path, sde: AbstractProcess, model: AbstractReverseModel, *, average: bool = True, step: int | None = None
-) -> tuple[AbstractProcess, AbstractReverseModel]:
+    run: str | Path, sde: Process, model: Model, *, average: bool = True, step: int | None = None
+) -> tuple[Process, Model]:
     """`load_run` for a model whose arrays may be `jax.ShapeDtypeStruct`s, and whose settings may be others."""
     run = Path(run)
     steps = saved_steps(run)

@@ -64,7 +64,7 @@ class LogLikelihoodLoss(AbstractLoss):
         return None
 
     def check(self, sde):
-        check_process("LogLikelihoodLoss", sde)
+        check_process("LogLikelihoodLoss", sde, "the loss sgm.CategoricalLoss()")
 
     def perturb(self, sde, model, x0, key, cond=None, held_out=False):
         batch = check_examples("LogLikelihoodLoss", x0, model.shape)

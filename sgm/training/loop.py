@@ -20,14 +20,14 @@ from sgm.checks import check_count, check_instance, warn_of_scale
 from sgm.data import AbstractDataset, prefetch
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
-from sgm.model.reverse import AbstractReverseModel, check_pair
+from sgm.model.reverse import Model, check_pair
 from sgm.nn.condition import condition_from
 from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
 from sgm.parallel.devices import mesh as all_devices
 from sgm.parallel.placement import AbstractPlacement, Sharded
 from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
 from sgm.sde.base import AbstractSDE
-from sgm.sde.process import AbstractProcess
+from sgm.sde.process import Process
 from sgm.training.base import AbstractLoss
 from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
 from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint
@@ -43,8 +43,8 @@ Callback = Callable[[int, dict[str, float], Any], None]
 
 
 def train(
-    sde: AbstractProcess,
-    model: AbstractReverseModel,
+    sde: Process,
+    model: Model,
     data: AbstractDataset,
     key: PRNGKeyArray,
     *,
@@ -65,7 +65,7 @@ def train(
     progress: bool = True,
     mesh: Mesh | None = None,
     placement: AbstractPlacement = Sharded(),
-) -> tuple[AbstractProcess, AbstractReverseModel, dict[str, np.ndarray]]:
+) -> tuple[Process, Model, dict[str, np.ndarray]]:
     """Train a model on a data set.
 
     Arguments:

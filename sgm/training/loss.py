@@ -85,7 +85,7 @@ class Loss(AbstractLoss):
             raise ValueError(f"Loss: condition_dropout = {self.condition_dropout}; pass 0 <= condition_dropout < 1.")
 
     def check(self, sde):
-        check_process("Loss", sde)
+        check_process("Loss", sde, "the loss sgm.CategoricalLoss()")
         weighting, times, objective = self.weighting, self.times, self.objective
         names = f"{type(sde).__name__}, {type(weighting).__name__} and {type(times).__name__}"
         of_likelihood = isinstance(weighting, LikelihoodWeighting)

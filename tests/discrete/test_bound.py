@@ -106,10 +106,10 @@ def test_a_masked_chain_is_a_weighted_sum_of_masked_language_models():
     table = chain.every_step
     for k, x in ((1, [2, 3, 1, 1]), (3, [3, 3, 1, 3]), (6, [3, 3, 3, 3])):
         step, x = jax.tree.map(lambda numbers, k=k: jnp.asarray(numbers)[k - 1], table), jnp.asarray(x)
-        evidence = model.predict(step.level, x)
-        losses = -jnp.take_along_axis(jax.nn.log_softmax(evidence), x0[:, None], axis=1)[:, 0]
+        logits = model.predict(step.level, x)
+        losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), x0[:, None], axis=1)[:, 0]
         expected = jnp.sum(jnp.where(x == 3, losses, 0.0)) / k
-        np.testing.assert_allclose(term(chain, step, x0, x, evidence), expected, rtol=2e-5)
+        np.testing.assert_allclose(term(chain, step, x0, x, logits), expected, rtol=2e-5)
 
 
 def test_gradients_are_finite_and_those_of_the_bound():
@@ -128,6 +128,19 @@ def test_gradients_are_finite_and_those_of_the_bound():
         np.testing.assert_allclose(slope, jnp.linalg.norm(gradient), rtol=2e-2)
 
 
+def test_what_has_no_probability_is_minus_infinity():
+    chain = CHAINS["uniform"]
+    model = Enumerated(chain, np.asarray([[0, 1], [1, 2]]), np.asarray([1.0, 0.0]))
+    found = sgm.categorical_elbo(chain, model, model.examples, jr.key(0))
+    assert np.isfinite(found[0]) and np.isneginf(found[1])
+
+
+def test_what_is_no_category_has_no_bound_where_it_cannot_be_looked_at():
+    chain = CHAINS["uniform"]
+    found = jax.jit(lambda x: sgm.categorical_elbo(chain, lookup(chain), x, jr.key(0)))(jnp.asarray([[0, 2], [0, 3]]))
+    assert np.isfinite(found[0]) and np.isnan(found[1])
+
+
 def test_leading_axes_and_one_example():
     chain = CHAINS["uniform"]
     model = lookup(chain)
@@ -143,7 +156,7 @@ def test_mistakes_are_answered(types_unchecked):
     model, x = lookup(chain), jnp.zeros((4, 2), int)
     with pytest.raises(TypeError, match=r"categorical_elbo: chain is a VP; pass an instance such as sgm.BinomialChain"):
         sgm.categorical_elbo(sgm.VP(), model, x, jr.key(0))
-    with pytest.raises(ValueError, match="categorical_elbo: steps = 3; pass an integer, 1 <= steps <= 2, or None"):
+    with pytest.raises(ValueError, match="categorical_elbo: steps = 3; pass steps <= 2, or None for all transitions"):
         sgm.categorical_elbo(chain, model, x, jr.key(0), steps=3)
     with pytest.raises(ValueError, match="categorical_elbo: x has dtype float32, but the model is of categories; pass"):
         sgm.categorical_elbo(chain, model, x.astype(float), jr.key(0))

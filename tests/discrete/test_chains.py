@@ -10,14 +10,36 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sgm.sde import AbsorbingChain, BinomialChain, CosineBetas, HarmonicBetas, LinearBetas, UniformChain
+from sgm.sde import (
+    AbsorbingChain,
+    AbstractBetas,
+    AbstractCategoricalChain,
+    BinomialChain,
+    CosineBetas,
+    HarmonicBetas,
+    LinearBetas,
+    UniformChain,
+)
 from sgm.sde.categorical import LOG_ZERO, divergence
+
+
+class Skew(AbstractCategoricalChain):
+    """A chain of one's own: two categories and two more states; one of each is never drawn."""
+
+    betas: AbstractBetas = HarmonicBetas(5)
+    categories: int = eqx.field(static=True, default=2)
+
+    @property
+    def target(self):
+        return np.asarray([0.0, 0.7, 0.3, 0.0])
+
 
 CHAINS = {
     "binomial": BinomialChain(HarmonicBetas(12), p=0.2),
     "uniform": UniformChain(3, CosineBetas(7)),
     "absorbing": AbsorbingChain(3, HarmonicBetas(9)),
-    "absorbing, not all": AbsorbingChain(2, LinearBetas(5, 0.1, 0.4)),
+    "binomial, not to the end": BinomialChain(LinearBetas(5, 0.1, 0.4), p=0.4),
+    "one's own": Skew(),
 }
 each_chain = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 
@@ -37,8 +59,8 @@ def log_posterior(chain, step, x, x0):
 
 
 @eqx.filter_jit
-def reverse_and_likelihood(chain, step, x, evidence):
-    return chain.log_reverse(step, x, evidence), chain.log_likelihood(jnp.asarray(step.level), x)
+def reverse_and_likelihood(chain, step, x, logits):
+    return chain.log_reverse(step, x, logits), chain.log_likelihood(jnp.asarray(step.level), x)
 
 
 def product(chain, s, t):
@@ -85,10 +107,10 @@ def test_reverse_steps_are_means_of_posteriors(chain):
             of_x0 = of_x0 / np.sum(of_x0)
             joint = first[: chain.categories][possible] * second[:, x]
             expected = of_x0[possible] @ (joint / np.sum(joint, axis=1, keepdims=True))
-            evidence = jnp.asarray(np.log(shares), jnp.float32)
-            found, likelihood = reverse_and_likelihood(chain, step, jnp.asarray(x), evidence)
+            logits = jnp.asarray(np.log(shares), jnp.float32)
+            found, likelihood = reverse_and_likelihood(chain, step, jnp.asarray(x), logits)
             np.testing.assert_allclose(np.exp(found), expected, rtol=2e-5, atol=1e-7)
-            posterior = jax.nn.softmax(evidence + likelihood)
+            posterior = jax.nn.softmax(logits + likelihood)
             np.testing.assert_allclose(posterior, of_x0, rtol=2e-5, atol=1e-7)
 
 
@@ -171,3 +193,34 @@ def test_mistakes_are_answered():
         AbsorbingChain(1)
     with pytest.raises(ValueError, match=r"BinomialChain: beta_1 = 0.0; pass betas between 0 and 1, of which the last"):
         BinomialChain(LinearBetas(3, 0.0, 0.1))
+
+
+def with_target(target, betas=HarmonicBetas(4)):
+    """A chain of two categories with any target."""
+    owned = property(lambda self: np.asarray(target))
+    return type("Own", (Skew,), {"target": owned, "__module__": __name__})(betas)
+
+
+def test_targets_of_ones_own_are_checked():
+    for target in ([1.0, 1.0], [0.25, 0.25], [0.5, -0.5, 1.0], [1.0], [[0.5, 0.5]]):
+        with pytest.raises(ValueError, match=r"Own: target = .*; give the probability of each state, of 2 or more"):
+            with_target(target)
+    with pytest.raises(ValueError, match=r"Own: an entry stays to the end with probability 0.2, but the prior has"):
+        with_target([0.0, 1.0], LinearBetas(4, 0.2, 0.45))
+    with pytest.raises(ValueError, match=r"AbsorbingChain: an entry stays to the end with .* such as HarmonicBetas"):
+        AbsorbingChain(2, CosineBetas(50))
+
+
+def test_times_that_are_none_are_answered(types_unchecked):
+    chain, x = CHAINS["uniform"], jnp.zeros(2, int)
+    for call in (
+        lambda: chain.transition(5, 2),
+        lambda: chain.transition(-1, 3),
+        lambda: chain.steps_between(np.asarray([0, 5]), np.asarray([1, 2])),
+        lambda: chain.log_marginal(jnp.asarray(8), x),
+        lambda: chain.noised(jnp.asarray(2.5), x, jr.key(0)),
+        lambda: chain.until(0),
+        lambda: chain.until(1.5),
+    ):
+        with pytest.raises(ValueError, match=r"UniformChain\.\w+: times .*; pass whole numbers from [01] to 7"):
+            call()

@@ -103,8 +103,25 @@ def test_mistakes_are_answered():
         ValueError, match="UniformChain has 3 categories and 3 states, but the CategoricalModel is of 2"
     ):
         model.posterior(UniformChain(3), 1, jnp.zeros(4, int))
-    with pytest.raises(ValueError, match="posterior: k = 0; pass a step of the chain, 1 <= k <= 1000"):
+    with pytest.raises(ValueError, match="posterior: k = 1001; pass a step of the chain, 1 <= k <= 1000"):
+        model.posterior(chain, 1001, jnp.zeros(4, int))
+    with pytest.raises(ValueError, match="posterior: k = 0; pass k >= 1"):
         model.posterior(chain, 0, jnp.zeros(4, int))
+    with pytest.raises(TypeError, match=r"posterior: k = 3\.5"):
+        model.posterior(chain, 3.5, jnp.zeros(4, int))
+    with pytest.raises(ValueError, match=r"posterior: x has shape \(2, 4\); pass one example"):
+        model.posterior(chain, 3, jnp.zeros((2, 4), int))
+    with pytest.raises(ValueError, match="CategoricalModel: the number of axes of an example = 0; pass"):
+        CategoricalModel(network, 2, shape=())
+    with pytest.raises(TypeError, match="Enumerated: examples is a list"):
+        Enumerated(chain, [[0, 1]])
+    with pytest.raises(ValueError, match="Enumerated: the number of examples = 0; pass"):
+        Enumerated(chain, np.zeros((0, 2), int))
+    with pytest.raises(TypeError, match="MarkovSequence: initial is a list"):
+        MarkovSequence(chain, (3,), [0.5, 0.5], np.eye(2))
+    exact = Enumerated(BinomialChain(p=0.3), np.eye(2, dtype=int))
+    with pytest.raises(ValueError, match=r"exact for BinomialChain with the target .*; build the model with this"):
+        sgm.sample(BinomialChain(p=0.6), exact, jr.key(0))
     with pytest.raises(ValueError, match=r"posterior: x has entries in 0 ... 2; pass integers from 0 to 1"):
         model.posterior(chain, 1, jnp.asarray([0, 1, 2, 0]))
     with pytest.raises(ValueError, match=r"Enumerated: probabilities of shape \(2,\), from 0.1, sum to 0.2; pass 2"):
@@ -122,8 +139,10 @@ def test_tools_of_real_numbers_refuse_a_chain_of_categories(types_unchecked):
         TypeError, match="log_prob: BinomialChain is a chain of categories, and this is of real numbers"
     ):
         sgm.log_prob(BinomialChain(), model, jnp.zeros(4))
-    with pytest.raises(TypeError, match="sample: BinomialChain is a chain of categories"):
+    with pytest.raises(TypeError, match=r"DDIM: BinomialChain is .*; pass for it the method sgm.CategoricalAncestral"):
         sgm.sample(BinomialChain(), model, jr.key(0), method=sgm.DDIM(10))
+    with pytest.raises(TypeError, match=r"log_prob: model is a CategoricalModel; pass an instance such as sgm.Score"):
+        sgm.log_prob(sgm.VP(), model, jnp.zeros(4))
     with pytest.raises(TypeError, match=r"sample: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"):
         sgm.sample(sgm.VP(), model, jr.key(0))
     with pytest.raises(TypeError, match="sample: the first argument is the model CategoricalModel"):

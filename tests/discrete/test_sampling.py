@@ -3,6 +3,7 @@
 import itertools
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -12,7 +13,7 @@ from categories import CHAINS, STEPS, lookup, reverse_of_each
 
 import sgm
 from sgm.data import Heartbeat
-from sgm.model import Enumerated, Gaussian
+from sgm.model import CategoricalModel, Enumerated, Gaussian
 from sgm.sde import BinomialChain, HarmonicBetas, UniformChain
 from sgm.solve import CategoricalAncestral
 
@@ -83,6 +84,14 @@ def test_a_draw_can_begin_from_a_noised_example():
     assert sgm.sample(chain, model, jr.key(0), x1=ends).shape == ends.shape
 
 
+def test_a_network_that_is_not_finite_draws_nothing():
+    chain = CHAINS["uniform"]
+    model = CategoricalModel(lambda level, u, cond, key=None: u * jnp.nan, 3, shape=(2,))
+    with pytest.raises(RuntimeError, match="sample: the model's logits are not finite; train it anew"):
+        sgm.sample(chain, model, jr.key(0), 4)
+    np.testing.assert_array_equal(jax.jit(lambda key: sgm.sample(chain, model, key, 4))(jr.key(0)), -1)
+
+
 @pytest.mark.quick
 def test_mistakes_are_answered(types_unchecked):
     chain = CHAINS["uniform"]
@@ -95,6 +104,9 @@ def test_mistakes_are_answered(types_unchecked):
         CategoricalAncestral(0)
     with pytest.raises(ValueError, match="sample: saveat is given, but draws of categories have no such choice; leave"):
         sgm.sample(chain, model, jr.key(0), saveat=diffrax.SaveAt(t0=True))
+    for t in (0, 0.3, 1.5):
+        with pytest.raises(ValueError, match=r"start at t = 0|UniformChain.until: times .*; pass whole numbers"):
+            sgm.sample(chain, model, jr.key(0), start=(t, jnp.zeros((2, 2), int)))
     with pytest.raises(ValueError, match="sample: adjoint is given"):
         sgm.sample(chain, model, jr.key(0), adjoint=diffrax.DirectAdjoint())
     with pytest.raises(ValueError, match=r"sample: x1: x has entries in 0 \.\.\. 7; pass integers from 0 to 2"):

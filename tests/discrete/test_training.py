@@ -14,12 +14,20 @@ from categories import CHAINS, STEPS, lookup
 
 import sgm
 from sgm.data import Arrays, Heartbeat, Letters
-from sgm.evaluation import CategoricalBound
+from sgm.evaluation import C2ST, CategoricalBound, SlicedWasserstein
 from sgm.experiment import Drawing, Evaluation, Experiment, load_config
 from sgm.likelihood import ForwardEntropy
-from sgm.model import CategoricalModel, Evidence, network_shape
+from sgm.model import CategoricalModel, Enumerated, Logits, network_shape
 from sgm.nn import MLP, StepwisePerceptron
-from sgm.sde import AbsorbingChain, BinomialChain, HarmonicBetas, InformationSteps, UniformChain, UniformSteps
+from sgm.sde import (
+    AbsorbingChain,
+    BinomialChain,
+    HarmonicBetas,
+    InformationSteps,
+    LinearBetas,
+    UniformChain,
+    UniformSteps,
+)
 from sgm.serial import from_json, to_json
 from sgm.solve import CategoricalAncestral
 from sgm.stages import STAGES
@@ -59,7 +67,7 @@ def tiny(**changes):
         data=Heartbeat(8, 4),
         network=partial(StepwisePerceptron, width=16, depth=2, readouts=50),
         sde=BinomialChain(HarmonicBetas(50), p=0.25),
-        prediction=Evidence(),
+        prediction=Logits(),
         loss=CategoricalLoss(),
         training=Training(steps=300, batch_size=100, optimiser=Adam(2e-2, warmup=20), preview_every=1000),
         sampler=CategoricalAncestral(),
@@ -128,12 +136,36 @@ def test_a_network_learns_letters(chain, optimised):
     assert -4 * stderr < np.mean(best - ours) < 0.15
 
 
+def test_a_chain_that_does_not_reach_its_prior_is_told():
+    with pytest.warns(UserWarning, match="CategoricalLoss: at the end of UniformChain an entry is still up to"):
+        CategoricalLoss().check(UniformChain(2, LinearBetas(4, 0.1, 0.2)))
+
+
+def test_metrics_of_samples_know_an_exact_model():
+    """All draws of an exact model are heartbeats, whose levels are not dequantised."""
+    data, chain = Heartbeat(), BinomialChain(HarmonicBetas(200), p=0.2)
+    model, metrics = Enumerated(chain, data.examples), [C2ST(), SlicedWasserstein()]
+    report = sgm.evaluate(chain, model, data, metrics, jr.key(0), n=200)
+    rows = {row.name: row for row in report.rows}
+    assert abs(rows["c2st"].value - 0.5) < 0.1
+    assert rows["sliced_wasserstein"].value < 2 * rows["sliced_wasserstein_floor"].value
+
+
+def test_a_last_step_that_the_model_does_not_keep_bounds_nothing():
+    data, chain = Heartbeat(4, 2), BinomialChain(HarmonicBetas(STEPS), p=0.02)
+    model = CategoricalModel(lambda level, u, cond, key=None: jnp.zeros_like(u), 2, data=data)
+    metrics = [CategoricalBound(), CategoricalBound(reconstruction=ForwardEntropy())]
+    modelled, entropy = (sgm.evaluate(chain, model, data, [metric], jr.key(0)).rows[0] for metric in metrics)
+    assert np.isfinite(modelled.value)
+    assert np.isnan(entropy.value) and "no bound" in entropy.note
+
+
 def test_mistakes_are_answered(types_unchecked):
     chain, data = BinomialChain(HarmonicBetas(STEPS)), Heartbeat(4, 2)
     model = CategoricalModel(MLP((1, 4, 1), 8, 1, key=jr.key(0)), 2, data=data)
     reals = Arrays(np.eye(4, dtype=np.float32).reshape(4, 1, 4, 1))
     how = {"steps": 1, "batch_size": 2, "progress": False}
-    with pytest.raises(TypeError, match="Loss: BinomialChain is a chain of categories"):
+    with pytest.raises(TypeError, match=r"Loss: BinomialChain is .*; pass for it the loss sgm.CategoricalLoss\(\)"):
         sgm.train(chain, model, data, jr.key(0), **how)
     with pytest.raises(ValueError, match="train: the data are real numbers, but the model is of 2 categories; pass a"):
         sgm.train(chain, model, reals, jr.key(0), loss=CategoricalLoss(), **how)
@@ -141,10 +173,12 @@ def test_mistakes_are_answered(types_unchecked):
         TypeError, match=r"CategoricalLoss: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"
     ):
         CategoricalLoss().check(sgm.VP())
-    with pytest.raises(TypeError, match=r"Karras: BinomialChain is a chain of categories.*in an experiment the predic"):
+    with pytest.raises(
+        TypeError, match=r"Karras: BinomialChain is .*; pass for it the prediction sgm.model.Logits\(\)"
+    ):
         Experiment(data=data, network=partial(MLP), sde=chain).build()
-    with pytest.raises(TypeError, match=r"Evidence: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"):
-        Experiment(data=data, network=partial(MLP), prediction=Evidence()).build()
+    with pytest.raises(TypeError, match=r"Logits: sde is a VP; pass an instance such as sgm.BinomialChain\(\)"):
+        Experiment(data=data, network=partial(MLP), prediction=Logits()).build()
     with pytest.raises(
         TypeError, match=r"CategoricalBound: the process is a VP; pass a chain such as sgm.BinomialChain"
     ):

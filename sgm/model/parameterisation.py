@@ -10,7 +10,7 @@ from sgm.nn.units import Units
 from sgm.sde.process import Process
 
 
-class AbstractReading(eqx.Module, Generic[Process]):
+class AbstractParameterisation(eqx.Module, Generic[Process]):
     """The meaning of a network's output: which model an experiment makes of a network."""
 
     @property
