@@ -96,6 +96,8 @@ OF_CLASS = {
     **{name: {"pad": False} for name in ("UNet", "DiT")},  # A torus has no end to pad.
     "Transformer": {"shape": (5,)},
     "StepwisePerceptron": {"conditioning": nn.Conditioning()},
+    "AbsorbingChain": {"categories": 3, "betas": sde.HarmonicBetas(11)},
+    "UniformChain": {"categories": 3},
     "Letters": {"letters": 20},
     "NormalLogSNR": {"mean": -0.5},
     "KarrasWeighting": {"mean": -0.5},

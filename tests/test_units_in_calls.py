@@ -71,7 +71,8 @@ def test_samples_and_paths_are_in_raw_units():
     np.testing.assert_allclose(np.std((paths[:, 0] - MEAN) / SCALES, axis=0), 1, atol=0.05)
     np.testing.assert_allclose((paths[:, 1] - x) / SCALES, 0, atol=0.05)
     plain = sgm.sample(SDE, GAUSSIAN, jr.key(0), 4000, saveat=diffrax.SaveAt(ts=[SDE.t1, SDE.t0]), **how)
-    np.testing.assert_allclose((plain - paths) / SCALES, 0, atol=2e-5)
+    # Two compiled functions round numbers of the size of the mean.
+    np.testing.assert_allclose((plain - paths) / (SCALES + np.abs(MEAN)), 0, atol=2e-7)
 
 
 @pytest.mark.slow

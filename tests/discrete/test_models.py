@@ -92,7 +92,7 @@ def test_a_network_sees_and_answers_each_entry():
     np.testing.assert_array_equal(seen.pop(), [[0, 0, 0, 1, 0, 1, 0, 0]])
 
 
-def test_mistakes_are_answered():
+def test_mistakes_are_answered(types_unchecked):
     chain, network = BinomialChain(), MLP((4,), 16, 1, key=jr.key(0))
     model = CategoricalModel(network, 2, shape=(4,))
     with pytest.raises(
