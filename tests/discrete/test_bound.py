@@ -67,21 +67,21 @@ def test_the_bound_is_the_sum_over_all_paths(name):
 
 
 def test_the_best_factorised_bound_of_2015():
-    """-2.368 bits by enumeration, of which the exact model's bound is an estimate; the paper's model has -2.414."""
-    bound, of_2015 = heartbeats.bounds(200, 0.2)
+    """The exact model's bound is an estimate of the sum by enumeration, here at fewer steps than in 2015."""
+    bound, of_2015 = heartbeats.bounds(50, 0.2)
     assert of_2015 < bound < -math.log2(5)
-    chain, examples = BinomialChain(HarmonicBetas(200), p=0.2), Heartbeat().examples
+    chain, examples = BinomialChain(HarmonicBetas(50), p=0.2), Heartbeat().examples
     model, x = Enumerated(chain, examples), np.repeat(examples, 200, axis=0)
     found = sgm.categorical_elbo(chain, model, x, jr.key(0), full=True)
     bits = np.asarray(found.value, np.float64) / math.log(2)
     stderr = np.std(bits) / len(bits) ** 0.5
     assert abs(np.mean(bits) - bound) < 3 * stderr < 0.05
     between = np.mean(found.transitions, axis=0).sum() / math.log(2)
-    assert abs(between - heartbeats.terms(200, 0.2)[1:].sum() / math.log(2)) < 3 * stderr
+    assert abs(between - heartbeats.terms(50, 0.2)[1:].sum() / math.log(2)) < 3 * stderr
     with_entropy = sgm.categorical_elbo(chain, model, x, jr.key(0), reconstruction=ForwardEntropy())
     np.testing.assert_allclose(
         np.mean(with_entropy - found.value + found.reconstruction) / math.log(2),
-        of_2015 - bound - heartbeats.terms(200, 0.2)[0] / math.log(2),
+        of_2015 - bound - heartbeats.terms(50, 0.2)[0] / math.log(2),
         atol=1e-4,
     )
 

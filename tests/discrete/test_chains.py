@@ -23,7 +23,7 @@ from sgm.sde import (
 from sgm.sde.categorical import LOG_ZERO, divergence
 
 
-class Skew(AbstractCategoricalChain):
+class _Skew(AbstractCategoricalChain):
     """A chain of one's own: two categories and two more states; one of each is never drawn."""
 
     betas: AbstractBetas = HarmonicBetas(5)
@@ -39,7 +39,7 @@ CHAINS = {
     "uniform": UniformChain(3, CosineBetas(7)),
     "absorbing": AbsorbingChain(3, HarmonicBetas(9)),
     "binomial, not to the end": BinomialChain(LinearBetas(5, 0.1, 0.4), p=0.4),
-    "one's own": Skew(),
+    "one's own": _Skew(),
 }
 each_chain = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 
@@ -198,7 +198,7 @@ def test_mistakes_are_answered():
 def with_target(target, betas=HarmonicBetas(4)):
     """A chain of two categories with any target."""
     owned = property(lambda self: np.asarray(target))
-    return type("Own", (Skew,), {"target": owned, "__module__": __name__})(betas)
+    return type("_Own", (_Skew,), {"target": owned, "__module__": __name__})(betas)
 
 
 def test_targets_of_ones_own_are_checked():
