@@ -8,7 +8,6 @@ import numpy as np
 
 from sgm.checks import check_at_least
 from sgm.evaluation.metric import AbstractMetric, Row
-from sgm.likelihood import UniformDequantisation
 from sgm.likelihood.continuous_elbo import continuous_elbo
 from sgm.model.base import check_process
 from sgm.nn.condition import condition_from
@@ -16,6 +15,9 @@ from sgm.nn.condition import condition_from
 
 class ContinuousBound(AbstractMetric):
     """The bound on log p(x0) in continuous time, of any process, with no solve; of grey levels, on log P(levels).
+
+    Grey levels are dequantised as in training: uniformly, for the bound on the density in a level; or they are the
+    middles of their bins, and the last step is the probability of the bin.
 
     Arguments:
         noise_levels: Number of noise levels that each draw visits.
@@ -36,9 +38,11 @@ class ContinuousBound(AbstractMetric):
 
     def columns(self, context, x, fields, key):
         key, key_levels = jr.split(key)
-        # Uniform in a level, so that the bound on the density is one on the probability.
-        x = context.real(x, key_levels, UniformDequantisation())
-        how = {"noise_levels": self.noise_levels, "draws": self.draws, "cond": condition_from(fields), "full": True}
+        x, how = context.real(x, key_levels), {}
+        if context.data.levels is not None:
+            # The units of the data are levels, so that a bin has width 1.
+            how["reconstruction"] = context.dequantisation.reconstruction(context.data.levels)
+        how |= {"noise_levels": self.noise_levels, "draws": self.draws, "cond": condition_from(fields), "full": True}
         result = continuous_elbo(context.sde, context.model, x, key, **how)
         return {"continuous_bound": np.asarray(result.value), "continuous_bound_stderr": np.asarray(result.stderr)}
 

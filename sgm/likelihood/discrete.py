@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 from sgm.checks import check_array, check_at_least, check_instance, is_traced
 from sgm.likelihood.accuracy import warn_of_missed
 from sgm.likelihood.dequantise import check_levels, dequantise
+from sgm.likelihood.last_step import AbstractReconstruction, DiscretisedGaussian, Flat
 from sgm.likelihood.log_prob import Density, LogProb, log_prob
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
 from sgm.model.base import AbstractModel, check_process_and_model
@@ -44,6 +45,10 @@ class AbstractDequantisation(eqx.Module):
     ) -> Float[Array, "..."]:
         """Clean data x0 for a model whose density at t0 is to be evaluated so."""
 
+    @abstractmethod
+    def reconstruction(self, count: int, low: Number = -1.0, high: Number = 1.0) -> AbstractReconstruction:
+        """The last step with which a bound on log p of the data of `training`, per bin, is one on log P(levels)."""
+
 
 class UniformDequantisation(AbstractDequantisation):
     """x ~ U(bin). Source: Theis et al. 2016 (arXiv:1511.01844, section 3.1)."""
@@ -54,6 +59,9 @@ class UniformDequantisation(AbstractDequantisation):
 
     def training(self, levels, count, key, low=-1.0, high=1.0):
         return dequantise(levels, count, key, low, high)
+
+    def reconstruction(self, count, low=-1.0, high=1.0):
+        return Flat()
 
 
 class TruncatedNormalDequantisation(AbstractDequantisation):
@@ -73,6 +81,9 @@ class TruncatedNormalDequantisation(AbstractDequantisation):
 
     def training(self, levels, count, key, low=-1.0, high=1.0):
         return low + (high - low) / count * (levels.astype(float) + 0.5)
+
+    def reconstruction(self, count, low=-1.0, high=1.0):
+        return DiscretisedGaussian(count, low, high)
 
 
 class DiscreteLogProb(eqx.Module):

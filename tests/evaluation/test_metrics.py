@@ -11,7 +11,8 @@ from scipy import stats
 import sgm
 from sgm.data.simulated import AbstractSimulated
 from sgm.evaluation import ContinuousBound, PowerSpectrum, SlicedWasserstein, sliced_wasserstein
-from sgm.model import Gaussian, WithUnits
+from sgm.likelihood import TruncatedNormalDequantisation
+from sgm.model import Gaussian, GaussianMixture, WithUnits
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,23 @@ def test_the_bound_of_grey_levels_is_in_bits():
     expected = -(stats.norm().logpdf(x).sum(axis=(1, 2, 3)) + 64 * np.log(2 / 17)).mean() / 64 / np.log(2)
     error = np.sqrt(np.mean(found.columns["continuous_bound_stderr"] ** 2) / 20) / 64 / np.log(2)
     assert row.value == pytest.approx(expected, abs=4 * error) and error < 0.04
+
+
+def test_the_bound_of_the_middles_of_levels_is_on_their_probability():
+    shares = np.asarray([0.1, 0.2, 0.3, 0.4])
+    levels = np.random.default_rng(0).choice(4, (400, 1), p=shares).astype(np.uint8)
+    data = sgm.data.Arrays(levels, grey_levels=4)
+    middles = jnp.asarray([[-0.75], [-0.25], [0.25], [0.75]])
+    mixture = GaussianMixture(middles, jnp.full(4, 1e-3), jnp.asarray(shares, jnp.float32))
+    sde, model = sgm.VP(t0=0.03), WithUnits(mixture, data.units)
+    spread = float(sde.sigma(sde.t0) / sde.alpha(sde.t0))  # beside half a bin, 0.25
+    assert 0.1 < spread < 0.13
+    how = {"dequantisation": TruncatedNormalDequantisation(), "progress": False}
+    found = sgm.evaluate(sde, model, data, [ContinuousBound(64, draws=8)], jr.key(0), **how)
+    # The exact model knows the middle, about which the last step is normal. The ends reach to infinity.
+    tail = stats.norm.sf(0.25 / spread)
+    inside = 1 - tail * np.asarray([1, 2, 2, 1])
+    truth = np.log(shares * inside)[data.rows("test", 0, data.size("test"))[0][:, 0]]
+    error = float(np.sqrt(np.mean(found.columns["continuous_bound_stderr"] ** 2) / len(truth)))
+    assert found.columns["continuous_bound"].mean() == pytest.approx(truth.mean(), abs=4 * error)
+    assert error < 0.02
