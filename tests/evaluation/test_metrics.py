@@ -106,7 +106,7 @@ def test_the_bound_of_the_middles_of_levels_is_on_their_probability():
     spread = float(sde.sigma(sde.t0) / sde.alpha(sde.t0))  # beside half a bin, 0.25
     assert 0.1 < spread < 0.13
     how = {"dequantisation": TruncatedNormalDequantisation(), "progress": False}
-    found = sgm.evaluate(sde, model, data, [ContinuousBound(64, draws=8)], jr.key(0), **how)
+    found = sgm.evaluate(sde, model, data, [ContinuousBound(256, draws=16)], jr.key(0), **how)
     # The exact model knows the middle, about which the last step is normal. The ends reach to infinity.
     tail = stats.norm.sf(0.25 / spread)
     inside = 1 - tail * np.asarray([1, 2, 2, 1])
