@@ -160,3 +160,24 @@ def test_paths_of_all_processes_coincide():
         scaled.append(x / np.asarray(sde.rho(jnp.asarray(times))))
     np.testing.assert_allclose(scaled[0], scaled[1], atol=3e-3)
     assert np.ptp(scaled[0][:, -1]) > 2  # and are paths to both modes
+
+
+@pytest.mark.slow
+def test_images_of_classes_are_drawn_guided_completed_and_interpolated(tmp_path):
+    run = tmp_path / "digits"
+    tiny = "--network.width 16 --network.depth 1 --training.steps 2 --loss.condition-dropout 0.1 --stages train"
+    cli.main(["--config", "digits", "--data.label", *tiny.split(), "--run", str(run)])
+    example = runpy.run_path(str(EXAMPLES / "mnist.py"))
+    example["samples"].__defaults__ = sgm.DPMSolverPP(2), sgm.EulerMaruyama(2)
+    example["inpainting"].__defaults__ = (MMPS(sampler=sgm.DDIM(2)),)
+    example["main"](run, tmp_path, list(example["FIGURES"]))
+    for name in ("samples", "guidance", "inpainting", "interpolation"):
+        assert PIL.Image.open(tmp_path / f"digits_{name}.png").width > 500
+
+
+@pytest.mark.slow
+def test_toys_are_drawn_in_one_picture(tmp_path):
+    tiny = "--network.width 16 --network.depth 1 --training.steps 2 --stages train"
+    cli.main(["--config", "moons", *tiny.split(), "--run", str(tmp_path / "moons")])
+    runpy.run_path(str(EXAMPLES / "toys.py"))["main"](tmp_path, tmp_path, ("moons",), n=50, side=8)
+    assert PIL.Image.open(tmp_path / "toys.png").height > 500

@@ -5,7 +5,7 @@
 
 It leaves in the folder figs, beginning with the name of the run's folder:
 
-- samples.png: five draws of each class by `DPMSolverPP(19)`, 20 evaluations, above five from the same noise by
+- samples.png: four draws of each class by `DPMSolverPP(19)`, 20 evaluations, above four from the same noise by
   `EulerMaruyama(499)`, 500 evaluations.
 - guidance.png: a draw of each class, a row for each weight of classifier-free guidance.
 - inpainting.png: ten test images, of which the upper half was measured, four draws of each posterior, and their mean.
@@ -29,38 +29,38 @@ from sgm.model import ClassifierFree, Clipped
 from sgm.posterior import MMPS, Linear
 from sgm.runs import read_experiment
 
-LEVELS, CLASSES, EACH, PAIRS, FRAMES = 256, 10, 5, 6, 10
+CLASSES, EACH, COLUMNS, PAIRS, FRAMES = 10, 4, 20, 6, 10
 WEIGHTS = (0.0, 1.0, 3.0)
 FAST, SLOW = sgm.DPMSolverPP(19), sgm.EulerMaruyama(499)
 
 
-def clipped(model):
+def clipped(model, data):
     """The same model, whose estimates keep to the levels."""
-    return Clipped(model, -0.5, LEVELS - 0.5)
+    return Clipped(model, -0.5, data.levels - 0.5)
 
 
-def first_images(run: Path, n: int) -> jax.Array:
+def first_images(data, n: int) -> jax.Array:
     """The first test images, in their levels, as real numbers."""
-    return dequantise(read_experiment(run).data.rows("test", 0, n)[0], LEVELS, jr.key(0), -0.5, LEVELS - 0.5)
+    return dequantise(data.rows("test", 0, n)[0], data.levels, jr.key(0), -0.5, data.levels - 0.5)
 
 
-def samples(sde, model, run: Path, fast=FAST, slow=SLOW):
+def samples(sde, model, data, fast=FAST, slow=SLOW):
     cond = sgm.Condition(label=np.tile(np.arange(CLASSES), EACH))
-    model = clipped(model)
+    model = clipped(model, data)
     drawn = [sgm.sample(sde, model, jr.key(1), CLASSES * EACH, cond=cond, method=method) for method in (fast, slow)]
-    title = f"{fast.steps + 1} evaluations, and {slow.steps + 1} from the same noise"
-    return jnp.concatenate(drawn).reshape(2 * EACH, CLASSES, *model.shape), title
+    title = f"{fast.steps + 1} evaluations above, {slow.steps + 1} from the same noise below"
+    return jnp.concatenate(drawn).reshape(-1, COLUMNS, *model.shape), title
 
 
-def guidance(sde, model, run: Path):
+def guidance(sde, model, data):
     cond = sgm.Condition(label=np.arange(CLASSES))
-    guided = [clipped(ClassifierFree(model, jnp.asarray(weight))) for weight in WEIGHTS]
+    guided = [clipped(ClassifierFree(model, jnp.asarray(weight)), data) for weight in WEIGHTS]
     rows = [sgm.sample(sde, model, jr.key(2), CLASSES, cond=cond, method=FAST) for model in guided]
     return jnp.stack(rows), f"weights of guidance: {', '.join(f'{weight:g}' for weight in WEIGHTS)}"
 
 
-def inpainting(sde, model, run: Path, method=MMPS()):
-    x = first_images(run, CLASSES)
+def inpainting(sde, model, data, method=MMPS()):
+    x = first_images(data, CLASSES)
     upper = np.arange(model.shape[0])[:, None, None] < model.shape[0] // 2
     y = jnp.where(upper, x, jnp.nan)
     evidence = Linear(lambda x: jnp.where(upper, x, 0.0), y, 1.0)
@@ -70,8 +70,8 @@ def inpainting(sde, model, run: Path, method=MMPS()):
     return jnp.stack(rows), "test images, what is seen, four draws, and the mean of eight"
 
 
-def interpolation(sde, model, run: Path):
-    x = first_images(run, 2 * PAIRS)
+def interpolation(sde, model, data):
+    x = first_images(data, 2 * PAIRS)
     first, last = sgm.encode(sde, model, x).reshape(2, PAIRS, *model.shape)
     angles = jnp.linspace(0, jnp.pi / 2, FRAMES)[:, *(None,) * len(model.shape)]
     arcs = jnp.cos(angles) * first[:, None] + jnp.sin(angles) * last[:, None]
@@ -83,10 +83,10 @@ FIGURES = {part.__name__: part for part in (samples, guidance, inpainting, inter
 
 
 def main(run: Path, figures: Path, names: list[str]) -> None:
-    sde, model = sgm.load(run)
+    (sde, model), data = sgm.load(run), read_experiment(run).data
     for name in names:
-        images, title = FIGURES[name](sde, model, run)
-        shown = jnp.clip(images, 0, LEVELS - 1) * (2 / (LEVELS - 1)) - 1
+        images, title = FIGURES[name](sde, model, data)
+        shown = jnp.clip(images, 0, data.levels - 1) * (2 / (data.levels - 1)) - 1
         plot.save(plot.film_strip(shown, title), figures / f"{run.name}_{name}.png")
         print(f"{run.name}_{name}.png", flush=True)
 
