@@ -15,11 +15,15 @@ import tempfile
 from pathlib import Path
 
 
+def blocks(text: str) -> list[tuple[str, str]]:
+    """The Python blocks of a page's text, in order: the title of each, or "", and its code."""
+    return re.findall(r'^```python(?: title="(\S+)")?\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
+
+
 def program(text: str) -> str:
-    """The Python blocks of a page's text, in order, as one program."""
-    found = re.findall(r'^```python(?: title="(\S+)")?\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
+    """The Python blocks of a page's text as one program."""
     written = "import pathlib\n\npathlib.Path({!r}).write_text({!r})\n"
-    return "\n".join(written.format(title, block) if title else block for title, block in found)
+    return "\n".join(written.format(title, code) if title else code for title, code in blocks(text))
 
 
 def main(page: Path, folder: Path) -> None:
