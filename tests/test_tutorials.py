@@ -13,8 +13,10 @@ from docs.run_page import program
 PAGES = sorted(page for page in (pathlib.Path(__file__).parents[1] / "docs" / "tutorials").glob("*.md"))
 PAGES = [page for page in PAGES if program(page.read_text())]
 PACKAGES = {"nuts": ("numpyro",), "diffusers": ("torch", "diffusers"), "table": ("pandas",)}
-# What makes a program short: steps of training and of chains, numbers of a thousand or more, numbers of a hundred.
+# What makes a program short: examples that are evaluated, steps of training and of chains, numbers of a thousand or
+# more, numbers of a hundred.
 RULES = {
+    r"\bn=\d+": "n=2",
     r"\b((?:steps|num_warmup|num_samples)\W{1,3})\d[\d_]*": r"\g<1>2",
     r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w.])": "200",
     r"(?<![\w.])\d{3}(?![\w.])": "20",
