@@ -13,13 +13,14 @@ from docs.run_page import program
 PAGES = sorted(page for page in (pathlib.Path(__file__).parents[1] / "docs" / "tutorials").glob("*.md"))
 PAGES = [page for page in PAGES if program(page.read_text())]
 PACKAGES = {"nuts": ("numpyro",), "diffusers": ("torch", "diffusers"), "table": ("pandas",)}
-# What makes a program short: examples that are evaluated, steps of training and of chains, numbers of a thousand or
-# more, numbers of a hundred.
+# What makes a program short: examples that are evaluated, steps of posteriors, of training and of chains, numbers of a
+# hundred, numbers of a thousand or more.
 RULES = {
     r"\bn=\d+": "n=2",
-    r"\b((?:steps|num_warmup|num_samples)\W{1,3})\d[\d_]*": r"\g<1>2",
-    r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w.])": "200",
+    r"(?<=\bEulerMaruyama\()\d+": "2",
+    r"\b((?:steps|num_warmup|num_samples)\W{1,3})\d[\d_]*": r"\g<1>4",
     r"(?<![\w.])\d{3}(?![\w.])": "20",
+    r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w.])": "200",
 }
 
 # NumPyro, optax and Orbax promote types.
@@ -72,4 +73,4 @@ def test_the_page_runs(page, run):
 @pytest.mark.quick
 def test_a_short_form_is_short():
     text = "steps=2_000, num_warmup=150, x[:5_000], range(100), 0.125, 12, 'steps': 40, key_100"
-    assert short(text) == "steps=2, num_warmup=2, x[:200], range(20), 0.125, 12, 'steps': 2, key_100"
+    assert short(text) == "steps=4, num_warmup=4, x[:200], range(20), 0.125, 12, 'steps': 4, key_100"
