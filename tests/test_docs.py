@@ -8,6 +8,8 @@ import pytest
 from classes import forget_module
 from public import exports, public_packages
 
+from docs.run_page import blocks
+
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 OF_ROOT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -15,13 +17,15 @@ PAGES = [*OF_ROOT, *sorted(DOCS.rglob("*.md"))]
 NEEDS_A_FILE = ("# after `python main.py`", "# with maps.npz")
 
 
-def blocks(page):
-    found = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [block for block in found if not any(words in block for words in NEEDS_A_FILE)]
+def programs(page):
+    found = [code for _, code in blocks(page.read_text())]
+    return [code for code in found if not any(words in code for words in NEEDS_A_FILE)]
 
 
-# The classes of extending.md can be named once alone in a process, so that test_extending.py runs them.
-EXECUTED = [page for page in PAGES if blocks(page) and page.name != "extending.md"]
+# The classes of extending.md can be named once alone in a process, so that test_extending.py runs them; tutorials are
+# run by test_tutorials.py.
+ELSEWHERE = {DOCS / "extending.md", *(DOCS / "tutorials").glob("*.md")}
+EXECUTED = [page for page in PAGES if programs(page) and page not in ELSEWHERE]
 SLOW = ("inference.md",)
 
 
@@ -38,7 +42,7 @@ def name_of(page):
 def test_examples_run(page):
     module = f"page_{page.parent.name}_{page.stem}"  # A module of the tests may have the name of a page.
     try:
-        exec(compile("\n".join(blocks(page)), str(page), "exec"), {"__name__": module})
+        exec(compile("\n".join(programs(page)), str(page), "exec"), {"__name__": module})
     finally:
         forget_module(module)
 

@@ -78,6 +78,21 @@ def test_tables_are_corner_plots(columns):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["data", "samples"]
 
 
+def test_columns_of_a_corner_plot_have_names():
+    table = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    axes = plot.corner({"data": table}, ("redshift", "colour")).axes
+    assert [axis.get_xlabel() for axis in axes] == ["", "", "redshift", "colour"]
+    assert axes[2].get_ylabel() == "colour"
+    assert plot.corner({"data": table}).axes[2].get_xlabel() == "column 0"
+    with pytest.raises(ValueError, match=re.escape("corner: there are 1 names for 2 columns; pass a name for each.")):
+        plot.corner({"data": table}, ("redshift",))
+
+
+def test_a_figure_is_saved_under_a_name(tmp_path):
+    plot.save(plot.points({"data": np.zeros((3, 2), np.float32)}), str(tmp_path / "points.png"))
+    assert (tmp_path / "points.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("shape", "words"),
     [

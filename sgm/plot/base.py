@@ -21,7 +21,7 @@ Points = Float[Array | np.ndarray, "n 2"]
 SHOWN = 8
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as a PNG. Of several processes, the first writes it.
 
     Arguments:

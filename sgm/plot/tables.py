@@ -1,7 +1,7 @@
 """Figures of the columns of tables."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -9,21 +9,26 @@ from jaxtyping import Float
 from sgm.plot.base import SHOWN, Batch, Figure, axes_in_a_row, check_batch, empty_figure
 
 
-def corner(panels: Mapping[str, Batch]) -> Figure:
+def corner(panels: Mapping[str, Batch], names: Sequence[str] | None = None) -> Figure:
     """Draw each column's histogram, and a cloud of points for each pair of columns, a colour for each title.
 
     Arguments:
         panels: Tables (n, columns) by their titles, of which at most eight columns are shown. The axes have the range
             of the first table. Entries that are nan, which are missing, are left out.
+        names: Names of the columns: by default their numbers.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: for an array of another rank, as one row alone.
+        ValueError: for an array of another rank, as one row alone, and for another number of names.
     """
     for name, table in panels.items():
         check_batch("corner", repr(name), table, "columns", "row")
+    columns = next(iter(panels.values())).shape[1]
+    names = [f"column {place}" for place in range(columns)] if names is None else names
+    if len(names) != columns:
+        raise ValueError(f"corner: there are {len(names)} names for {columns} columns; pass a name for each.")
     tables = {title: np.asarray(table, np.float32)[:, :SHOWN] for title, table in panels.items()}
     first = next(iter(tables.values()))
     count = first.shape[1]
@@ -55,9 +60,9 @@ def corner(panels: Mapping[str, Batch]) -> Figure:
         axis.set_xlim(low[column], high[column])
         axis.tick_params(labelsize=6, labelbottom=row == count - 1, labelleft=row > column == 0, left=row > column)
     for place in range(count):
-        grid[-1][place].set_xlabel(f"column {place}", fontsize=8)
+        grid[-1][place].set_xlabel(names[place], fontsize=8)
         if place:
-            grid[place][0].set_ylabel(f"column {place}", fontsize=8)
+            grid[place][0].set_ylabel(names[place], fontsize=8)
     handles = [grid[0][0].plot([], [], color=f"C{place}", label=title)[0] for place, title in enumerate(tables)]
     figure.legend(handles=handles, loc="outside upper right", frameon=False, fontsize=8)
     return figure
