@@ -1,4 +1,4 @@
-"""The programs of the tutorials run, in a short form and, marked slow, as they are, and write the figures they show."""
+"""The programs of the tutorials run, in a short form and, slowly, as they are, and write the figures that they show."""
 
 import os
 import pathlib
@@ -59,6 +59,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow_except("maps", "table", "guidance", "inverse", "new_parts", "devices")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_short_form_of_the_page_runs(page, run):
     run(page, short(page.read_text()))
