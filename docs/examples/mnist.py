@@ -8,8 +8,8 @@ It leaves in the folder figs, beginning with the name of the run's folder:
 - samples.png: four draws of each class by `DPMSolverPP(19)`, 20 evaluations, above four from the same noise by
   `EulerMaruyama(499)`, 500 evaluations.
 - guidance.png: a draw of each class, a row for each weight of classifier-free guidance.
-- inpainting.png: ten test images, of which the upper half was measured, four draws of each posterior, and their mean.
-  The class is not told.
+- inpainting.png: ten test images, of which the upper half was measured, and four draws of each posterior. The class is
+  not told.
 - interpolation.png: six pairs of test images, one a row, and what lies between their latents, on the arc on which their
   size stays that of noise.
 """
@@ -29,7 +29,7 @@ from sgm.model import ClassifierFree, Clipped
 from sgm.posterior import MMPS, Linear
 from sgm.runs import read_experiment
 
-CLASSES, EACH, COLUMNS, PAIRS, FRAMES = 10, 4, 20, 6, 10
+CLASSES, EACH, COLUMNS, DRAWS, PAIRS, FRAMES = 10, 4, 20, 4, 6, 10
 WEIGHTS = (0.0, 1.0, 3.0)
 FAST, SLOW = sgm.DPMSolverPP(19), sgm.EulerMaruyama(499)
 
@@ -59,15 +59,14 @@ def guidance(sde, model, data):
     return jnp.stack(rows), f"weights of guidance: {', '.join(f'{weight:g}' for weight in WEIGHTS)}"
 
 
-def inpainting(sde, model, data, method=MMPS()):
+def inpainting(sde, model, data, method=MMPS(iterations=4, sampler=sgm.EulerMaruyama(100))):
     x = first_images(data, CLASSES)
     upper = np.arange(model.shape[0])[:, None, None] < model.shape[0] // 2
     y = jnp.where(upper, x, jnp.nan)
     evidence = Linear(lambda x: jnp.where(upper, x, 0.0), y, 1.0)
-    drawn = sgm.sample_posterior(sde, model, evidence, jr.key(3), 8, method=method)
+    drawn = sgm.sample_posterior(sde, model, evidence, jr.key(3), DRAWS, method=method)
     seen = jnp.where(upper, x, model.units.restore(jnp.zeros_like(x)))
-    rows = (x, seen, *(drawn[:, place] for place in range(4)), drawn.mean(axis=1))
-    return jnp.stack(rows), "test images, what is seen, four draws, and the mean of eight"
+    return jnp.stack([x, seen, *jnp.moveaxis(drawn, 1, 0)]), "test images, what is seen, and draws of the whole"
 
 
 def interpolation(sde, model, data):
