@@ -127,7 +127,7 @@ def test_a_chain_starts_at_one_of_its_own_steps():
         ({"x1": jnp.zeros((3, 5))}, r"sample: x1: x has shape \(3, 5\)"),
         ({"x1": jnp.full((3, 2), jnp.nan)}, "6 of the 6 entries of x1 are not finite"),
         ({"start": (2.0, jnp.zeros((3, 2)))}, r"sample: start: t = 2.0 lies outside \[t0, t1\]"),
-        ({"start": (1e-5, jnp.zeros((3, 2)))}, "pass t > t0, or model.denoise"),
+        ({"start": (1e-5, jnp.zeros((3, 2)))}, "pass t > t0, from which there is a step"),
     ],
 )
 def test_wrong_starts_are_named(options, message):

@@ -76,6 +76,11 @@ def reconstruct(**ends):
     return sgm.elbo(CHAIN, MODEL, X, KEY, reconstruction=last)
 
 
+def of_levels(**ends):
+    last = TruncatedNormalDequantisation().reconstruction(8, **ends)
+    return sgm.elbo(CHAIN, MODEL, X, KEY, reconstruction=last)
+
+
 def discrete(**ends):
     return discrete_log_prob(VP, MODEL, LEVELS, KEY, count=8, trace=sgm.Exact(), **ends)
 
@@ -218,6 +223,8 @@ CASES = {
 for name in ("alpha", "sigma", "rho", "level", "log_snr", "theta", "diffusion", "level_rate"):
     CASES[f"AbstractSDE.{name}.t"] = (getattr(sgm.SubVP(), name), 0.3)
 
+CASES["AbstractDequantisation.reconstruction.low"] = (lambda v: of_levels(low=v), -1.5)
+CASES["AbstractDequantisation.reconstruction.high"] = (lambda v: of_levels(high=v), 1.5)
 CASES["AbstractProcess.until.t"] = (lambda v: process(sgm.SubVP().until(v)), 0.8)
 CASES["AbstractProcess.curves.t"] = (
     lambda v: jnp.stack([curve for panel in sgm.SubVP().curves(v) for curve in panel.values()]),

@@ -118,6 +118,7 @@ def test_experiments_of_categories_are_written_and_read():
         assert isinstance(model, CategoricalModel) and model.states == chain.states
 
 
+@pytest.mark.slow_except("chain1")
 @pytest.mark.parametrize("chain", [UniformChain(4, HarmonicBetas(20)), AbsorbingChain(4, HarmonicBetas(20))])
 def test_a_network_learns_letters(chain, optimised):
     """Under either chain, a perceptron comes within the exact model's reach in a few seconds."""
