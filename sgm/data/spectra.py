@@ -16,7 +16,9 @@ _BY_RANK = {1: "signal", 2: "image", 3: "volume"}
 def power_spectrum(x: Float[Array, "*space 1"]) -> tuple[Float[Array, " shells"], Float[Array, " shells"]]:
     """Measure the power spectrum of one signal, image or volume.
 
-    Over m modes of about equal power P, the standard error of the power is P sqrt(2 / m).
+    Over m modes of about equal power P, the standard error of the power is P sqrt(2 / m). Compare a known spectrum P(k)
+    as its mean over the same modes: in two dimensions the shell k = 1 has modes of length 1 and of sqrt(2), so that the
+    mean of a steep P is well below P(1).
 
     Arguments:
         x: Field of one channel, of one, two or three axes of space of the same length.
