@@ -26,6 +26,9 @@ class Heartbeat(AbstractSimulated):
     Raises:
         ValueError: for a setting out of range.
 
+    Example:
+        >>> data = Heartbeat(length=20, period=5)
+
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 3.2.1), who have 20 bits of period 5.
     """
 

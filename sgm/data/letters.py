@@ -30,6 +30,10 @@ class Letters(AbstractSimulated):
 
     Raises:
         ValueError: for a setting out of range.
+
+    Example:
+        >>> data = Letters(length=32)
+        >>> data.text(data.rows("train", 0, 3)[0])
     """
 
     length: int = 32

@@ -12,6 +12,7 @@ from sgm.model.base import from_denoised as from_denoised
 from sgm.model.base import from_noise as from_noise
 from sgm.model.base import from_velocity as from_velocity
 from sgm.model.categorical import AbstractCategoricalModel as AbstractCategoricalModel
+from sgm.model.categorical import AbstractExactCategoricalModel as AbstractExactCategoricalModel
 from sgm.model.categorical import CategoricalModel as CategoricalModel
 from sgm.model.categorical import network_shape as network_shape
 from sgm.model.classifier_free import ClassifierFree as ClassifierFree

@@ -85,6 +85,29 @@ class AbstractCategoricalModel(AbstractReverseModel):
         return jax.nn.softmax(logs, axis=-1)
 
 
+class AbstractExactCategoricalModel(AbstractCategoricalModel):
+    """The exact p(x_0 | x_t) of each entry of known data, under the noise of a `chain`."""
+
+    chain: eqx.AbstractVar[AbstractCategoricalChain]
+    """Chain of the noise. A model is exact under all chains with its target, whatever their betas are."""
+
+    @property
+    def categories(self):
+        return self.chain.categories
+
+    @property
+    def states(self):
+        return self.chain.states
+
+    def check_process(self, call, process):
+        super().check_process(call, process)
+        if not np.array_equal(self.chain.target, process.target):
+            raise ValueError(
+                f"{call}: the model is exact for {_name(self.chain)} with the target {self.chain.target}, but the "
+                f"chain draws from {process.target}; build the model with this chain."
+            )
+
+
 def numbers_per_entry(states: int) -> int:
     """Numbers by which a network is told an entry: one of two states, -1 or 1, and else one for each state."""
     return 1 if states == 2 else states
@@ -199,15 +222,6 @@ def check_categories(call: str, x, shape: tuple[int, ...], states: int) -> tuple
         if least < 0 or most >= states:
             raise ValueError(f"{call}: x has entries in {least} ... {most}; pass integers from 0 to {states - 1}.")
     return batch
-
-
-def check_same_target(call: str, own: AbstractCategoricalChain, other: AbstractCategoricalChain) -> None:
-    """Raise ValueError unless the chain of an exact model draws from the same target as another."""
-    if not np.array_equal(own.target, other.target):
-        raise ValueError(
-            f"{call}: the model is exact for {_name(own)} with the target {own.target}, but the chain draws from "
-            f"{other.target}; build the model with this chain."
-        )
 
 
 def _name(part):

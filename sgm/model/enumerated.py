@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from sgm.checks import check_array, check_count, check_instance
-from sgm.model.categorical import AbstractCategoricalModel, check_categories, check_same_target
+from sgm.model.categorical import AbstractExactCategoricalModel, check_categories
 from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain
 
 
-class Enumerated(AbstractCategoricalModel):
+class Enumerated(AbstractExactCategoricalModel):
     """The exact p(x_0 | x_t) of each entry, where x_0 is one of a few known examples, by Bayes' rule over all of them.
 
     No factorised model has a higher bound. It costs as many operations as the examples have entries, times their
@@ -54,18 +54,6 @@ class Enumerated(AbstractCategoricalModel):
     @property
     def shape(self):
         return self.examples.shape[1:]
-
-    @property
-    def categories(self):
-        return self.chain.categories
-
-    @property
-    def states(self):
-        return self.chain.states
-
-    def check_process(self, call, process):
-        super().check_process(call, process)
-        check_same_target(call, self.chain, process)
 
     def predict(self, level, x, cond=None, key=None):
         log_likelihood = self.chain.log_likelihood(level, x.reshape(-1))

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sgm.checks import check_array, check_instance
-from sgm.model.categorical import AbstractCategoricalModel, check_same_target
+from sgm.model.categorical import AbstractExactCategoricalModel
 from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain
 
 
-class MarkovSequence(AbstractCategoricalModel):
+class MarkovSequence(AbstractExactCategoricalModel):
     """The exact p(x_0 | x_t) of each entry of a sequence, each entry of which depends on the one before.
 
     It is found by one pass forwards and one backwards. No factorised model has a higher bound.
@@ -57,18 +57,6 @@ class MarkovSequence(AbstractCategoricalModel):
         self.chain, self.shape = chain, tuple(shape)
         number = jnp.result_type(float)
         self.initial, self.transitions = jnp.asarray(initial, number), jnp.asarray(transitions, number)
-
-    @property
-    def categories(self):
-        return self.chain.categories
-
-    @property
-    def states(self):
-        return self.chain.states
-
-    def check_process(self, call, process):
-        super().check_process(call, process)
-        check_same_target(call, self.chain, process)
 
     def predict(self, level, x, cond=None, key=None):
         likelihoods = self.chain.log_likelihood(level, x.reshape(-1))

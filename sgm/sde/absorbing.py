@@ -16,10 +16,10 @@ class AbsorbingChain(AbstractCategoricalChain):
 
     Arguments:
         categories: Number of categories of an entry.
-        betas: Table of betas between 0 and 1, of which the last may be 1. They are never trained.
+        betas: Table of betas between 0 and 1, of which the last is 1: all entries end masked. They are never trained.
 
     Raises:
-        ValueError: for betas out of range, and fewer than two categories.
+        ValueError: for betas out of range, a last beta below 1, and fewer than two categories.
 
     Example:
         >>> chain = AbsorbingChain(27)
