@@ -22,7 +22,7 @@ from sgm.options import ExperimentError
 from sgm.parallel.meeting import initialise, leave_at_once
 from sgm.parallel.processes import ProcessLost, is_first
 from sgm.runs import is_begun, read_experiment
-from sgm.stages import STAGES, check_splits
+from sgm.stages import STAGES, check_stages
 from sgm.training import CheckpointError, Preempted, TrainingDiverged
 
 Stage = Literal["train", "sample", "evaluate", "film"]
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     _keep_compilations()
     try:
         command, run = read_command(_join(sys.argv[1:] if arguments is None else arguments))
-        check_splits(command.experiment, command.stages)
+        check_stages(command.experiment, command.stages)
         for stage in command.stages:
             print(f"== {stage}: {run}", flush=True)
             begins_from = None if command.from_ is None else Path(command.from_)

@@ -133,8 +133,13 @@ class Experiment:
         check_instance("Experiment", "network", self.network, partial, "functools.partial(sgm.nn.MLP, width=64)")
         check_instance("Experiment", "sde", self.sde, AbstractProcess, "sgm.VP()")
         check_instance("Experiment", "prediction", self.prediction, AbstractParameterisation, "sgm.model.Velocity()")
+        check_instance("Experiment", "loss", self.loss, AbstractLoss, "sgm.Loss()")
+        rule = "sgm.likelihood.UniformDequantisation()"
+        check_instance("Experiment", "dequantisation", self.dequantisation, AbstractDequantisation, rule)
         check_instance("Experiment", "sampler", self.sampler, AbstractSamplingMethod, "sgm.DDIM(50)")
         check_instance("Experiment", "metrics", self.metrics, tuple, "(sgm.evaluation.LogLikelihood(),)")
+        for metric in self.metrics:
+            check_instance("Experiment", "metrics", metric, AbstractMetric, "sgm.evaluation.LogLikelihood()")
         network = self.network.func
         if not (isinstance(network, type) and issubclass(network, AbstractNetwork)) or self.network.args:
             raise ExperimentError(

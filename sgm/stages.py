@@ -16,7 +16,7 @@ import numpy as np
 
 from sgm import plot
 from sgm.data import AbstractDataset
-from sgm.evaluation import evaluate, write_columns
+from sgm.evaluation import Context, evaluate, write_columns
 from sgm.experiment import Experiment
 from sgm.likelihood import Exact, dequantise, log_prob
 from sgm.model import AbstractModel, AbstractReverseModel
@@ -45,11 +45,24 @@ def picture_weights(run: Path, sde: AbstractSDE, model: AbstractModel, experimen
     plot.save(plot.film_strip(jnp.stack([as_shown(experiment.data, row) for row in rows]), title), run / "guidance.png")
 
 
-def check_splits(experiment: Experiment, stages: Sequence[str]) -> None:
-    """Raise ExperimentError where a stage has no examples, before anything is trained."""
+def check_stages(experiment: Experiment, stages: Sequence[str]) -> None:
+    """Raise ValueError where a stage has no examples, or a metric cannot be evaluated, before anything is trained."""
     for stage, split in (("train", "train"), ("evaluate", experiment.evaluation.split)):
         if stage in stages and experiment.data.size(split) == 0:
             raise ExperimentError(f"data: the split {split!r} is empty; add examples to it, or run other --stages.")
+    if "train" in stages and "evaluate" in stages:
+        sde, model = experiment.skeleton(experiment.records)
+        context = Context(
+            sde,
+            model,
+            experiment.data,
+            experiment.evaluation.split,
+            experiment.sampler,
+            experiment.dequantisation,
+            experiment.key("evaluation"),
+        )
+        for metric in experiment.metrics:
+            metric.check(context)
 
 
 def train_stage(experiment: Experiment, run: Path, begins_from: Path | None, model_devices: int) -> None:

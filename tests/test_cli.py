@@ -248,6 +248,14 @@ def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypa
     assert command(tmp_path, *arguments, "--network.width", "8") == 0
 
 
+def test_a_metric_that_cannot_be_evaluated_is_refused_before_training(tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = ("--config", "digits", "--metrics", "ChainBound")
+    assert command(run, *arguments, "--stages", "train", "evaluate") == 1
+    assert "ChainBound: the process is a VP; pass a DiscreteChain" in capsys.readouterr().err
+    assert not run.exists()
+
+
 def test_an_error_of_a_file_of_ones_own_comes_with_its_traceback(tmp_path, capsys):
     path = tmp_path / "broken_experiment.py"
     path.write_text("def fail():\n    raise ValueError('three is no width')\n\nfail()\n")

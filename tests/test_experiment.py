@@ -80,6 +80,9 @@ def test_a_prediction_is_of_the_chain_of_the_process():
         ({"network": partial(dict)}, "pass a functools.partial of a subclass of sgm.nn.AbstractNetwork"),
         ({"sde": sgm.VP}, "sde is the class VP; pass an instance"),
         ({"metrics": sgm.evaluation.LogLikelihood()}, "metrics is a LogLikelihood; pass an instance such as "),
+        ({"metrics": (sgm.evaluation.LogLikelihood,)}, "metrics is the class LogLikelihood; pass an instance such as "),
+        ({"loss": sgm.Loss}, "loss is the class Loss; pass an instance such as "),
+        ({"dequantisation": None}, "dequantisation = None; pass an instance such as "),
     ],
 )
 def test_parts_that_are_none_are_named(changes, message):

@@ -22,12 +22,22 @@ from sgm.types import Scalar
 Tree = TypeVar("Tree", bound=PyTree)
 
 LARGEST_STEP = 1.65  # Of the level.
+_WIDEST = 8.0  # A level well above the logarithm of how wide standardised data may be: 3000 is left for sigma/alpha.
 _ORDER = 5  # Of the embedded error, by which a step that is refused for its length shrinks to that length.
 
 
 def frozen(tree: Tree) -> Tree:
     """The tree with no derivative by its arrays."""
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def _length(level0: Scalar, level1: Scalar) -> Scalar:
+    """The length of a step between two levels. Those whose noise is wider than any data count an eighth."""
+
+    def counted(level):
+        return jnp.minimum(level, _WIDEST) + jnp.maximum(level - _WIDEST, 0) / 8
+
+    return jnp.abs(counted(level1) - counted(level0))
 
 
 class GridController(diffrax.AbstractStepSizeController):
@@ -114,7 +124,7 @@ class NoiseController(_AbstractWrappedController):
         level0, level1 = (jnp.minimum(self.equation.level(t), LARGEST_LEVEL) for t in (t0, t1))
         noise = jnp.minimum(sin_of(level0), sin_of(level1))
         y0, y1, error = y0 / noise, y1 / noise, error / noise
-        by_length = (jnp.abs(level1 - level0) / LARGEST_STEP) ** _ORDER
+        by_length = (_length(level0, level1) / LARGEST_STEP) ** _ORDER
         allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
         return y0, y1, jnp.maximum(jnp.abs(error), by_length * allowed)
 
@@ -173,7 +183,7 @@ class NatsController(_AbstractWrappedController):
         change = jnp.abs(jnp.vdot(score, scale1 * (z1 - z0))) + jnp.abs(self.combine(estimates1 - estimates0))
         allowed = self.atol * max(1, u0.size / 1000) + 3 * jnp.finfo(u0.dtype).eps * change
         # What is narrower than a step may show in none of its stages.
-        by_length = (jnp.abs(level1 - level0) / self.largest_step) ** _ORDER
+        by_length = (_length(level0, level1) / self.largest_step) ** _ORDER
         by_z = self.norm(error_z / (self.atol + self.rtol * jnp.maximum(jnp.abs(z0), jnp.abs(z1))))
         # One number, which the controller divides by atol again.
         zero = jnp.zeros_like(nats)
