@@ -24,6 +24,13 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusi
 jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Files without a quick test are not even imported for `-m quick`: that would take longer than the tests."""
+    if config.option.markexpr == "quick" and collection_path.suffix == ".py":
+        return True if "mark.quick" not in collection_path.read_text() else None
+    return None
+
+
 def pytest_itemcollected(item):
     """Cases of a test under `slow_except(*kept)` are slow, but for those whose id matches one of the patterns."""
     for marker in item.iter_markers("slow_except"):

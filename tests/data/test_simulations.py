@@ -16,8 +16,6 @@ from sgm.model import Gaussian, Uniform
 from sgm.options import ExperimentError
 from sgm.serial import from_json, to_json
 
-pytestmark = pytest.mark.quick
-
 MEAN, COV = jnp.asarray([3.0, -20.0]), jnp.asarray([[0.5, 1.0], [1.0, 4.0]])
 MATRIX = jnp.asarray([[1.0, 0.0], [0.5, 0.1], [0.0, 2.0]])
 

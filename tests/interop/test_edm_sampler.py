@@ -38,7 +38,6 @@ def algorithm_1(denoised, times, x):
     return x
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", READERS)
 def test_levels_are_those_of_edm(kind):
     scheduler = READERS[kind](Fields({}, kind))

@@ -101,7 +101,6 @@ def test_it_goes_through_jit_as_an_argument():
     assert float(found) == pytest.approx(float(density.log_prob(jnp.ones(2))), rel=1e-5)
 
 
-@pytest.mark.quick
 def test_the_probes_are_the_same_at_each_call():
     density, x = Density(SDE, EXACT, trace=sgm.Hutchinson(2), key=jr.key(3)), jnp.ones((4, 2))
     np.testing.assert_array_equal(density.log_prob(x), density.log_prob(x))
@@ -109,7 +108,6 @@ def test_the_probes_are_the_same_at_each_call():
         Density(SDE, EXACT, trace=sgm.Hutchinson(2))
 
 
-@pytest.mark.quick
 @pytest.mark.usefixtures("types_unchecked")
 def test_wrong_arguments_are_named():
     with pytest.raises(TypeError, match="Density: the first argument is the model Gaussian"):
@@ -132,7 +130,6 @@ def test_wrong_arguments_are_named():
             Density(SDE, EXACT, **options)
 
 
-@pytest.mark.quick
 def test_values_of_another_shape_are_named():
     for shape in ((), (1,), (5, 1), (5, 3)):
         message = rf"Density: x has shape {re.escape(str(shape))}, but the model is of examples of shape \(2,\)"
@@ -140,7 +137,6 @@ def test_values_of_another_shape_are_named():
             Density(SDE, EXACT).log_prob(jnp.ones(shape))
 
 
-@pytest.mark.quick
 def test_without_numpyro_the_error_says_how_to_install_it():
     program = "import sys; sys.modules['numpyro'] = None; import sgm; import sgm.interop; import sgm.interop.numpyro"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

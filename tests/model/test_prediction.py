@@ -9,8 +9,6 @@ from truth import PROCESSES, gaussian
 import sgm
 from sgm.model import Denoised, Flow, Gaussian, Karras, Noise, Score, Velocity
 
-pytestmark = pytest.mark.quick
-
 PREDICTIONS = {
     "Noise": (Noise(), lambda estimate, sin: estimate.noise),
     "Denoised": (Denoised(), lambda estimate, sin: estimate.denoised),

@@ -9,8 +9,6 @@ from networks import randomised
 from sgm.nn import Conditioning, StepwisePerceptron
 from sgm.sde import BinomialChain, HarmonicBetas
 
-pytestmark = pytest.mark.quick
-
 
 def test_each_step_of_a_harmonic_chain_has_a_readout_of_its_own():
     network = randomised(StepwisePerceptron((3,), 4, 1, readouts=100, key=jr.key(0)), 1.0)

@@ -183,7 +183,6 @@ class TestMasking:
         assert bool(jnp.all(jnp.isfinite(gradient(sgm.Loss(), missing)[:, 0])))
 
 
-@pytest.mark.quick
 def test_what_has_no_meaning_is_refused():
     model = model_of()
     with pytest.raises(ValueError, match=r"has no density; .*model\.Unobserved\(model, positions, values\)"):

@@ -8,8 +8,6 @@ import sgm
 from sgm.sde import Cosine, DiscreteChain, Linear, cos_of, linear_betas, sin_of, theta_of
 from sgm.sde.level import angle_between, angle_rate, clock_of, level_at
 
-pytestmark = pytest.mark.quick
-
 # Wide in sigma/alpha, up to where theta has no digits in single precision; and a chain of many steps.
 WIDE = {
     "VE": sgm.VE(1e-3, 3e7),

@@ -9,8 +9,6 @@ import sgm
 from sgm.sde import AbstractRate, Linear
 from sgm.types import Number
 
-pytestmark = pytest.mark.quick
-
 
 class _LinearRate(AbstractRate):
     low: Number = 0.1

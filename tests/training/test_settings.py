@@ -11,7 +11,7 @@ from sgm.nn.convolution import Convolution
 from sgm.training import Adam, AdamW, Muon, Training
 from sgm.training.settings import warmup_cosine
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("standard_promotion")]
+pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():
