@@ -13,7 +13,7 @@ from sgm.data.stored import AbstractStored, Parts, make_tuples
 class Files(AbstractStored):
     """Examples in a file or several, which are never loaded as a whole, in their own units.
 
-    The file is .npy, .npz, .parquet, .csv, HDF5 (`pip install 'sgm[hdf5]'`) or Zarr (`pip install 'sgm[zarr]'`), or a
+    The file is .npy, .npz, .parquet, .csv, HDF5 (`pip install h5py`) or Zarr (`pip install zarr`), or a
     folder of .npy files. Each of the other arguments names an array of it, or a column. Several names stand for columns
     side by side. Several files of the same arrays are read as one, whose rows follow one another. What its arrays may
     hold is said at `Arrays`.

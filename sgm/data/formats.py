@@ -162,7 +162,7 @@ class HDF5File(AbstractFile):
 
     @functools.cached_property
     def _file(self):
-        library = _library("h5py", "hdf5", self.path)
+        library = _library("h5py", self.path)
         with _reading(self.path):
             return library.File(self.path, "r")
 
@@ -185,7 +185,7 @@ class ZarrFile(AbstractFile):
 
     @functools.cached_property
     def _store(self):
-        library = _library("zarr", "zarr", self.path)
+        library = _library("zarr", self.path)
         with _reading(self.path):
             return library.open(str(self.path), mode="r")
 
@@ -301,10 +301,10 @@ def _scratch() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="sgm-")
 
 
-def _library(name: str, extra: str, path: Path) -> Any:
+def _library(name: str, path: Path) -> Any:
     import importlib
 
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise DataUnavailable(f"{path}: reading it takes {name}; pip install 'sgm[{extra}]'.") from None
+        raise DataUnavailable(f"{path}: reading it takes {name}; pip install {name}.") from None

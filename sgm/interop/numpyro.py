@@ -1,6 +1,6 @@
 """A model as a distribution of NumPyro: a prior or a likelihood of its models.
 
-pip install 'sgm[numpyro]'
+pip install numpyro
 """
 
 import math
@@ -25,7 +25,7 @@ from sgm.solve.probability_flow import ProbabilityFlow
 try:
     from numpyro.distributions import Distribution, constraints
 except ImportError as error:
-    raise ImportError("sgm.interop.numpyro: NumPyro is not installed; pip install 'sgm[numpyro]'.") from error
+    raise ImportError("sgm.interop.numpyro: NumPyro is not installed; pip install numpyro.") from error
 
 _FIELDS = ("sde", "model", "cond", "trace", "solver", "controller", "adjoint", "method", "key")
 

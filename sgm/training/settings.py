@@ -176,7 +176,7 @@ class Training:
         optimiser: Optimiser of the weights.
         average_decay: Decay of the exponential average of the weights.
         accumulate: Number of parts of a batch whose gradients are found one after the other, to save memory.
-        log_every: Number of steps between two lines of the metrics.
+        log_every: Number of steps between two looks at the metrics.
         checkpoint_every: Number of steps between two checkpoints.
         keep: Number of newest checkpoints that are kept.
         keep_best: Number of checkpoints of least held-out loss that are kept besides.

@@ -1,4 +1,7 @@
-"""The mean brightness of samples of constant images, by processes that end in pure noise and such that do not."""
+"""The mean brightness of samples of constant images, by processes that end in pure noise and such that do not.
+
+    python tests/benchmarks/brightness.py
+"""
 
 import math
 import sys

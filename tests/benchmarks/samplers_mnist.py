@@ -1,4 +1,4 @@
-"""How good every sampler's MNIST digits are by their evaluations: Frechet distances of a small classifier's features.
+"""How good six samplers' MNIST digits are by their evaluations: Frechet distances of a small classifier's features.
 
     python tests/benchmarks/samplers_mnist.py RUN --folder FOLDER
 
