@@ -1,6 +1,6 @@
 """The mean brightness of samples of constant images, by processes that end in pure noise and such that do not.
 
-    python tests/benchmarks/brightness.py
+python tests/benchmarks/brightness.py
 """
 
 import math
