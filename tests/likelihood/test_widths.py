@@ -17,6 +17,11 @@ def test_errors_are_those_of_rounding(process, dim):
         assert np.all(error[:3] <= 1e-3)  # up to three deviations
 
 
+def test_levels_beyond_the_width_of_any_data_take_few_steps():
+    pure_noise, rectified = (np.asarray(errors(PROCESSES[name], 2)[3].nfe) for name in ("pure noise", "Rectified"))
+    assert np.all(pure_noise <= rectified + 36)  # Six steps; 78 to 102 more, were no step longer there.
+
+
 @pytest.mark.slow_except("one-*", "mixed-*")
 @pytest.mark.parametrize("process", ["VP", "VE"])
 @pytest.mark.parametrize("kind", ["isotropic", "mixed", "one"])
