@@ -34,6 +34,19 @@ def check_array(call: str, name: str, value: Any) -> None:
         raise TypeError(f"{call}: {name} is a {type(value).__name__}; pass an array, such as {remedy}.")
 
 
+def check_key(call: str, key: Any, axes: int = 0) -> None:
+    """Raise for what is no key of JAX, and for more keys than along `axes` axes."""
+    remedy = "pass jax.random.key(0)"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{call}: key = {key!r}; {remedy}.")
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_typed and (key.dtype != np.uint32 or not key.ndim):
+        raise TypeError(f"{call}: key has dtype {key.dtype}; {remedy}.")
+    shape = key.shape if is_typed else key.shape[:-1]
+    if len(shape) > axes:
+        raise ValueError(f"{call}: there are keys of shape {shape}; {remedy}{', or a key for each example' * axes}.")
+
+
 def check_examples(call: str, x, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The batch axes of `x`, whose trailing axes must be the model's `shape`, of floating-point entries."""
     check_array(call, "x", x)

@@ -17,6 +17,7 @@ from sgm.checks import (
     check_finished,
     check_finite,
     check_instance,
+    check_key,
     check_time,
     is_traced,
     trace_floats,
@@ -145,6 +146,7 @@ def sample(
         >>> x = sgm.sample(sgm.VP(), model, jax.random.key(0), 64, method=sgm.DDIM(50))
     """
     check_pair("sample", sde, model)
+    check_key("sample", key, axes=1)
     method = default_method(sde) if method is None else method
     check_instance("sample", "method", method, AbstractSamplingMethod, "sgm.DDIM(steps=50)")
     check_instance("sample", "saveat", saveat, diffrax.SaveAt | None, "diffrax.SaveAt(t0=True)")

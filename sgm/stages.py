@@ -310,9 +310,10 @@ def in_u(sde: AbstractSDE, ts: Any, units: Units) -> diffrax.SaveAt:
 def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
     """Each class in turn, or the conditions of the first test examples, from the start again where they are fewer.
 
-    Where none are held out, they are those of training examples.
+    Classes that come with other conditions are those of the examples. Where none are held out, training examples' are
+    taken.
     """
-    if data.conditioning.classes:
+    if list(data.conditioning.parts) == ["label"]:
         return {"label": np.arange(n) % data.conditioning.classes}
     if not data.conditioning.parts:
         return {}

@@ -77,6 +77,9 @@ WRONG = [
     ),
     (lambda: sgm.sample(sgm.VP, GAUSSIAN, KEY), r"sample: sde is the class VP; pass an instance such as sgm.VP\(\)"),
     (lambda: sgm.sample(VP, lambda x: x, KEY), r"sample: model is a function; pass .* such as sgm.ScoreModel\(network"),
+    (lambda: sgm.sample(VP, GAUSSIAN, 0, 4), r"sample: key = 0; pass jax.random.key\(0\)"),
+    (lambda: sgm.sample(VP, GAUSSIAN, jnp.zeros(3)), r"sample: key has dtype float32; pass jax.random.key\(0\)"),
+    (lambda: sgm.evaluate(VP, GAUSSIAN, DATA, [], None), r"evaluate: key = None; pass jax.random.key\(0\)"),
     (lambda: sgm.sample(VP, GAUSSIAN, KEY, saveat=[0.5]), r"sample: saveat is a list; .* diffrax.SaveAt\(t0=True\)"),
     (lambda: sgm.sample(VP, GAUSSIAN, KEY, adjoint="direct"), r"sample: adjoint = 'direct'; .* diffrax.DirectAdjoint"),
     (lambda: sgm.sample(VP, GAUSSIAN, KEY, progress=True), "sample: progress = True; .* diffrax.TqdmProgressMeter"),
@@ -165,6 +168,14 @@ WRONG = [
     (lambda: sgm.model.Clipped(jnp.sin), "Clipped: model is a .*; pass an instance such as sgm.ScoreModel"),
     (lambda: sgm.model.WithVariance("noise"), r"WithVariance: mean = 'noise'; pass .* such as sgm.model.Noise\(\)"),
 ]
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_more_keys_than_a_call_takes_are_named():
+    with pytest.raises(ValueError, match=r"sample: there are keys of shape \(2, 2\); .*, or a key for each example"):
+        sgm.sample(VP, GAUSSIAN, jr.split(KEY, (2, 2)))
+    with pytest.raises(ValueError, match=r"log_prob: there are keys of shape \(3,\); pass jax.random.key\(0\)\."):
+        sgm.log_prob(VP, GAUSSIAN, X, jr.split(KEY, 3))
 
 
 @pytest.mark.parametrize(("call", "message"), WRONG, ids=[message[:40] for _, message in WRONG])

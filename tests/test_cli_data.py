@@ -25,6 +25,14 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert "minus_entropy            -2.3939 nats" in capsys.readouterr().out
 
 
+def test_classes_that_come_with_parameters_are_drawn_as_they_come(tmp_path):
+    path, run, rng = tmp_path / "maps.npz", tmp_path / "run", np.random.default_rng(0)
+    np.savez(path, x=rng.normal(size=(40, 2)), theta=rng.uniform(size=(40, 2)), kind=np.arange(40) % 3)
+    options = ("--data", "Files", "--data.path", str(path), "--data.params", "theta", "--data.label", "kind")
+    assert command(run, *options, "--network", "MLP", *TINY, *STEPS, *ROUGH, "--stages", "train", "sample") == 0
+    assert is_picture(run / "samples.png")
+
+
 @pytest.mark.slow_except("shape2-*")
 @pytest.mark.parametrize(
     ("shape", "stages", "manner", "pictures"),

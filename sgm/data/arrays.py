@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 from typing import Any
 
 import jax
@@ -56,7 +57,7 @@ class Arrays(AbstractStored):
     def __post_init__(self):
         for name in ("x", "params", "label", "image", "held_out"):
             value = getattr(self, name)
-            if name == "x" or not (value is None or isinstance(value, float | int)):
+            if name == "x" or not (value is None or isinstance(value, numbers.Real)):
                 _check_array(name, value)
         self.check()
 
@@ -64,7 +65,7 @@ class Arrays(AbstractStored):
     def parts(self) -> Parts:
         given = (self.params, self.label, self.image)
         params, label, image = (None if value is None else np.asarray(value) for value in given)
-        mask = None if isinstance(self.held_out, float | int) else np.asarray(self.held_out)
+        mask = None if isinstance(self.held_out, numbers.Real) else np.asarray(self.held_out)
         if mask is not None and (mask.dtype != bool or mask.ndim != 1):
             raise ValueError(
                 f"Arrays: held_out has dtype {mask.dtype} and shape {mask.shape}; pass a share, or an array of "

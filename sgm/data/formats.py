@@ -120,7 +120,7 @@ class TableFile(AbstractFile):
         import datasets
 
         self._check_columns()
-        read: Any = datasets.Dataset.from_csv if self.path.suffix == ".csv" else datasets.Dataset.from_parquet
+        read: Any = datasets.Dataset.from_csv if self.path.suffix.lower() == ".csv" else datasets.Dataset.from_parquet
         datasets.disable_progress_bars()
         try:
             rows = read([str(path) for path in self._paths])
@@ -229,7 +229,7 @@ class _Column:
         self.dtype, self.shape = first.dtype, (len(rows), *first.shape[1:])
 
     def __getitem__(self, index):
-        import pyarrow
+        import pyarrow.compute
 
         column = self._rows[np.asarray(index)].column(self._name).combine_chunks()
         shape: tuple[int, ...] = ()
@@ -237,11 +237,12 @@ class _Column:
             if isinstance(column, pyarrow.ExtensionArray):
                 column = column.storage
                 continue
-            length = len(column[0]) if len(column) else 0
-            outer, column = len(column), column.flatten()
-            if len(column) != outer * length:
+            lengths = pyarrow.compute.list_value_length(column).unique().to_pylist()
+            if None in lengths:
+                raise ValueError(f"{self._path}: column {self._name!r} has rows without a list; leave them out.")
+            if len(lengths) > 1:
                 raise ValueError(f"{self._path}: the lists of column {self._name!r} have other lengths; pad them.")
-            shape = (*shape, length)
+            shape, column = (*shape, lengths[0] if lengths else 0), column.flatten()
         return column.to_numpy(zero_copy_only=False).reshape(len(index), *shape)
 
 
@@ -273,7 +274,9 @@ def _columns_of(path: Path) -> list[str]:
 
     with _reading(path):
         return (
-            list(pandas.read_csv(path, nrows=0)) if path.suffix == ".csv" else pyarrow.parquet.read_schema(path).names
+            list(pandas.read_csv(path, nrows=0))
+            if path.suffix.lower() == ".csv"
+            else pyarrow.parquet.read_schema(path).names
         )
 
 

@@ -74,7 +74,7 @@ def open_file(call: str, path: Any) -> AbstractFile:
         return files[0]
     if not files:
         raise DataUnavailable(f"{call}: path names no file; pass the path of one or more.")
-    if all(isinstance(file, TableFile) for file in files) and len({file.path.suffix for file in files}) == 1:
+    if all(isinstance(file, TableFile) for file in files) and len({file.path.suffix.lower() for file in files}) == 1:
         return TableFile(*(file.path for file in files))
     return Shards(files)
 

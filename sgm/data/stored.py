@@ -7,6 +7,7 @@ import abc
 import dataclasses
 import functools
 import math
+import numbers
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -176,6 +177,11 @@ class AbstractStored(AbstractFiniteDataset):
         mask, size = self._checked.held_out, len_of(self._checked.x)
         if mask is None:
             check_count(self._call, "seed", self.seed, 0)
+            if not isinstance(self.held_out, numbers.Real):
+                raise TypeError(
+                    f"{self._call}: held_out is a {type(self.held_out).__name__}; give a share of at least 0, less "
+                    "than 1."
+                )
             if not 0 <= self.held_out < 1:
                 raise ValueError(f"{self._call}: held_out is {self.held_out}; give a share of at least 0, less than 1.")
             test, train = holdout(size, self.held_out, self.seed)
@@ -301,8 +307,16 @@ def _vectors(params: Source) -> tuple[int, int]:
 def _check_type(call: str, dtype: np.dtype, grey_levels: int | None) -> None:
     """Raise unless x can be numbers or grey levels."""
     if dtype.kind == "f" or dtype.newbyteorder("=") in (np.uint8, np.uint16):
-        if grey_levels and dtype.kind == "f":
+        if grey_levels is None:
+            return
+        check_count(call, "grey_levels", grey_levels, 2)
+        if dtype.kind == "f":
             raise ValueError(f"{call}: grey_levels is {grey_levels}, but x has dtype {dtype}; pass x.astype(np.uint8).")
+        if grey_levels > 2 ** (8 * dtype.itemsize):
+            raise ValueError(
+                f"{call}: grey_levels is {grey_levels}, but x has dtype {dtype}, which holds no more than "
+                f"{2 ** (8 * dtype.itemsize)} levels; pass as many as there are."
+            )
         return
     if dtype.kind == "b":
         raise ValueError(f"{call}: x has dtype bool; pass x.astype(np.uint8) with grey_levels=2.")

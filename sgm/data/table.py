@@ -73,6 +73,8 @@ class Table(AbstractStored):
         for name in (*columns, *params):
             if name not in names:
                 raise ValueError(f"Table: there is no column {name!r}, only {', '.join(map(str, names))}.")
+            if [*columns, *params].count(name) > 1 or list(names).count(name) > 1:
+                raise ValueError(f"Table: column {name!r} is there twice, or asked for twice; name each column once.")
         return Parts(read(columns), read(params) if params else None, names=columns)
 
 

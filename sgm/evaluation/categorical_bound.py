@@ -54,8 +54,9 @@ class CategoricalBound(AbstractMetric):
         last = jax.vmap(partial(self.reconstruction.log_prob, context.sde))(
             jnp.asarray(x, jnp.int32), found.reconstruction
         )
-        columns = {"bound": found.value - found.reconstruction + last, "bound_modelled": found.value}
-        return {name: np.asarray(values) for name, values in columns.items()}
+        modelled, own, last = (np.asarray(part, np.float64) for part in (found.value, found.reconstruction, last))
+        # Summed so that the model's own last step gives the model's own bound, to the bit.
+        return {"bound": modelled + (last - own), "bound_modelled": modelled}
 
     def rows(self, context, columns):
         bound, data = columns["bound"], context.data

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.random as jr
 import numpy as np
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.likelihood.elbo import bits_over_gaussian, elbo
 from sgm.model.kernel import AbstractVariance, FixedSmall
@@ -30,7 +30,7 @@ class ChainBound(AbstractMetric):
     steps: int = eqx.field(static=True, default=100)
 
     def __check_init__(self):
-        check_at_least("ChainBound", "steps", self.steps)
+        check_count("ChainBound", "steps", self.steps)
 
     def check(self, context):
         if not isinstance(context.sde, DiscreteChain):

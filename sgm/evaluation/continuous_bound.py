@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.random as jr
 import numpy as np
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.likelihood.continuous_elbo import continuous_elbo
 from sgm.model.base import check_process
@@ -30,8 +30,8 @@ class ContinuousBound(AbstractMetric):
     draws: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
-        check_at_least("ContinuousBound", "noise_levels", self.noise_levels)
-        check_at_least("ContinuousBound", "draws", self.draws, 2)
+        check_count("ContinuousBound", "noise_levels", self.noise_levels)
+        check_count("ContinuousBound", "draws", self.draws, 2)
 
     def check(self, context):
         check_process("ContinuousBound", context.sde, "the metric sgm.evaluation.CategoricalBound()")

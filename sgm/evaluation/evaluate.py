@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from sgm.checks import check_count, check_instance
+from sgm.checks import check_count, check_instance, check_key
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
@@ -120,8 +120,9 @@ def evaluate(
         The report.
 
     Raises:
-        ValueError: for a split without examples, what a metric cannot evaluate, and samples that are not found within
-            the support.
+        TypeError: for arguments of other types.
+        ValueError: for data that are not of the model, a split without examples, what a metric cannot evaluate, and
+            samples that are not found within the support.
 
     Example:
         >>> report = evaluate(sde, model, data, [LogLikelihood()], jr.key(0), n=1000)
@@ -129,7 +130,14 @@ def evaluate(
     """
     check_pair("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
+    if model.shape != data.shape:
+        raise ValueError(
+            f"evaluate: the data are of shape {data.shape}, but the model is of examples of shape {model.shape}; pass "
+            "data like those of its training."
+        )
+    model.check_levels("evaluate", data.levels)
     check_instance("evaluate", "metrics", metrics, Sequence, remedy="pass a list, as [sgm.evaluation.LogLikelihood()]")
+    check_key("evaluate", key)
     check_count("evaluate", "batch_size", batch_size)
     total = data.size(split) if n is None else min(check_count("evaluate", "n", n), data.size(split))
     if total == 0:

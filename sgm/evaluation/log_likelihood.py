@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.likelihood import AbstractTrace, Exact, bits_per_dim, dequantise, discrete_log_prob, log_prob, prior_mismatch
@@ -40,7 +40,7 @@ class LogLikelihood(AbstractMetric):
     samples: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        check_at_least("LogLikelihood", "samples", self.samples)
+        check_count("LogLikelihood", "samples", self.samples)
         for name in ("tolerance", "accuracy"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.evaluation.metric import AbstractMetric, Row, samples_like
 
 
@@ -24,7 +24,7 @@ class SlicedWasserstein(AbstractMetric):
     directions: int = eqx.field(static=True, default=128)
 
     def __check_init__(self):
-        check_at_least("SlicedWasserstein", "directions", self.directions)
+        check_count("SlicedWasserstein", "directions", self.directions)
 
     def columns(self, context, x, fields, key):
         key_sample, key_levels = jr.split(key)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_count, check_instance, trace_floats
+from sgm.checks import check_at_least, check_count, check_instance, check_key, trace_floats
 from sgm.likelihood.categorical_last_step import AbstractCategoricalReconstruction, Modelled
 from sgm.likelihood.elbo import ELBO
 from sgm.model.categorical import AbstractCategoricalModel, check_categories
@@ -112,6 +112,7 @@ def categorical_elbo(
         call, "reconstruction", reconstruction, AbstractCategoricalReconstruction, "sgm.likelihood.Modelled()"
     )
     check_instance(call, "times", times, AbstractStepSampling, "sgm.sde.UniformSteps()")
+    check_key(call, key)
     check_count(call, "draws", draws)
     if steps is not None and check_count(call, "steps", steps) > chain.steps - 1:
         raise ValueError(f"{call}: steps = {steps}; pass steps <= {chain.steps - 1}, or None for all transitions.")

@@ -7,7 +7,15 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_examples, check_finite, check_precision, trace_floats, trace_process
+from sgm.checks import (
+    check_at_least,
+    check_examples,
+    check_finite,
+    check_key,
+    check_precision,
+    trace_floats,
+    trace_process,
+)
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.model.per_example import Own, separate
 from sgm.nn.condition import Condition, check_density, check_values, flat_condition
@@ -52,6 +60,8 @@ def prepare(
     check_process_and_model(call, sde, model)
     batch = check_examples(call, x, model.shape)
     check_precision(call, x)
+    if key is not None:
+        check_key(call, key)
     check_finite(call, x)
     check_values(call, cond)
     check_density(call, cond)

@@ -11,7 +11,7 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_count, check_instance, trace_floats, trace_process
+from sgm.checks import check_count, check_instance, check_key, trace_floats, trace_process
 from sgm.likelihood.flow import FlowAndDivergence, evaluations
 from sgm.likelihood.log_prob import TOLERANCE, LogProb, each_its_own, in_units
 from sgm.likelihood.together import solve_together
@@ -97,6 +97,7 @@ def sample_and_log_prob(
     kind = diffrax.AbstractAdaptiveStepSizeController | None
     check_instance(call, "controller", controller, kind, "diffrax.PIDController(rtol=1e-5, atol=1e-5)")
     check_instance(call, "adjoint", adjoint, diffrax.AbstractAdjoint | None, "diffrax.DirectAdjoint()")
+    check_key(call, key)
     count = None if n is None else check_count(call, "n", n)
     check_pure_noise(call, sde, model)
     trace.check(key, model.shape)

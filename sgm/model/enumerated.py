@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from sgm.checks import check_array, check_count, check_instance
+from sgm.checks import check_array, check_count, check_instance, is_traced
 from sgm.model.categorical import AbstractExactCategoricalModel, check_categories
 from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain
 
@@ -42,12 +42,14 @@ class Enumerated(AbstractExactCategoricalModel):
         check_array("Enumerated", "examples", examples)
         check_categories("Enumerated", examples, tuple(examples.shape[1:]), chain.categories)
         n = check_count("Enumerated", "the number of examples", len(examples))
-        shares = np.full(n, 1 / n) if probabilities is None else np.asarray(probabilities, np.float64)
-        if shares.shape != (n,) or np.any(shares < 0) or abs(float(np.sum(shares)) - 1) > 1e-5:
-            raise ValueError(
-                f"Enumerated: probabilities of shape {shares.shape}, from {np.min(shares)}, sum to {np.sum(shares)}; "
-                f"pass {n} numbers that are not negative and sum to 1."
-            )
+        shares = np.full(n, 1 / n) if probabilities is None else probabilities
+        if not is_traced(shares):
+            shares = np.asarray(shares, np.float64)
+            if shares.shape != (n,) or np.any(shares < 0) or abs(float(np.sum(shares)) - 1) > 1e-5:
+                raise ValueError(
+                    f"Enumerated: probabilities of shape {shares.shape}, from {np.min(shares)}, sum to "
+                    f"{np.sum(shares)}; pass {n} numbers that are not negative and sum to 1."
+                )
         self.chain, self.examples = chain, jnp.asarray(examples, jnp.int32)
         self.probabilities = jnp.asarray(shares, jnp.result_type(float))
 

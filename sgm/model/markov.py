@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_array, check_instance
+from sgm.checks import check_array, check_instance, is_traced
 from sgm.model.categorical import AbstractExactCategoricalModel
 from sgm.sde.categorical import LOG_ZERO, AbstractCategoricalChain
 
@@ -49,6 +49,8 @@ class MarkovSequence(AbstractExactCategoricalModel):
         count = chain.categories
         for name, part, wanted in (("initial", initial, (count,)), ("transitions", transitions, (count, count))):
             check_array("MarkovSequence", name, part)
+            if is_traced(part):
+                continue
             if part.shape != wanted or np.min(part) < 0 or np.max(np.abs(np.sum(part, axis=-1) - 1)) > 1e-5:
                 raise ValueError(
                     f"MarkovSequence: {name} has shape {part.shape} and sums {np.sum(part, axis=-1)}; pass "

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_count, check_instance
+from sgm.checks import check_count, check_instance, check_key
 from sgm.model.base import AbstractModel, check_process_and_model, check_pure_noise
 from sgm.nn.condition import Condition, check_values, flat_condition
 from sgm.posterior.evidence import AbstractEvidence, with_y
@@ -104,6 +104,7 @@ def sample_posterior(
     check_evidence(type(method).__name__, method, evidence)
     evidence.check(call, model.shape)
     check_pure_noise(call, sde, model)
+    check_key(call, key)
     draws = 1 if n is None else check_count(call, "n", n)
     if batch_size is not None:
         check_count(call, "batch_size", batch_size)

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
-from sgm.checks import check_count, check_instance, warn_of_scale
+from sgm.checks import check_count, check_instance, check_key, warn_of_scale
 from sgm.data import AbstractDataset, prefetch
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
@@ -129,6 +129,7 @@ def train(
         check_instance("train", "callbacks", callback, Callable, remedy=remedy)
     check_average_decay("train", average_decay)
     _check_fit(model, data)
+    check_key("train", key)
     _warn_of_no_masking(model, loss)
     trained = None if frozen is None else all_but(frozen, model)
     levels = None if model.takes_levels else data.levels
@@ -226,10 +227,12 @@ class _Loop:
                     bar.set_postfix_str(self.history.text() + waits.text(), refresh=False)
                     bar.update(len(pending))
                     pending = []
-                    for callback in self.callbacks:
-                        callback(step, values, state)
                 if saves and self.checkpoints is not None:
                     self.checkpoints.save(step, state)
+                if saves or looks:
+                    # After the checkpoint: a callback that fails costs no training.
+                    for callback in self.callbacks:
+                        callback(step, values, state)
                 if stops and self.checkpoints is not None:
                     self.checkpoints.wait()
                     raise Preempted(f"train: stopped by SIGTERM; step {step} of {last} is saved in {self.history.run}.")

@@ -109,6 +109,8 @@ class TestArrays:
                 {"x": np.full((9, 2, 2, 1), 7, np.uint8), "grey_levels": 4},
                 "x has the grey level 7, but grey_levels is 4",
             ),
+            ({"x": np.eye(9, 3, dtype=np.uint8), "grey_levels": 0}, "grey_levels = 0; pass grey_levels >= 2"),
+            ({"x": np.eye(9, 3, dtype=np.uint8), "grey_levels": 300}, "grey_levels is 300, .* no more than 256 levels"),
             ({"x": np.zeros((0, 3))}, r"x has shape \(0, 3\); pass examples along the first axis"),
             ({"x": np.full((9, 3), 4, np.uint8)}, r"x is constant \(= 4\); pass examples that differ"),
             ({"x": X, "classes": 2}, "classes = 2, but there is no label"),
@@ -361,3 +363,10 @@ class TestFiles:
         pandas.DataFrame({"x": [[1.0, 2.0], [3.0]] * 10}).to_parquet(tmp_path / "x.parquet")
         with pytest.raises(ValueError, match="the lists of column 'x' have other lengths; pad them"):
             Files(str(tmp_path / "x.parquet")).rows("train", 0, 20)
+        # Also where their sum fits.
+        pandas.DataFrame({"x": [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]] * 4}).to_parquet(tmp_path / "y.parquet")
+        with pytest.raises(ValueError, match="the lists of column 'x' have other lengths; pad them"):
+            Files(str(tmp_path / "y.parquet")).rows("train", 0, 10)
+        pandas.DataFrame({"x": [None, [3.0, 1.0]] * 6}).to_parquet(tmp_path / "z.parquet")
+        with pytest.raises(ValueError, match="column 'x' has rows without a list; leave them out"):
+            Files(str(tmp_path / "z.parquet")).rows("train", 0, 10)

@@ -30,10 +30,10 @@ class TestTable:
         np.testing.assert_allclose(fields["params"], FRAME[["period"]].to_numpy(np.float32), rtol=1e-6)
         assert Table(FRAME, columns="mass").shape == (1,)
 
-    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    @pytest.mark.parametrize("suffix", ["csv", "CSV", "parquet"])
     def test_a_file_is_a_table(self, tmp_path, suffix):
         path = tmp_path / f"table.{suffix}"
-        FRAME.to_csv(path, index=False) if suffix == "csv" else FRAME.to_parquet(path)
+        FRAME.to_csv(path, index=False) if suffix.lower() == "csv" else FRAME.to_parquet(path)
         (x, fields), (expected, others) = (
             Table(source, params=("period",)).rows("train", 0, 9) for source in (str(path), FRAME)
         )
@@ -53,6 +53,9 @@ class TestTable:
             (FRAME.assign(flag=np.arange(60) % 2), {}, "column 'flag' has only the whole values 0, 1, as categories"),
             (FRAME.assign(zero=0.0), {}, r"column 'zero' is constant \(= 0\)"),
             (FRAME.assign(mass=FRAME.mass.where(FRAME.mass > 1e-6)), {}, "column 'mass' has entries that are missing"),
+            (FRAME, {"columns": ("mass", "mass")}, "column 'mass' is there twice, or asked for twice"),
+            (FRAME, {"columns": ("mass", "flux"), "params": "flux"}, "column 'flux' is there twice, or asked for"),
+            (FRAME[["mass", "flux", "mass"]], {}, "column 'mass' is there twice"),
             (FRAME, {"columns": ()}, "columns is empty"),
             (FRAME, {"columns": []}, "columns is empty"),
             (FRAME, {"params": ["period", "mass", "flux"]}, "all columns are params; leave one or more"),
@@ -63,6 +66,9 @@ class TestTable:
         with pytest.raises(ValueError, match=message):
             Table(frame, **options)
 
+    @pytest.mark.usefixtures("types_unchecked")
     def test_what_is_no_table_is_named(self):
+        with pytest.raises(TypeError, match="Table: held_out is a ndarray; give a share of at least 0, less than 1"):
+            Table(FRAME, held_out=np.arange(60) > 50)
         with pytest.raises(TypeError, match="source is a list; pass a DataFrame of pandas, the path of"):
             Table([1, 2])

@@ -182,6 +182,9 @@ def test_a_chain_can_end_earlier():
     chain = CHAINS["binomial"].until(5)
     assert chain.steps == 5 and chain.t1 == 5.0 and chain.p == 0.2
     np.testing.assert_array_equal(chain.log_kept, CHAINS["binomial"].log_kept[:6])
+    # Nor need it reach the prior, where it begins with a state of its own.
+    begun = AbsorbingChain(2, HarmonicBetas(6)).until(3)
+    np.testing.assert_allclose(begun.transition(0, 3)[0], [0.5, 0.0, 0.5])
 
 
 def test_mistakes_are_answered():

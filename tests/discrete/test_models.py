@@ -40,6 +40,17 @@ def test_the_exact_model_is_bayes_rule(chain):
                 np.testing.assert_allclose(found(chain, k, jnp.asarray(x)), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_exact_models_come_back_from_disk(tmp_path):
+    chain = UniformChain(3, HarmonicBetas(6))
+    for model in (
+        Enumerated(chain, EXAMPLES, SHARES),
+        MarkovSequence(chain, (4,), np.asarray([0.2, 0.3, 0.5]), np.full((3, 3), 1 / 3)),
+    ):
+        sgm.save(tmp_path / type(model).__name__, chain, model)
+        again, found = sgm.load(tmp_path / type(model).__name__, progress=False)
+        assert eqx.tree_equal((again, found), (chain, model))
+
+
 def test_a_markov_sequence_is_all_of_its_examples():
     chain = AbsorbingChain(3, HarmonicBetas(6))
     rng = np.random.default_rng(0)

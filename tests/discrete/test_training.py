@@ -1,6 +1,7 @@
 """The loss is the bound, and an experiment of categories is trained, drawn, evaluated, kept and loaded."""
 
 import dataclasses
+import itertools
 import json
 import math
 from functools import partial
@@ -159,6 +160,14 @@ def test_a_last_step_that_the_model_does_not_keep_bounds_nothing():
     modelled, entropy = (sgm.evaluate(chain, model, data, [metric], jr.key(0)).rows[0] for metric in metrics)
     assert np.isfinite(modelled.value)
     assert np.isnan(entropy.value) and "no bound" in entropy.note
+
+
+def test_the_bound_of_the_models_own_last_step_is_the_bound_to_the_bit():
+    chain, examples = AbsorbingChain(2, HarmonicBetas(4)), np.asarray(list(itertools.product((0, 1), repeat=4)))
+    model = Enumerated(chain, examples, np.random.default_rng(0).dirichlet(np.ones(16)))
+    data = Arrays(np.repeat(examples, 20, axis=0).astype(np.uint8), grey_levels=2, held_out=0.8)
+    columns = sgm.evaluate(chain, model, data, [CategoricalBound()], jr.key(0), progress=False).columns
+    np.testing.assert_array_equal(columns["bound"], columns["bound_modelled"])
 
 
 def test_mistakes_are_answered(types_unchecked):

@@ -48,6 +48,18 @@ def test_a_ragged_last_batch_has_each_example_once(tmp_path):
     assert len(list(tmp_path.glob("*/*.parquet"))) == 3
 
 
+def test_data_that_are_not_of_the_model_are_refused():
+    three = sgm.data.Arrays(np.random.default_rng(0).standard_normal((40, 3)))
+    levels = sgm.data.Arrays(np.random.default_rng(0).integers(0, 4, (40, 2, 2, 1), np.uint8), grey_levels=4)
+    of_others = sgm.model.WithUnits(gaussian(4), sgm.Units.of_levels(7))
+    metrics = [sgm.evaluation.SlicedWasserstein()]
+    with pytest.raises(ValueError, match=r"evaluate: the data are of shape \(3,\), but the model is of .* \(2,\)"):
+        sgm.evaluate(sgm.VP(), MODEL, three, metrics, jr.key(0))
+    flat = sgm.data.Arrays(np.asarray(levels.x).reshape(40, 4), grey_levels=4)
+    with pytest.raises(ValueError, match="evaluate: the data have 4 grey levels, but the units of the model are"):
+        sgm.evaluate(sgm.VP(), of_others, flat, metrics, jr.key(0))
+
+
 def test_metrics_of_one_class_keep_their_own_rows_and_columns():
     report = run(MeanNorm(), MeanNorm())
     assert [row.name for row in report.rows] == ["norm", "norm_2"] and set(report.columns) == {"norm", "norm_2"}

@@ -63,6 +63,16 @@ def test_what_is_written_is_the_state_of_its_step_though_training_goes_on(tmp_pa
         load_run(tmp_path, sgm.VP(), model(), step=5)
 
 
+def test_a_callback_that_fails_costs_no_training(tmp_path):
+    def fail(step, metrics, state):
+        if step == 4:
+            raise RuntimeError("no picture")
+
+    with pytest.raises(RuntimeError, match="no picture"):
+        train(tmp_path, callbacks=[fail], checkpoint_every=4)
+    assert latest_step(tmp_path) == 4
+
+
 def test_sigterm_saves_and_ends_and_the_run_goes_on(tmp_path):
     def ask(step, metrics, state):
         if step == 4:
@@ -147,7 +157,7 @@ data = sgm.data.Moons()
 model = sgm.ScoreModel(sgm.nn.MLP((2,), 64, 2, key=jr.key(0)), data=data)
 
 def fill(step, metrics, state):
-    if step == 4 and index == full:
+    if step == 2 and index == full:
         while sgm.training.latest_step(pathlib.Path(folder)) is None:  # The first is written in the background.
             time.sleep(0.05)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
