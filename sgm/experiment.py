@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_at_least, check_instance
+from sgm.checks import check_count, check_instance
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
@@ -44,9 +44,9 @@ class Drawing:
     film: int = 30
 
     def __post_init__(self):
-        check_at_least("Drawing", "n", self.n)
-        check_at_least("Drawing", "frames", self.frames)
-        check_at_least("Drawing", "film", self.film)
+        check_count("Drawing", "n", self.n)
+        check_count("Drawing", "frames", self.frames)
+        check_count("Drawing", "film", self.film)
         if not self.tolerance > 0:
             raise ValueError(f"Drawing: tolerance = {self.tolerance}; pass tolerance > 0.")
 
@@ -68,9 +68,9 @@ class Evaluation:
     precision: Precision = "float32"
 
     def __post_init__(self):
-        check_at_least("Evaluation", "batch_size", self.batch_size)
+        check_count("Evaluation", "batch_size", self.batch_size)
         if self.n is not None:
-            check_at_least("Evaluation", "n", self.n)
+            check_count("Evaluation", "n", self.n)
 
 
 @dataclasses.dataclass(frozen=True)

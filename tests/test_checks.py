@@ -170,6 +170,26 @@ WRONG = [
 ]
 
 
+COUNTS = {
+    "steps": (sgm.EulerMaruyama, sgm.DDIM, sgm.DPMSolverPP, sgm.SingleDPMSolverPP, sgm.Ancestral, sgm.EDMHeun),
+    "count": (sgm.Hutchinson,),
+    "directions": (sgm.evaluation.SlicedWasserstein,),
+    "draws": (ContinuousBound,),
+    "film": (sgm.experiment.Drawing,),
+    "batch_size": (sgm.experiment.Evaluation, sgm.training.Training),
+    "warmup": (sgm.training.Adam,),
+    "width": (sgm.sde.LearnedLogSNR,),
+}
+
+
+@pytest.mark.parametrize("cls", [cls for several in COUNTS.values() for cls in several])
+@pytest.mark.usefixtures("types_unchecked")
+def test_half_a_count_is_named(cls):
+    (name,) = (name for name, several in COUNTS.items() if cls in several)
+    with pytest.raises(TypeError, match=rf"{cls.__name__}: {name} = 2.5; pass a whole number, {name} >= "):
+        cls(**{name: 2.5})
+
+
 @pytest.mark.usefixtures("types_unchecked")
 def test_more_keys_than_a_call_takes_are_named():
     with pytest.raises(ValueError, match=r"sample: there are keys of shape \(2, 2\); .*, or a key for each example"):

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_instance, trace_floats
+from sgm.checks import check_count, check_instance, trace_floats
 from sgm.likelihood.elbo import ELBO, as_asked
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prepare import prepare
@@ -115,8 +115,8 @@ def continuous_elbo(
     Reference: Kingma et al. 2021 (arXiv:2107.00630, eq. 15); Song et al. 2021 (arXiv:2101.09258).
     """
     check_instance("continuous_elbo", "reconstruction", reconstruction, AbstractReconstruction, "sgm.likelihood.Flat()")
-    check_at_least("continuous_elbo", "noise_levels", noise_levels)
-    check_at_least("continuous_elbo", "draws", draws)
+    check_count("continuous_elbo", "noise_levels", noise_levels)
+    check_count("continuous_elbo", "draws", draws)
     sde, model, x, keys, own, cond, mesh, batch = prepare("continuous_elbo", sde, model, x, key, cond, mesh)
     everything = sde, model, cond, replicate(trace_floats(reconstruction), mesh)
     result = _continuous_elbo(everything, (x, keys, own), noise_levels, draws, mesh)

@@ -16,7 +16,7 @@ from jax.scipy.stats import norm
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from sgm.checks import check_array, check_at_least, check_instance, check_key, is_traced
+from sgm.checks import check_array, check_count, check_instance, check_key, is_traced
 from sgm.likelihood.accuracy import warn_of_missed
 from sgm.likelihood.dequantise import check_levels, dequantise
 from sgm.likelihood.last_step import AbstractReconstruction, DiscretisedGaussian, Flat
@@ -226,7 +226,7 @@ def discrete_log_prob(
     check_instance(
         call, "dequantisation", dequantisation, AbstractDequantisation, "sgm.likelihood.UniformDequantisation()"
     )
-    check_at_least(call, "samples", samples)
+    check_count(call, "samples", samples)
     if key is None:
         raise ValueError("discrete_log_prob: key is None, but dequantisation is random; pass key=jax.random.key(seed).")
     check_key(call, key)

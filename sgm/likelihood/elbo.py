@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_instance, trace_floats
+from sgm.checks import check_at_least, check_count, check_instance, trace_floats
 from sgm.likelihood.last_step import AbstractReconstruction, Flat
 from sgm.likelihood.prepare import prepare
 from sgm.likelihood.prior_mismatch import prior_mismatch
@@ -143,7 +143,7 @@ def elbo(
             f"elbo: the process is a {type(chain).__name__}; pass a DiscreteChain, for a continuous process "
             "DiscreteChain.at_times(sde, times)."
         )
-    check_at_least("elbo", "draws", draws)
+    check_count("elbo", "draws", draws)
     if steps is not None and not (isinstance(steps, int) and 1 <= steps <= chain.steps - 1):
         raise ValueError(
             f"elbo: steps = {steps}; pass an integer, 1 <= steps <= {chain.steps - 1}, or None for all transitions."

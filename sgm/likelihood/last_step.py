@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.model.base import Estimate
 from sgm.types import Example, Number, Scalar
 
@@ -61,7 +61,7 @@ class DiscretisedGaussian(AbstractReconstruction):
     high: Number = 1.0
 
     def __check_init__(self):
-        check_at_least("DiscretisedGaussian", "count", self.count)
+        check_count("DiscretisedGaussian", "count", self.count)
 
     @property
     def is_density(self):

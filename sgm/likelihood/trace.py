@@ -15,7 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_count
 
 Example = Float[Array, "*shape"]
 Estimates = Float[Array, " estimates"]
@@ -140,7 +140,7 @@ class Hutchinson(AbstractTrace):
     chunk: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_at_least("Hutchinson", "count", self.count)
+        check_count("Hutchinson", "count", self.count)
         if self.distribution not in ("rademacher", "normal"):
             given = getattr(self.distribution, "__name__", repr(self.distribution))
             raise ValueError(f'Hutchinson: distribution is {given}; pass the name "rademacher" or "normal".')
@@ -194,7 +194,7 @@ class Probing(AbstractTrace):
 
     def __check_init__(self):
         check_at_least("Probing", "the smallest stride", min(self.strides, default=0))
-        check_at_least("Probing", "count", self.count)
+        check_count("Probing", "count", self.count)
         _check_chunk("Probing", self.chunk)
 
     def check(self, key, shape):
@@ -233,7 +233,7 @@ class Probing(AbstractTrace):
 
 def _check_chunk(name, chunk):
     if chunk is not None:
-        check_at_least(name, "chunk", chunk)
+        check_count(name, "chunk", chunk)
 
 
 def _check_key(name, key):

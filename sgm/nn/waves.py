@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least, check_concrete
+from sgm.checks import check_concrete, check_count
 
 LONGEST_WAVE = 2 * math.pi
 """The wavelength of cos(u)."""
@@ -14,7 +14,7 @@ LONGEST_WAVE = 2 * math.pi
 
 def check_waves(call: str, frequencies: int, longest_wave: float) -> None:
     """Raise for a negative number of frequencies, and for a wave of no length."""
-    check_at_least(call, "frequencies", frequencies, 0)
+    check_count(call, "frequencies", frequencies, 0)
     check_concrete(call, longest_wave=longest_wave)
     if not longest_wave > 0:
         raise ValueError(f"{call}: longest_wave = {longest_wave}; pass longest_wave > 0.")

@@ -5,7 +5,7 @@ import dataclasses
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least, check_instance
+from sgm.checks import check_count, check_instance
 from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
 from sgm.posterior.path_evidence import AbstractPathEvidence
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -43,7 +43,7 @@ class PosteriorAncestral(AbstractSampler):
     def __check_init__(self):
         kind = AbstractPathEvidence
         check_instance("PosteriorAncestral", "evidence", self.evidence, kind, "MatchedDenoising(observed, std)")
-        check_at_least("PosteriorAncestral", "steps", self.steps)
+        check_count("PosteriorAncestral", "steps", self.steps)
         check_instance("PosteriorAncestral", "variance", self.variance, AbstractVariance, "sgm.model.FixedLarge()")
 
     @property

@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
 
-from sgm.checks import check_at_least, check_concrete, check_instance
+from sgm.checks import check_concrete, check_count, check_instance
 from sgm.sde.schedules import short_table, to_table
 
 Table = Float64[np.ndarray, " steps"]
@@ -257,5 +257,5 @@ def sohl_dickstein_betas(*options: Any, **named: Any) -> Table:
 
 def _check(betas, *numbers):
     name = type(betas).__name__
-    check_at_least(name, "steps", betas.steps, 2)
+    check_count(name, "steps", betas.steps, 2)
     check_concrete(name, **{number: getattr(betas, number) for number in numbers})

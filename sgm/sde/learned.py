@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least, is_traced
+from sgm.checks import check_count, is_traced
 from sgm.sde.schedules import AbstractSchedule, check_ratios
 from sgm.types import Number
 
@@ -40,7 +40,7 @@ class LearnedLogSNR(AbstractSchedule):
     centres: Float[Array, " width"]
 
     def __init__(self, ratio_min: Number = 1e-3, ratio_max: Number = 1e2, width: int = 32):
-        check_at_least("LearnedLogSNR", "width", width)
+        check_count("LearnedLogSNR", "width", width)
         check_ratios("LearnedLogSNR", ratio_min, ratio_max)
         # Python numbers, which no optimiser finds.
         self.ratio_min, self.ratio_max = (

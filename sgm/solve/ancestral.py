@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least, check_instance
+from sgm.checks import check_count, check_instance
 from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
@@ -29,7 +29,7 @@ class Ancestral(AbstractSampler):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
-        check_at_least("Ancestral", "steps", self.steps)
+        check_count("Ancestral", "steps", self.steps)
         check_instance("Ancestral", "variance", self.variance, AbstractVariance, "sgm.model.FixedLarge()")
 
     @property

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from sgm.checks import check_at_least, check_concrete
+from sgm.checks import check_concrete, check_count
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -78,7 +78,7 @@ class LeadingGrid(AbstractChainGrid):
     early_end: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        check_at_least("LeadingGrid", "offset", self.offset, 0)
+        check_count("LeadingGrid", "offset", self.offset, 0)
 
     def numbers(self, chain, last, steps):
         count = steps + 1 + self.early_end

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least, is_traced
+from sgm.checks import check_count, is_traced
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
@@ -31,7 +31,7 @@ class DDIM(AbstractSampler):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
-        check_at_least("DDIM", "steps", self.steps)
+        check_count("DDIM", "steps", self.steps)
         if not is_traced(self.eta) and not 0 <= self.eta <= 1:
             raise ValueError(f"DDIM: eta = {self.eta}; pass 0 <= eta <= 1.")
 

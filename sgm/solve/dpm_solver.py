@@ -5,7 +5,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least, check_order
+from sgm.checks import check_count, check_order
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
 from sgm.solve.sampler import AbstractSampler
@@ -40,7 +40,7 @@ class _AbstractMultistep(AbstractSampler):
         """1 or 2."""
 
     def __check_init__(self):
-        check_at_least(type(self).__name__, "steps", self.steps)
+        check_count(type(self).__name__, "steps", self.steps)
         check_order(type(self).__name__, self.order)
 
     def memory(self, u):

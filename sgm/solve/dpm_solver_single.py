@@ -2,7 +2,7 @@
 
 import equinox as eqx
 
-from sgm.checks import check_at_least, check_order
+from sgm.checks import check_count, check_order
 from sgm.sde.level import cos_of, sin_of
 from sgm.solve.dpm_solver import exponentials
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -28,7 +28,7 @@ class SingleDPMSolverPP(AbstractSampler):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
-        check_at_least("SingleDPMSolverPP", "steps", self.steps)
+        check_count("SingleDPMSolverPP", "steps", self.steps)
         check_order("SingleDPMSolverPP", self.order)
 
     def advance(self, predict, t, s, u, noise, memory):

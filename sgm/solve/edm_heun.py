@@ -5,7 +5,7 @@ import math
 import equinox as eqx
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least
+from sgm.checks import check_at_least, check_count
 from sgm.sde.level import cos_of
 from sgm.solve.grid import AbstractGrid, KarrasGrid
 from sgm.solve.sampler import AbstractSampler
@@ -40,7 +40,7 @@ class EDMHeun(AbstractSampler):
     grid: AbstractGrid = KarrasGrid()
 
     def __check_init__(self):
-        check_at_least("EDMHeun", "steps", self.steps)
+        check_count("EDMHeun", "steps", self.steps)
         check_at_least("EDMHeun", "churn", self.churn, 0)
 
     @property

@@ -3,7 +3,7 @@
 import diffrax
 import equinox as eqx
 
-from sgm.checks import check_at_least, check_instance
+from sgm.checks import check_count, check_instance
 from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
 from sgm.solve.method import AbstractMethod
 from sgm.solve.terms import ReverseTimeSDE
@@ -25,7 +25,7 @@ class EulerMaruyama(AbstractMethod):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
-        check_at_least("EulerMaruyama", "steps", self.steps)
+        check_count("EulerMaruyama", "steps", self.steps)
         check_instance("EulerMaruyama", "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
     @property

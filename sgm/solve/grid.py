@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least, check_instance, is_traced
+from sgm.checks import check_count, check_instance, is_traced
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
 
@@ -125,7 +125,7 @@ class FixedSteps(eqx.Module):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
-        check_at_least("FixedSteps", "steps", self.steps)
+        check_count("FixedSteps", "steps", self.steps)
         check_instance("FixedSteps", "grid", self.grid, AbstractGrid, "sgm.solve.LogSNRGrid()")
 
     def process(self, sde: AbstractSDE) -> AbstractSDE:

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least, check_instance, is_traced
+from sgm.checks import check_count, check_instance, is_traced
 from sgm.model.kernel import AbstractVariance, FixedSmall, posterior_mean
 from sgm.sde.level import sin_of
 from sgm.solve.grid import AbstractGrid, LogSNRGrid
@@ -38,9 +38,9 @@ class PredictorCorrector(AbstractSampler):
     grid: AbstractGrid = LogSNRGrid()
 
     def __check_init__(self):
-        check_at_least("PredictorCorrector", "steps", self.steps)
+        check_count("PredictorCorrector", "steps", self.steps)
         check_instance("PredictorCorrector", "variance", self.variance, AbstractVariance, "sgm.model.FixedLarge()")
-        check_at_least("PredictorCorrector", "corrections", self.corrections, 0)
+        check_count("PredictorCorrector", "corrections", self.corrections, 0)
         if not is_traced(self.snr) and not 0 < self.snr < 1:
             raise ValueError(f"PredictorCorrector: snr = {self.snr}; pass 0 < snr < 1, where its steps are stable.")
 

@@ -9,7 +9,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from sgm.checks import check_at_least, check_concrete
+from sgm.checks import check_at_least, check_concrete, check_count
 from sgm.nn.convolution import Convolution
 
 
@@ -157,7 +157,7 @@ def _check(optimiser, *positive):
         check_concrete(name, **{option: value})
         if not value > 0:
             raise ValueError(f"{name}: {option} = {value}; pass {option} > 0.")
-    check_at_least(name, "warmup", optimiser.warmup, 0)
+    check_count(name, "warmup", optimiser.warmup, 0)
 
 
 def _check_decay(optimiser):
@@ -196,8 +196,8 @@ class Training:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep", "preview_every"):
-            check_at_least("Training", name, getattr(self, name))
-        check_at_least("Training", "keep_best", self.keep_best, 0)
+            check_count("Training", name, getattr(self, name))
+        check_count("Training", "keep_best", self.keep_best, 0)
         check_average_decay("Training", self.average_decay)
 
 

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.model.base import check_pure_noise
 from sgm.model.reverse import AbstractReverseModel, check_pair
@@ -102,7 +102,7 @@ class Recipe(AbstractRecipe):
     trained: PyTree[bool] | None = None
 
     def __check_init__(self):
-        check_at_least("train", "accumulate", self.accumulate)
+        check_count("train", "accumulate", self.accumulate)
         self.loss.check(self.sde)
 
     def start(self, model):

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of
 from sgm.types import Scalar
@@ -69,7 +69,7 @@ class FlowTimesteps(AbstractTimesteps):
     num_train_timesteps: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
-        check_at_least("FlowTimesteps", "num_train_timesteps", self.num_train_timesteps)
+        check_count("FlowTimesteps", "num_train_timesteps", self.num_train_timesteps)
 
     def __call__(self, level):
         return Timestep(self.num_train_timesteps * jax.nn.sigmoid(level))
