@@ -58,7 +58,9 @@ def to_json(value: Any, where: str = "", *, whole: bool = False) -> Any:
         return [to_json(part, f"{where}[{place}]", whole=whole) for place, part in enumerate(value)]
     cls = class_of(value)
     if not members(cls):
-        raise _Unwritable(f"{where or 'value'} is a {cls.__name__}, which cannot be written as text; pass another.")
+        is_array = isinstance(value, jax.Array | np.ndarray)
+        remedy = "keep it in a file that sgm.data.Files(path) reads" if is_array else "pass another"
+        raise _Unwritable(f"{where or 'value'} is a {cls.__name__}, which cannot be written as text; {remedy}.")
     written: dict[str, Any] = {"type": cls.__name__}
     if cls.__module__.partition(".")[0] not in _LIBRARIES:
         written["module"] = cls.__module__

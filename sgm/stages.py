@@ -313,9 +313,10 @@ def conditions(data: AbstractDataset, n: int) -> dict[str, np.ndarray]:
     Classes that come with other conditions are those of the examples. Where none are held out, training examples' are
     taken.
     """
-    if list(data.conditioning.parts) == ["label"]:
-        return {"label": np.arange(n) % data.conditioning.classes}
-    if not data.conditioning.parts:
+    parts = data.conditioning.parts
+    if list(parts) == ["label"]:
+        return {"label": np.arange(n) % parts["label"]}
+    if not parts:
         return {}
     _, fields = data.rows("test" if data.size("test") else "train", 0, n)
     return {name: np.resize(values, (n, *values.shape[1:])) for name, values in fields.items()}

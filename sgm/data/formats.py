@@ -237,7 +237,7 @@ class _Column:
             if isinstance(column, pyarrow.ExtensionArray):
                 column = column.storage
                 continue
-            lengths = pyarrow.compute.list_value_length(column).unique().to_pylist()
+            lengths = pyarrow.compute.call_function("list_value_length", [column]).unique().to_pylist()
             if None in lengths:
                 raise ValueError(f"{self._path}: column {self._name!r} has rows without a list; leave them out.")
             if len(lengths) > 1:

@@ -7,7 +7,6 @@ import abc
 import dataclasses
 import functools
 import math
-import numbers
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -177,14 +176,12 @@ class AbstractStored(AbstractFiniteDataset):
         mask, size = self._checked.held_out, len_of(self._checked.x)
         if mask is None:
             check_count(self._call, "seed", self.seed, 0)
-            if not isinstance(self.held_out, numbers.Real):
-                raise TypeError(
-                    f"{self._call}: held_out is a {type(self.held_out).__name__}; give a share of at least 0, less "
-                    "than 1."
-                )
-            if not 0 <= self.held_out < 1:
-                raise ValueError(f"{self._call}: held_out is {self.held_out}; give a share of at least 0, less than 1.")
-            test, train = holdout(size, self.held_out, self.seed)
+            share, remedy = self.held_out, "give a share of at least 0, less than 1"
+            if not isinstance(share, float | int | np.floating):
+                raise TypeError(f"{self._call}: held_out is a {type(share).__name__}; {remedy}.")
+            if not 0 <= share < 1:
+                raise ValueError(f"{self._call}: held_out is {share}; {remedy}.")
+            test, train = holdout(size, float(share), self.seed)
         else:
             test, train = np.flatnonzero(mask), np.flatnonzero(~mask)
         if not len(train):

@@ -1,6 +1,7 @@
 """How every network reads a condition, and what it was built to read."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -273,6 +274,23 @@ def with_statistics(model: PyTree, mean: ArrayLike, std: ArrayLike) -> PyTree:
         return Standardisation(*(jnp.broadcast_to(jnp.asarray(part, like.dtype), like.shape) for part in (mean, std)))
 
     return jax.tree.map(replace, model, is_leaf=_is_standardisation)
+
+
+def warn_of_params(call: str, model: PyTree, params: Num[Array | np.ndarray, "n params"]) -> None:
+    """Warn where parameters, of shape (n, params), are far from unit scale once a network has standardised them."""
+    found = [node for node in jax.tree.leaves(model, is_leaf=_is_standardisation) if _is_standardisation(node)]
+    if not found:
+        return
+    mean, std = (np.asarray(part.value, np.float64) for part in (found[0].mean, found[0].std))
+    z = (np.asarray(params, np.float64) - mean) / std
+    size = np.sqrt(np.mean(z**2, axis=0))
+    if np.any(size > 10):
+        warnings.warn(
+            f"{call}: the params have the root mean squares {np.array2string(size, precision=3)} once standardised by "
+            "the network, which takes them to be about 1; give it their statistics, as sgm.ScoreModel(network, "
+            "data=data) or sgm.nn.with_statistics(network, mean, std).",
+            stacklevel=3,
+        )
 
 
 def _is_standardisation(node):

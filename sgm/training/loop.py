@@ -22,6 +22,7 @@ from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
 from sgm.model.reverse import Model, check_pair
 from sgm.nn.condition import condition_from
+from sgm.nn.conditioning import warn_of_params
 from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
 from sgm.parallel.devices import mesh as all_devices
 from sgm.parallel.placement import AbstractPlacement, Sharded
@@ -143,6 +144,8 @@ def train(
         return _standardised(model, *data.part_of_batch(step, batch_size, seed, *rows))
 
     first = _standardised(model, *data.batch(0, batch_size, seed))
+    if first[1] is not None and first[1].params is not None:
+        warn_of_params("train", model, first[1].params)
     if data.levels is None:
         warn_of_scale("train", first[0])
         if isinstance(sde, AbstractSDE):

@@ -285,6 +285,18 @@ def test_data_far_from_unit_scale_are_named():
         sgm.train(sgm.VP(), start, data, jr.key(0), steps=1, batch_size=32, progress=False)
 
 
+def test_parameters_far_from_unit_scale_are_named():
+    rng = np.random.default_rng(0)
+    data = sgm.data.Arrays(rng.normal(size=(40, 2)), params=1e6 + rng.normal(size=(40, 1)))
+    network = sgm.nn.MLP((2,), 8, 1, conditioning=data.conditioning, key=jr.key(0))
+    how = {"steps": 1, "batch_size": 8, "progress": False}
+    with pytest.warns(UserWarning, match=r"train: the params have the root mean squares \[1000000.*with_statistics"):
+        sgm.train(sgm.VP(), sgm.ScoreModel(network, shape=(2,)), data, jr.key(0), **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sgm.train(sgm.VP(), sgm.ScoreModel(network, data=data), data, jr.key(0), **how)
+
+
 def test_grey_levels_are_judged_as_the_model_sees_them():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
