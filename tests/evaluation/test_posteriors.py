@@ -57,7 +57,7 @@ class TestCalibration:
     def test_examples_that_are_no_vectors_are_refused(self):
         images = sgm.data.Digits()
         with pytest.raises(ValueError, match=r"examples have the shape \(8, 8, 1\); pass data whose examples are vec"):
-            sgm.evaluate(sgm.VP(), Posterior(), images, [Calibration()], jr.key(0), progress=False)
+            sgm.evaluate(sgm.VP(), Posterior(shape=images.shape), images, [Calibration()], jr.key(0), progress=False)
 
 
 class TestExpectedCoverage:
