@@ -159,6 +159,8 @@ def sample(
     sde = method.process(sde)
     method.check(sde)
     count = _count(model, n, x1, key)
+    if x1 is not None and start is None:
+        _check_of_prior(sde, model, x1)
     if batch_size is not None:
         check_count("sample", "batch_size", batch_size)
     method.check_options(sde, saveat, adjoint)
@@ -204,6 +206,18 @@ def _started(sde, model, start):
     if not is_traced((sde, t)) and not t > sde.t0:
         raise ValueError(f"sample: start at t = {t}, which is t0 = {sde.t0}; pass t > t0, from which there is a step.")
     return sde.until(t), x if model.takes_levels else model.units.standardise(x)
+
+
+def _check_of_prior(sde, model, x1):
+    """Raise for states that a chain of categories never ends in."""
+    if model.takes_levels and not is_traced(x1):
+        bad = np.argwhere(np.asarray(sde.target)[np.asarray(x1)] == 0)
+        if len(bad):
+            where = tuple(int(axis) for axis in bad[0])
+            raise ValueError(
+                f"sample: x1{list(where)} is {np.asarray(x1)[where]}, which has probability 0 in the prior of "
+                f"{type(sde).__name__}; pass states of the prior, or start=(t, x) for those of an earlier step."
+            )
 
 
 def _has_batch(key):

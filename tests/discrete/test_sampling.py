@@ -82,6 +82,11 @@ def test_a_draw_can_begin_from_a_noised_example():
     np.testing.assert_array_equal(sgm.sample(chain, model, jr.key(0), start=(20, noised)), examples)
     ends = np.zeros((2, 1, 20, 1), np.int32)
     assert sgm.sample(chain, model, jr.key(0), x1=ends).shape == ends.shape
+    chain, partly = CHAINS["absorbing"], jnp.asarray([[0, 2]])  # Unmasked after two steps, but not at the end.
+    drawn = sgm.sample(chain, lookup(chain), jr.key(0), start=(2, partly))
+    assert drawn[0, 0] == 0 and drawn[0, 1] < 2
+    with pytest.raises(ValueError, match=r"sample: x1\[0, 0\] is 0, which has probability 0 in the prior of Absorbing"):
+        sgm.sample(chain, lookup(chain), jr.key(0), x1=partly)
 
 
 def test_a_network_that_is_not_finite_draws_nothing():
