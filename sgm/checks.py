@@ -35,7 +35,7 @@ def check_array(call: str, name: str, value: Any) -> None:
 
 
 def check_key(call: str, key: Any, axes: int = 0) -> None:
-    """Raise for what is no key of JAX, and for more keys than along `axes` axes."""
+    """Raise for what is no key of JAX, and for keys along more than `axes` axes: 0 is a single key."""
     remedy = "pass jax.random.key(0)"
     if not isinstance(key, jax.Array | np.ndarray):
         raise TypeError(f"{call}: key = {key!r}; {remedy}.")

@@ -7,6 +7,7 @@ import abc
 import dataclasses
 import functools
 import math
+import numbers
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -177,9 +178,9 @@ class AbstractStored(AbstractFiniteDataset):
         if mask is None:
             check_count(self._call, "seed", self.seed, 0)
             share, remedy = self.held_out, "give a share of at least 0, less than 1"
-            if not isinstance(share, float | int | np.floating):
+            if not isinstance(share, numbers.Real):
                 raise TypeError(f"{self._call}: held_out is a {type(share).__name__}; {remedy}.")
-            if not 0 <= share < 1:
+            if not 0 <= float(share) < 1:
                 raise ValueError(f"{self._call}: held_out is {share}; {remedy}.")
             test, train = holdout(size, float(share), self.seed)
         else:

@@ -18,7 +18,7 @@ from sgm.checks import check_count, check_instance, check_key
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Columns, Context, Row
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
-from sgm.model.reverse import AbstractReverseModel, check_pair
+from sgm.model.reverse import AbstractReverseModel, check_fit, check_pair
 from sgm.parallel.processes import gather, is_first, told_of_lost_processes
 from sgm.plot import Figure
 from sgm.posterior.support import Support, check_support, within
@@ -130,12 +130,7 @@ def evaluate(
     """
     check_pair("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
-    if model.shape != data.shape:
-        raise ValueError(
-            f"evaluate: the data are of shape {data.shape}, but the model is of examples of shape {model.shape}; pass "
-            "data like those of its training."
-        )
-    model.check_levels("evaluate", data.levels)
+    check_fit("evaluate", model, data.shape, data.levels)
     check_instance("evaluate", "metrics", metrics, Sequence, remedy="pass a list, as [sgm.evaluation.LogLikelihood()]")
     check_key("evaluate", key)
     check_count("evaluate", "batch_size", batch_size)

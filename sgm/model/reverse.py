@@ -69,6 +69,16 @@ Model = TypeVar("Model", bound=AbstractReverseModel)
 """The kind of model that a part is made for."""
 
 
+def check_fit(call: str, model: AbstractReverseModel, shape: tuple[int, ...], levels: int | None) -> None:
+    """Raise ValueError unless the model is of data of this shape and number of levels, None of real numbers."""
+    if model.shape != shape:
+        raise ValueError(
+            f"{call}: the data are of shape {shape}, but the model is of examples of shape {model.shape}; pass "
+            "ScoreModel(network, data=data), with a network for data.shape, or data like those of its training."
+        )
+    model.check_levels(call, levels)
+
+
 def check_pair(call: str, process: Any, model: Any) -> None:
     """Raise unless these are a process and a model that reverses it, in this order.
 

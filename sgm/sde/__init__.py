@@ -5,6 +5,7 @@ from sgm.sde.base import AbstractSDE as AbstractSDE
 from sgm.sde.base import Prior as Prior
 from sgm.sde.betas import AbstractBetas as AbstractBetas
 from sgm.sde.betas import CosineBetas as CosineBetas
+from sgm.sde.betas import FirstBetas as FirstBetas
 from sgm.sde.betas import HarmonicBetas as HarmonicBetas
 from sgm.sde.betas import LinearBetas as LinearBetas
 from sgm.sde.betas import ScaledLinearBetas as ScaledLinearBetas

@@ -181,6 +181,32 @@ class HarmonicBetas(AbstractBetas):
         return 1 / np.arange(self.steps, 0, -1)
 
 
+class FirstBetas(AbstractBetas):
+    """The betas of a chain's first steps, as `chain.until` has them. Such a chain need not end in its prior.
+
+    Arguments:
+        betas: Betas of the whole chain.
+        steps: Number of first steps, at most as many as there are.
+
+    Raises:
+        TypeError: for betas of another type, and a number that is not whole.
+        ValueError: for no step, and more steps than there are.
+    """
+
+    betas: AbstractBetas
+    steps: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_instance("FirstBetas", "betas", self.betas, AbstractBetas, "sgm.sde.HarmonicBetas(1000)")
+        count = len(self.betas.values)
+        if check_count("FirstBetas", "steps", self.steps) > count:
+            raise ValueError(f"FirstBetas: steps = {self.steps}; pass steps <= {count}, of which there are betas.")
+
+    @property
+    def values(self):
+        return self.betas.values[: self.steps]
+
+
 class ZeroTerminalSNR(AbstractBetas):
     """Betas after which nothing is left of the data: beta_N = 1.
 

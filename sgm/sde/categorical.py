@@ -30,23 +30,12 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Integer, PRNGKeyArray
 
 from sgm.checks import check_instance, is_traced
-from sgm.sde.betas import AbstractBetas
+from sgm.sde.betas import AbstractBetas, FirstBetas
 from sgm.sde.process import AbstractProcess
 
 Categories = Integer[Array, "*shape"]
 LOG_ZERO = -1e30
 """The logarithm of zero, finite so that sums and derivatives are."""
-
-
-class _FirstBetas(AbstractBetas):
-    """The betas of a chain's first steps."""
-
-    betas: AbstractBetas
-    steps: int = eqx.field(static=True)
-
-    @property
-    def values(self):
-        return self.betas.values[: self.steps]
 
 
 class Step(eqx.Module):
@@ -116,7 +105,7 @@ class AbstractCategoricalChain(AbstractProcess):
                 f"{name}: target = {target}; give the probability of each state, of {self.categories} or more, which "
                 "sum to 1."
             )
-        begins = isinstance(self.betas, _FirstBetas)  # and ends where `start` says, before the prior
+        begins = isinstance(self.betas, FirstBetas)  # whose end is not the prior
         if not begins and betas[-1] < 1 and np.min(target[: self.categories]) == 0:
             raise ValueError(
                 f"{name}: an entry stays to the end with probability {np.exp(self.log_kept[-1]):.3g}, but the prior "
@@ -166,7 +155,7 @@ class AbstractCategoricalChain(AbstractProcess):
     def until(self, t):
         """The chain of the first t steps."""
         self._check_times("until", 1, t)
-        return dataclasses.replace(self, betas=_FirstBetas(self.betas, round(float(t))))
+        return dataclasses.replace(self, betas=FirstBetas(self.betas, round(float(t))))
 
     def curves(self, t):
         times, number = np.arange(self.steps + 1), jnp.result_type(float)

@@ -32,7 +32,7 @@ def frozen(tree: Tree) -> Tree:
 
 
 def _length(level0: Scalar, level1: Scalar) -> Scalar:
-    """The length of a step between two levels. Those whose noise is wider than any data count an eighth."""
+    """The length of a step between two levels. Those above `_WIDEST` count an eighth: nothing of the data is there."""
 
     def counted(level):
         return jnp.minimum(level, _WIDEST) + jnp.maximum(level - _WIDEST, 0) / 8
@@ -102,7 +102,8 @@ class NoiseController(_AbstractWrappedController):
 
     A step is accepted where |error| <= atol sin(theta) + rtol |u|, in the controller's norm, and where it is no longer
     than 1.65 in the level, within about one of which the flow of any data changes its course: the error of a longer one
-    may be small by chance. An error fixed in units of u would say nothing of data that are narrower.
+    may be small by chance. Levels of noise that is wider than any data count an eighth. An error fixed in units of u
+    would say nothing of data that are narrower.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController
@@ -141,7 +142,7 @@ class NatsController(_AbstractWrappedController):
     is -(u + velocity / tan(theta)) in the middle of the step, with the velocity by the difference of its ends.
     `combine` makes the log-density's change of the estimates, `scale` is that of a level; the clock is `sign` times
     `clock_of` of the level. The first step is `first_step` of the clock, and none is longer than `largest_step` of the
-    level.
+    level, where levels of noise that is wider than any data count an eighth.
     """
 
     controller: diffrax.AbstractAdaptiveStepSizeController

@@ -20,7 +20,7 @@ from sgm.checks import check_count, check_instance, check_key, warn_of_scale
 from sgm.data import AbstractDataset, prefetch
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
 from sgm.likelihood.prior_mismatch import warn_of_mismatch
-from sgm.model.reverse import Model, check_pair
+from sgm.model.reverse import Model, check_fit, check_pair
 from sgm.nn.condition import condition_from
 from sgm.nn.conditioning import warn_of_params
 from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
@@ -282,17 +282,12 @@ def _check_fit(model, data):
     """Raise unless there are data, and the model is of examples like them, in units that fit them."""
     if data.size("train") == 0:
         raise ValueError("train: the split 'train' of the data is empty; add examples to it.")
-    if model.shape != data.shape:
-        raise ValueError(
-            f"train: the data are of shape {data.shape}, but the model is of examples of shape {model.shape}; pass "
-            "ScoreModel(network, data=data), with a network for data.shape."
-        )
+    check_fit("train", model, data.shape, data.levels)
     if data.missing and not model.takes_missing:
         raise ValueError(
             f"train: the data have missing entries, which a {type(model).__name__} of this network cannot take; build "
             "it with a Transformer, or mend the data."
         )
-    model.check_levels("train", data.levels)
 
 
 def _warn_of_no_masking(model, loss):

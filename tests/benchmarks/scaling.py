@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import time
+from pathlib import Path
 
 from processes import start
 
@@ -61,10 +62,20 @@ def measure(address: str, count: int, index: int) -> None:
         return lambda: jax.block_until_ready(total(x))
 
     found = {"compute": best(step, 12), "bytes": size}
+    before = cpu_of_threads()
+    for _ in range(4):
+        step()
+    found["threads"] = sorted((now - before.get(thread, 0)) / 4 for thread, now in cpu_of_threads().items())[-2:]
     if count > 1:
         found |= {"small": best(adding(1), 50), "large": best(adding(size // 4), 20)}
     if sgm.parallel.is_first():
         print(json.dumps(found))
+
+
+def cpu_of_threads() -> dict[str, float]:
+    """Seconds for which each thread of this process had a core, by the kernel's own count."""
+    threads = Path("/proc/self/task").glob("*/schedstat")
+    return {path.parent.name: int(path.read_text().split()[0]) / 1e9 for path in threads}
 
 
 def best(function, times: int) -> float:
@@ -92,6 +103,10 @@ def measured() -> dict[str, float]:
     latency, bandwidth = two["small"] / 2, size / (two["large"] - two["small"])
     print(f"one process {compute:.4f} s a step of batch {BATCH}; gradients {size / 1e6:.1f} MB")
     print(f"a sum of two: {latency * 1e6:.0f} us of latency, {bandwidth / 1e9:.2f} GB/s")
+    for name, found in (("one process", one), ("each of two", two)):
+        print(
+            f"{name}: its two busiest threads take {found['threads'][1]:.2f} s and {found['threads'][0]:.2f} s a step"
+        )
     print(f"two processes: {two['compute']:.4f} s measured, {compute + two['large']:.4f} s by the model\n")
     return dict(zip(NAMES, (compute, latency, bandwidth, size), strict=True))
 

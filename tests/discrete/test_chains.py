@@ -16,6 +16,7 @@ from sgm.sde import (
     AbstractCategoricalChain,
     BinomialChain,
     CosineBetas,
+    FirstBetas,
     HarmonicBetas,
     LinearBetas,
     UniformChain,
@@ -185,6 +186,8 @@ def test_a_chain_can_end_earlier():
     # Nor need it reach the prior, where it begins with a state of its own.
     begun = AbsorbingChain(2, HarmonicBetas(6)).until(3)
     np.testing.assert_allclose(begun.transition(0, 3)[0], [0.5, 0.0, 0.5])
+    with pytest.raises(ValueError, match="FirstBetas: steps = 9; pass steps <= 4"):
+        FirstBetas(HarmonicBetas(4), 9)
 
 
 def test_mistakes_are_answered():

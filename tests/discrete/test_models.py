@@ -41,7 +41,7 @@ def test_the_exact_model_is_bayes_rule(chain):
 
 
 def test_exact_models_come_back_from_disk(tmp_path):
-    chain = UniformChain(3, HarmonicBetas(6))
+    chain = UniformChain(3, HarmonicBetas(6)).until(4)
     for model in (
         Enumerated(chain, EXAMPLES, SHARES),
         MarkovSequence(chain, (4,), np.asarray([0.2, 0.3, 0.5]), np.full((3, 3), 1 / 3)),
