@@ -103,10 +103,8 @@ def measured() -> dict[str, float]:
     latency, bandwidth = two["small"] / 2, size / (two["large"] - two["small"])
     print(f"one process {compute:.4f} s a step of batch {BATCH}; gradients {size / 1e6:.1f} MB")
     print(f"a sum of two: {latency * 1e6:.0f} us of latency, {bandwidth / 1e9:.2f} GB/s")
-    for name, found in (("one process", one), ("each of two", two)):
-        print(
-            f"{name}: its two busiest threads take {found['threads'][1]:.2f} s and {found['threads'][0]:.2f} s a step"
-        )
+    of_gloo, of_computation = two["threads"]
+    print(f"each of two has its core for {of_computation:.2f} s a step of computation, and {of_gloo:.2f} s of gloo")
     print(f"two processes: {two['compute']:.4f} s measured, {compute + two['large']:.4f} s by the model\n")
     return dict(zip(NAMES, (compute, latency, bandwidth, size), strict=True))
 
