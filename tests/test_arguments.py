@@ -98,6 +98,7 @@ OF_CLASS = {
     "StepwisePerceptron": {"conditioning": nn.Conditioning()},
     "AbsorbingChain": {"categories": 3, "betas": sde.HarmonicBetas(11)},
     "UniformChain": {"categories": 3},
+    "FirstBetas": {"steps": 7},
     "Letters": {"letters": 20},
     "NormalLogSNR": {"mean": -0.5},
     "KarrasWeighting": {"mean": -0.5},
