@@ -1,4 +1,4 @@
-"""MNIST, 28x28, conditioned on its ten digits, which one condition in ten leaves out; trained for the likelihood.
+"""MNIST, 28x28, conditioned on its ten digits, which one example in ten withholds; trained for the likelihood.
 
 The levels are seen through noise of a sixth of a level's width, in training as in evaluation. The waves of the network
 are whole fractions of a level long, which tell the noise from the level.

@@ -10,7 +10,7 @@ PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
 
 
 def on_files(files, config):
-    for path in sorted((ROOT / "figs").glob("*.png")):
+    for path in sorted((ROOT / "figs").iterdir()):
         files.append(File.generated(config, f"figs/{path.name}", abs_src_path=str(path)))
     for name in PAGES:
         words = (ROOT / name).read_text().replace("](docs/", "](")

@@ -291,6 +291,8 @@ def load_config(name: str) -> Experiment:
 
 def _import(path):
     """Import a file as the module of its name, as running it would, and put its folder where its imports look."""
+    if "." in path.stem:
+        raise ExperimentError(f"load_config: {path.stem} is no name of a module; give {path} a name without a dot.")
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) != str(path):
         raise ExperimentError(f"load_config: {path.stem} is the name of another module; give {path} another name.")

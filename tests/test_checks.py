@@ -272,7 +272,7 @@ def test_data_far_from_the_units_of_the_model_are_told():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"network": MLP((3,), key=KEY)}, r"examples have shape \(2,\), but the network is a MLP for \(3,\)"),
+        ({"network": MLP((3,), key=KEY)}, r"the network gets examples of shape \(2,\), but is a MLP for \(3,\)"),
         ({"units": sgm.Units(np.zeros((5, 2)), np.ones((5, 2)))}, r"the units have shape \(5, 2\), but the examples"),
         ({"units": sgm.Units(np.zeros(3), np.ones(3))}, r"units have shape \(3,\).*for each entry of .* shape \(2,\)"),
     ],

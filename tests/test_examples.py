@@ -55,6 +55,7 @@ def test_exact_posterior(infer_field, field, truth):
     np.testing.assert_allclose(infer_field.moments(grid.reshape(-1, 2), mass.ravel()), truth, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_nuts_on_the_exact_likelihood_finds_the_exact_posterior(infer_field, field, truth):
     samples, info = infer_field.nuts(lambda params: DATA.log_prob(field, params), DATA, 4000, jr.key(1))
     mean, std = infer_field.moments(samples)
@@ -106,6 +107,7 @@ def test_the_field_behind_a_map_is_drawn(tmp_path):
     assert PIL.Image.open(tmp_path / "field_posterior.png").width > 100
 
 
+@pytest.mark.slow
 def test_guided_digits_are_drawn(tmp_path, capsys):
     example = runpy.run_path(str(EXAMPLES / "digits_guidance.py"))
     found = example["main"](tmp_path, steps=2, each=2)
@@ -125,6 +127,7 @@ def test_nearest_digits_have_their_labels():
     assert example["spread"](cloud, np.arange(20) % 10) == pytest.approx(np.sqrt(0.1))
 
 
+@pytest.mark.slow
 def test_a_posterior_is_checked_in_five_ways(tmp_path):
     main = runpy.run_path(str(EXAMPLES / "check_posterior.py"))["main"]
     report = main(tmp_path, steps=3, records=30, draws=9)

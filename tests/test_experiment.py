@@ -163,6 +163,7 @@ def test_a_file_of_the_users_own_is_imported(tmp_path, monkeypatch):
     [
         ("none.py", None, "load_config: there is no file .*none.py; pass the path of a Python file"),
         ("json.py", "", "load_config: json is the name of another module; give .*json.py another name"),
+        ("rolls.v2.py", "", "load_config: rolls.v2 is no name of a module; give .*rolls.v2.py a name without a dot"),
         ("empty_experiment.py", "experiment = 3", "defines no `experiment`; add experiment = Experiment"),
     ],
 )

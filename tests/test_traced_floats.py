@@ -236,7 +236,6 @@ FLAT |= {"GridBrownianPath.normal.t0", "GridBrownianPath.normal.t1", "score_matc
 FLAT |= {"Loss.condition_dropout", "TwistedSMC.threshold"}
 """Those in which a result is constant between jumps: their gradient is zero."""
 
-RESULT = sgm.log_prob(VP, MODEL, X, KEY, full=True)
 REFUSED = {
     "MLP.dropout": lambda v: MLP((2,), 8, 1, dropout=v, key=KEY),
     "ConvDense.dropout": lambda v: ConvDense((2,), dropout=v, key=KEY),
@@ -277,7 +276,7 @@ REFUSED = {
     ),
     "log_prob.accuracy": lambda v: sgm.log_prob(VP, MODEL, X, KEY, accuracy=v),
     "discrete_log_prob.accuracy": lambda v: discrete(accuracy=v),
-    "LogProb.interval.confidence": lambda v: RESULT.interval(v),
+    "LogProb.interval.confidence": lambda v: sgm.log_prob(VP, MODEL, X, KEY, full=True).interval(v),
 }
 """Those whose values are needed: float64 tables of NumPy, dropout that is built in or not, choices of tolerances."""
 
@@ -328,6 +327,11 @@ def results(make, value):
     return make(value), jax.jit(traced)(value)
 
 
+KEPT = {name.rpartition(".")[0]: name for name in CASES}.values()
+"""One number of each class and function, which the others are much like."""
+
+
+@pytest.mark.slow_except(*KEPT)
 @pytest.mark.parametrize("name", CASES)
 def test_a_traced_number_gives_what_a_plain_one_gives(name):
     outside, (jitted, gradient, mapped) = results(*CASES[name])

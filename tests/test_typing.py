@@ -5,6 +5,7 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_type_checker_knows_right_calls_from_wrong_ones():
     """A wrong call that passes fails as well, since its comment is then unnecessary."""
     command = [sys.executable, "-m", "pyright", "tests/typing_of_calls.py"]

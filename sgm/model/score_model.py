@@ -134,7 +134,7 @@ def check_network(call: str, network: Any, shape: tuple[int, ...]) -> None:
     own = getattr(network, "shape", shape) if isinstance(network, AbstractNetwork) else shape
     if len(own) != len(shape) or own[-1] != shape[-1]:
         raise ValueError(
-            f"{call}: the examples have shape {shape}, but the network is a {name} for {own}; build it with "
+            f"{call}: the network gets examples of shape {shape}, but is a {name} for {own}; build it with "
             f"shape {shape}."
         )
     try:

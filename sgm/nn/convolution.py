@@ -17,11 +17,11 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.nn.initial import uniform
 from sgm.nn.product import product
 
 _CHUNK_BYTES = 2**19
@@ -43,7 +43,7 @@ class Convolution(eqx.Module):
         self, inputs: int, outputs: int, size: int = 3, *, rank: int = 2, periodic: bool = False, key: PRNGKeyArray
     ):
         reach = (3 / (size**rank * inputs)) ** 0.5  # keeps the variance
-        self.kernel = jr.uniform(key, (*[size] * rank, inputs, outputs), minval=-reach, maxval=reach)
+        self.kernel = uniform(key, (*[size] * rank, inputs, outputs), reach)
         self.bias = jnp.zeros(outputs)
         self.periodic = periodic
 

@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from sgm.checks import check_concrete, check_count
+from sgm.nn.initial import uniform
 from sgm.nn.product import product
 
 Layer = TypeVar("Layer", bound=eqx.Module)
@@ -38,8 +39,8 @@ class Linear(eqx.Module):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, key: PRNGKeyArray):
         key_kernel, key_bias = jr.split(key)
         reach = inputs**-0.5
-        self.kernel = jr.uniform(key_kernel, (inputs, outputs), minval=-reach, maxval=reach)
-        self.bias = jr.uniform(key_bias, (outputs,), minval=-reach, maxval=reach) if bias else None
+        self.kernel = uniform(key_kernel, (inputs, outputs), reach)
+        self.bias = uniform(key_bias, (outputs,), reach) if bias else None
 
     def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
         y = product(x, self.kernel.astype(x.dtype))

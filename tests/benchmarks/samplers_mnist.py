@@ -1,12 +1,12 @@
-"""How good six samplers' MNIST digits are by their evaluations: Frechet distances of a small classifier's features.
+"""How good every sampler's MNIST digits are by its evaluations: Frechet distances of a small classifier's features.
 
-    python tests/benchmarks/samplers_mnist.py RUN --folder FOLDER
+    python tests/benchmarks/samplers_mnist.py RUN --folder FOLDER --figure figs/samplers_mnist.png
 
 RUN is a folder of `sgm --config mnist`. A convolutional classifier is trained on the training images for two epochs;
 its 64 last features of samples and of the 10,000 test images are compared by the Frechet distance of the Gaussians that
 fit them. Samples are drawn given the labels of the first test images, without guidance, from the same noise by every
-sampler. Beside the distance stands how often the classifier finds the label that was asked for. As many training images
-of the same labels tell what a perfect model has.
+sampler. Beside the distance stands how often the classifier finds the label that was asked for. As many training
+images of the same labels tell what a perfect model has: the band of the figure, by their standard deviation.
 
 FOLDER keeps the classifier and the samples, so that a command that was ended goes on. The whole takes hours of a core.
 """
@@ -24,16 +24,20 @@ from networks import table
 from scipy.linalg import sqrtm
 
 import sgm
+from sgm import plot
+from sgm.plot.base import empty_figure
 from sgm.runs import read_experiment
 
-# By a number of evaluations, of which the last is the denoised end where the sampler has one.
+# With the evaluations of a step; one more finds the denoised end.
 METHODS = {
-    "EulerMaruyama": lambda count: sgm.EulerMaruyama(count - 1),
-    "Ancestral": lambda count: sgm.Ancestral(count - 1),
-    "SDEDPMSolverPP": lambda count: sgm.SDEDPMSolverPP(count - 1),
-    "DDIM": lambda count: sgm.DDIM(count - 1),
-    "DPMSolverPP": lambda count: sgm.DPMSolverPP(count - 1),
-    "EDMHeun": lambda count: sgm.EDMHeun((count - 1) // 2),
+    "EulerMaruyama": (sgm.EulerMaruyama, 1),
+    "Ancestral": (sgm.Ancestral, 1),
+    "PredictorCorrector": (sgm.PredictorCorrector, 2),
+    "SDEDPMSolverPP": (sgm.SDEDPMSolverPP, 1),
+    "DDIM": (sgm.DDIM, 1),
+    "DPMSolverPP": (sgm.DPMSolverPP, 1),
+    "SingleDPMSolverPP": (sgm.SingleDPMSolverPP, 2),
+    "EDMHeun": (sgm.EDMHeun, 2),
 }
 COUNTS = (5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -89,7 +93,25 @@ def frechet(x, y):
     return float(np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(of_x + of_y - 2 * root))
 
 
-def main(run, folder, n, methods, counts):
+def draw(rows, path):
+    """Distances against evaluations, of rows as the table has them."""
+    figure = empty_figure((7, 4))
+    axes = figure.subplots()
+    for name in dict.fromkeys(name for name, *_ in rows):
+        of_name = [(count, distances) for other, count, distances, _ in rows if other == name]
+        if of_name[0][0] is None:
+            mean, std = np.mean(of_name[0][1]), np.std(of_name[0][1], ddof=1)
+            axes.axhspan(mean - std, mean + std, color="0.85", label=name)
+        else:
+            axes.plot(*zip(*of_name, strict=True), marker="o", markersize=4, label=name)
+    axes.set(
+        xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="Frechet distance to the test images"
+    )
+    axes.legend(fontsize="small")
+    plot.save(figure, path)
+
+
+def main(run, folder, figure, n, methods, counts):
     sde, model = sgm.load(run)
     data = read_experiment(Path(run)).data
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,28 +147,34 @@ def main(run, folder, n, methods, counts):
     of_train = [seen(train[rows]) for rows in picked]
     distances = [frechet(features, of_test) for features, _ in of_train]
     right = np.mean([np.mean(classes == labels[:n]) for _, classes in of_train])
-    rows = [("training images", "", distances, right)]
+    rows = [("training images", None, distances, right)]
     for name in methods:
-        for count in counts:
-            path = folder / f"{name}_{count}_{n}.npy"
+        sampler, of_step = METHODS[name]
+        for steps in sorted({(count - 1) // of_step for count in counts}):
+            path = folder / f"{name}_{steps}_{n}.npy"
             if not path.exists():
-                cond, method = sgm.Condition(label=labels[:n]), METHODS[name](count)
-                x = sgm.sample(sde, model, jr.key(2), n, cond=cond, method=method, batch_size=100)
+                cond = sgm.Condition(label=labels[:n])
+                x = sgm.sample(sde, model, jr.key(2), n, cond=cond, method=sampler(steps), batch_size=100)
                 np.save(path, np.asarray(x))
                 print(f"drawn: {path.name}", flush=True)
             features, classes = seen(np.load(path))
-            rows.append((name, str(count), [frechet(features, of_test)], np.mean(classes == labels[:n])))
-    lines = ((name, count, f"{np.mean(distances):.2f}", f"{100 * right:.1f}") for name, count, distances, right in rows)
+            rows.append((name, steps * of_step + 1, [frechet(features, of_test)], np.mean(classes == labels[:n])))
+    lines = (
+        (name, count or "", f"{np.mean(distances):.2f}", f"{100 * right:.1f}") for name, count, distances, right in rows
+    )
     table(("samples", "evaluations", "distance", "labels found, %"), *lines)
     print(f"standard deviation of the distance over {rounds} sets of training images: {np.std(rows[0][2], ddof=1):.2f}")
+    if figure is not None:
+        draw(rows, figure)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--figure", type=Path, help="PNG of the distances")
     parser.add_argument("--n", type=int, default=500, help="samples (500)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS)
     given = parser.parse_args()
-    main(given.run, given.folder, given.n, given.methods, given.counts)
+    main(given.run, given.folder, given.figure, given.n, given.methods, given.counts)

@@ -106,9 +106,7 @@ def test_a_network_sees_and_answers_each_entry():
 def test_mistakes_are_answered(types_unchecked):
     chain, network = BinomialChain(), MLP((4,), 16, 1, key=jr.key(0))
     model = CategoricalModel(network, 2, shape=(4,))
-    with pytest.raises(
-        ValueError, match=r"CategoricalModel: the examples have shape \(12,\), but the network is a MLP"
-    ):
+    with pytest.raises(ValueError, match=r"CategoricalModel: the network gets examples of shape \(12,\), but is a MLP"):
         CategoricalModel(network, 3, shape=(4,))
     with pytest.raises(
         ValueError, match="UniformChain has 3 categories and 3 states, but the CategoricalModel is of 2"

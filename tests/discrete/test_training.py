@@ -79,7 +79,7 @@ def tiny(**changes):
     return dataclasses.replace(experiment, **changes)
 
 
-def test_an_experiment_is_trained_drawn_and_evaluated(tmp_path, optimised):
+def test_an_experiment_is_trained_drawn_and_evaluated(tmp_path):
     experiment = tiny()
     for stage in STAGES.values():
         stage(experiment, tmp_path, None, 1)
@@ -99,8 +99,6 @@ def test_an_experiment_is_trained_drawn_and_evaluated(tmp_path, optimised):
     again, saved = sgm.load(tmp_path / "saved")
     assert again == chain
     np.testing.assert_array_equal(x, sgm.sample(again, saved, jr.key(0), 200))
-    report = sgm.evaluate(chain, model, experiment.data, [CategoricalBound(steps=5)], jr.key(0), n=50, progress=False)
-    assert report["bound"].value < 0
 
 
 def test_experiments_of_categories_are_written_and_read():
@@ -119,9 +117,9 @@ def test_experiments_of_categories_are_written_and_read():
         assert isinstance(model, CategoricalModel) and model.states == chain.states
 
 
-@pytest.mark.slow_except("chain1")
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", [UniformChain(4, HarmonicBetas(20)), AbsorbingChain(4, HarmonicBetas(20))])
-def test_a_network_learns_letters(chain, optimised):
+def test_a_network_learns_letters(chain):
     """Under either chain, a perceptron comes within the exact model's reach in a few seconds."""
     data = Letters(4, 4, 0.5)
     model = CategoricalModel(

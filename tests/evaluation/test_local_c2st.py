@@ -26,6 +26,7 @@ class TestLocalC2ST:
         said = re.search(r"; ([\d.]+) of permuted labels, as of an exact model$", report["local_c2st"].note)
         assert float(said[1]) / 5 < report["local_c2st"].value < 5 * float(said[1])
 
+    @pytest.mark.slow_except("narrow")
     @pytest.mark.parametrize("name", WRONG)
     def test_a_wrong_posterior_fails(self, reports, name):
         """With 19 nulls the p-value is 1 / 20 at least."""

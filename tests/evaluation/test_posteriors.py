@@ -22,6 +22,7 @@ class TestC2ST:
     def test_an_exact_posterior_cannot_be_told_from_the_records(self, reports):
         assert reports("exact", C2ST(), (1,))["c2st"].value == pytest.approx(0.5, abs=3 * 0.5 / 400**0.5)
 
+    @pytest.mark.slow_except("narrow", "biased")
     @pytest.mark.parametrize("name", WRONG)
     def test_a_wrong_posterior_is_told_from_the_records(self, reports, name):
         """Scales 1 and 2 have equal densities at |z| = (8 log(2) / 3)^1/2 of the smaller one."""

@@ -39,6 +39,7 @@ def test_log_prob_and_its_gradient_are_the_closed_form():
     np.testing.assert_allclose(slope, jax.vmap(jax.vmap(jax.grad(marginal.log_prob)))(x), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_gradients_forwards_are_those_backwards():
     density, x = Density(SDE, EXACT, adjoint=diffrax.ForwardMode()), jnp.asarray([0.3, -1.0])
     expected = jax.grad(EXACT.marginal(SDE, SDE.t0).log_prob)(x)

@@ -123,13 +123,10 @@ def test_a_prediction_comes_back(tmp_path, prediction):
 @pytest.mark.parametrize(
     "make", [*NETWORKS.values(), lambda: ConvDense((8, 8, 1), outputs=1, key=jr.key(0))], ids=[*NETWORKS, "ConvDense"]
 )
-def test_a_network_comes_back_with_what_it_computes(tmp_path, make):
+def test_a_network_comes_back_to_the_bit(tmp_path, make):
     made = sgm.ScoreModel(randomised(make()), shape=(8, 8, 1))
     again = returned(tmp_path, sgm.VP(), made)[1]
     assert eqx.tree_equal(again, made)
-    u = jr.normal(jr.key(3), (8, 8, 1))
-    outputs = [eqx.filter_jit(part.predict)(jnp.asarray(0.3), u).denoised for part in (made, again)]
-    assert np.all(outputs[0] == outputs[1])
 
 
 def test_a_model_in_half_precision_comes_back_in_it(tmp_path):

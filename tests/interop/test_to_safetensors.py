@@ -62,6 +62,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow_except("EDMPrecond", "iDDPMPrecond")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pickle_of_edm_denoises_as_in_torch(kind, tool, tmp_path):
     name, changes = KINDS[kind]

@@ -34,7 +34,7 @@ def test_each_part_of_the_condition_changes_the_output(name):
         assert largest_change(call(network, LEVEL, U, dataclasses.replace(COND, **change)), base) > 1e-4, change
 
 
-@pytest.mark.slow_except("*-DiT", "*-MLP")
+@pytest.mark.slow_except("parts[0-2]-MLP", "parts[3-5]-DiT")
 @each_network
 @pytest.mark.parametrize(
     "parts", [("params",), ("label",), ("image",), ("params", "image"), ("params", "label"), ("label", "image")]
@@ -81,6 +81,7 @@ def test_a_larger_image_is_averaged():
     assert joined.shape == (2, 2, 2) and float(joined[0, 0, 1]) < float(joined[1, 1, 1])
 
 
+@pytest.mark.slow_except("MLP", "UNet")
 @each_network
 def test_an_image_of_integers_is_one_of_reals(name):
     network = built(name, Conditioning(image=(4, 6, 2), null=True))

@@ -140,6 +140,7 @@ class TestNetwork:
         upper = (15 + 1) * 9 + 2 * 10 * 9 + 10 * (3 * 2 * 10)
         assert sum(leaf.size for leaf in jax.tree.leaves(network) if hasattr(leaf, "size")) == conv + dense + upper
 
+    @pytest.mark.slow_except("both", "planar")
     @each_kind
     def test_every_parameter_has_a_finite_gradient(self, kind):
         network = built(kind, noise_levels=np.linspace(-3, 3, 50))
@@ -147,6 +148,7 @@ class TestNetwork:
         for leaf in jax.tree.leaves(gradient):
             assert bool(jnp.all(jnp.isfinite(leaf))) and bool(jnp.any(leaf != 0))
 
+    @pytest.mark.slow_except("both", "planar")
     @each_kind
     def test_a_batch_is_its_examples(self, kind):
         network, levels = built(kind), jnp.asarray([-1.0, 0.0, 2.0])
@@ -155,6 +157,7 @@ class TestNetwork:
         single = [call(network, level, one) for level, one in zip(levels, u, strict=True)]
         np.testing.assert_allclose(batch, np.stack(single), rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.slow_except("both", "planar")
     @each_kind
     def test_dropout_needs_a_key(self, kind):
         network, u = built(kind, dropout=0.5), example(kind)

@@ -71,6 +71,7 @@ def test_convolution_keeps_the_scale():
     assert float(Convolution(64, 64, key=jr.key(6))(x).std()) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow_except("*-hessian-3", "*-grad-1", "*-jacfwd-1")
 @each_size
 @pytest.mark.parametrize("differentiate", [jax.grad, jax.jacfwd, jax.hessian])
 @pytest.mark.parametrize("argument", [0, 1])
@@ -90,6 +91,7 @@ def test_derivatives_of_both_orders_by_differences(size, float64):
     check_grads(jax.jit(convolve), operands(size), order=2)
 
 
+@pytest.mark.slow_except("*-3")
 @each_size
 @pytest.mark.parametrize("share", [1, 2, 3, 6])
 def test_the_kernels_gradient_is_the_same_in_any_chunks(size, share, float64, monkeypatch):

@@ -16,6 +16,7 @@ def test_a_product_is_that_of_the_last_axis(rows):
     np.testing.assert_allclose(product(x, KERNEL), jnp.einsum("...i,io->...o", x, KERNEL), rtol=1e-6)
 
 
+@pytest.mark.slow_except("*-hessian", "1-jacfwd")
 @pytest.mark.parametrize("differentiate", [jax.grad, jax.jacfwd, jax.hessian])
 @pytest.mark.parametrize("argument", [0, 1])
 def test_derivatives_are_those_of_the_plain_product(differentiate, argument, float64):

@@ -39,6 +39,7 @@ def test_every_output_depends_on_every_input(name, shape):
     assert bool(jnp.all(gradient != 0))
 
 
+@pytest.mark.slow_except("signal-*", "volume-DiT")
 @each
 @each_shape
 def test_on_a_torus_a_shift_of_the_input_shifts_the_output(name, shape):

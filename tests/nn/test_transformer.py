@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import LEVEL, call, largest_change, randomised
+from networks import LEVEL, call, largest_change, predict, randomised
 
 import sgm
 from sgm.model import Karras, Unobserved, WithVariance
@@ -42,7 +42,7 @@ def test_a_new_network_returns_zero_and_then_depends_on_all():
     first, second = jnp.split(call(network, LEVEL, U), 2)
     assert largest_change(first, second) > 1e-2
     model = sgm.ScoreModel(network, WithVariance(Karras()), shape=(5,))
-    assert model.predict(LEVEL, U).log_variance.shape == (5,)
+    assert predict(model, LEVEL, U).log_variance.shape == (5,)
 
 
 def test_the_observed_are_read_in_the_place_of_u():
@@ -78,7 +78,7 @@ def test_no_entry_attends_to_a_missing_one():
 
 def test_observed_entries_are_estimated_by_what_they_are():
     model, level = model_of(), jnp.asarray(0.4)
-    estimate = model.predict(level, U, OBSERVED)
+    estimate = predict(model, level, U, OBSERVED)
     z = model.units.standardise(OBSERVED.observed)
     cos, sin = jnp.cos(jnp.arctan(jnp.exp(level))), jnp.sin(jnp.arctan(jnp.exp(level)))
     known = jnp.asarray([1, 4])
@@ -102,8 +102,8 @@ def test_the_unobserved_alone_are_a_model():
     model, u = model_of(), U[jnp.asarray([0, 2, 3])]
     rest = Unobserved(model, (4, 1), jnp.asarray([0.5, 2.0]))
     assert rest.shape == (3,) and rest.unobserved == (0, 2, 3)
-    whole = model.predict(LEVEL, jnp.zeros(5).at[jnp.asarray([0, 2, 3])].set(u), OBSERVED)
-    ours = rest.predict(LEVEL, u)
+    whole = predict(model, LEVEL, jnp.zeros(5).at[jnp.asarray([0, 2, 3])].set(u), OBSERVED)
+    ours = predict(rest, LEVEL, u)
     for name in ("denoised", "noise", "velocity"):
         np.testing.assert_allclose(getattr(ours, name), getattr(whole, name)[jnp.asarray([0, 2, 3])], rtol=1e-6)
     np.testing.assert_allclose(rest.units.mean.value, [0, 2, 3])
@@ -161,24 +161,27 @@ class TestMasking:
             return jax.jit(jax.grad(lambda x: loss(sde, model, x, jr.key(4))))(x)
 
         def errors(loss, x):
-            drawn = loss.perturb(sde, model, model.units.standardise(x), jr.key(4))
-            return drawn, loss.errors(sde, model, drawn)
+            def both(x):
+                drawn = loss.perturb(sde, model, model.units.standardise(x), jr.key(4))
+                return drawn, loss.errors(sde, model, drawn)
+
+            return eqx.filter_jit(both)(x)
 
         loss = sgm.Loss(masking=FixedEntries((0, 1, 2, 3)))
         drawn, found = errors(loss, x)
         np.testing.assert_allclose(drawn.cond.observed[:, :4], x[:, :4], rtol=1e-5, atol=1e-5)
-        estimate = jax.vmap(model.predict)(
-            drawn.levels[0],
-            jax.vmap(lambda level, x, noise: sgm.sde.cos_of(level) * x + sgm.sde.sin_of(level) * noise)(
-                drawn.levels[0], drawn.x0, drawn.noise
-            ),
-            drawn.cond,
-        )
+
+        @eqx.filter_jit
+        @jax.vmap
+        def estimate(level, x, noise, cond):
+            return model.predict(level, sgm.sde.cos_of(level) * x + sgm.sde.sin_of(level) * noise, cond)
+
+        estimate = estimate(drawn.levels[0], drawn.x0, drawn.noise, drawn.cond)
         by_hand = drawn.levels[1] * (estimate.noise - drawn.noise)[:, 4] ** 2 / 5
         np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-6)
         # Missing ones leave a finite loss, to which they add nothing.
         missing = x.at[:, 2].set(NAN)
-        value = sgm.Loss()(sde, model, missing, jr.key(4))
+        value = jax.jit(lambda x: sgm.Loss()(sde, model, x, jr.key(4)))(missing)
         assert bool(jnp.isfinite(value)) and float(value) > 0
         assert bool(jnp.all(jnp.isfinite(gradient(sgm.Loss(), missing)[:, 0])))
 

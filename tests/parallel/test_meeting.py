@@ -39,7 +39,7 @@ sgm.train(sgm.VP(), model, data, jr.key(1), steps=2000, batch_size=16, log_every
 
 def ends(program, count, seconds=60.0, only=None):
     """The exit status, the errors and the duration in seconds of each process."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": processes.compilations()}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     running = processes.start(count, ["-c", program], seconds, cwd=FOLDER, only=only, **pipes)
     began = time.monotonic()
 

@@ -82,8 +82,8 @@ except sgm.training.Preempted as error:
 
 
 def start(program, count, folder):
-    """The processes of a program, which share the compilations of the tests."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": processes.compilations()}
+    """The processes of a program."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return processes.start(count, ["-c", program], folder, cwd=FOLDER, **pipes)
 
 

@@ -23,6 +23,7 @@ def test_the_maximum_of_a_gaussian_is_its_mean():
     assert float(best.log_prob) == pytest.approx(float(expected), abs=5e-3)
 
 
+@pytest.mark.slow
 def test_the_maximum_of_a_mixture_is_its_highest_mode():
     """The narrowest has the largest density, and 0.3 of the mass."""
     model = mixture(2)

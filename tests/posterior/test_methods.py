@@ -145,7 +145,7 @@ def test_entries_known_exactly_are_so_and_the_others_have_their_posterior(method
     np.testing.assert_allclose(np.asarray(x).std(axis=1)[:, ~mask] / std, 1, atol=limit)
 
 
-@pytest.mark.slow_except("PiGDM")
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [DPS, PiGDM, TMPD], ids=lambda guidance: guidance.__name__)
 def test_draws_of_every_guidance_have_finite_derivatives(guidance):
     """That of the sum of draws, beside a difference of it."""

@@ -48,6 +48,7 @@ def test_the_density_within_is_that_of_the_truncated_normal():
     np.testing.assert_array_equal(log_prob_within(SDE, MODEL, x, BOX, acceptance), result.value)
 
 
+@pytest.mark.slow
 def test_the_density_within_integrates_to_one():
     axes = [np.linspace(-0.5, 1.7, 89), np.linspace(-1.6, 0.4, 81)]  # no point of the grid is an end of the box
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).astype(np.float32) + np.float32(0.0123)

@@ -27,6 +27,9 @@ ENDS = {
 NETWORK = sgm.nn.MLP((2,), 8, 1, key=jr.key(0))
 
 
+@pytest.mark.slow_except(
+    "UniformTime-UniformWeighting-*", "UniformLogSNR-LikelihoodWeighting-*", "NormalLogSNR-KarrasWeighting-*"
+)
 @pytest.mark.parametrize("process", ENDS)
 @pytest.mark.parametrize("weighting", [UniformWeighting(), LikelihoodWeighting(), KarrasWeighting()], ids=type)
 @pytest.mark.parametrize("times", [UniformTime(), UniformLogSNR(), NormalLogSNR()], ids=type)

@@ -173,7 +173,7 @@ except sgm.training.CheckpointError as error:
 @pytest.mark.slow_except("1-0")
 @pytest.mark.parametrize(("count", "full"), [(1, 0), (2, 0), (2, 1)])
 def test_a_full_disk_of_one_process_is_told_by_all_and_loses_no_earlier_checkpoint(tmp_path, count, full):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": processes.compilations()}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     program = ["-c", textwrap.dedent(FULL)]
     running = processes.start(count, program, tmp_path, full, cwd=Path(__file__).parents[2], **pipes)
     with ThreadPoolExecutor() as pool:

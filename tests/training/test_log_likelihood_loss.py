@@ -4,6 +4,7 @@ import dataclasses
 import math
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -19,7 +20,7 @@ from sgm.flags import from_flags
 from sgm.sde import LearnedLogSNR
 from sgm.serial import from_json, to_json
 from sgm.training import LogLikelihoodLoss
-from sgm.training.step import Recipe
+from sgm.training.step import Recipe, held_out_loss
 
 # optax and Orbax promote types.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -55,9 +56,9 @@ def test_parts_of_a_batch_share_the_randomness_of_the_whole():
     x, steps = GAUSSIAN.sample(jr.key(0), 8), []
     for accumulate in (1, 4):
         recipe = Recipe(sgm.VP(), LogLikelihoodLoss(), optax.sgd(0.1), jr.key(3), accumulate=accumulate)
-        state, metrics = recipe.step(recipe.start(score_model()), (x, None))
+        state, metrics = eqx.filter_jit(recipe.step)(recipe.start(score_model()), (x, None))
         steps.append((metrics["loss"], state.model.network.outlet.kernel))
-        held_out = [recipe.held_out(dataclasses.replace(state, step=step), (x, None)) for step in jnp.arange(2)]
+        held_out = [held_out_loss(recipe, dataclasses.replace(state, step=step), (x, None)) for step in jnp.arange(2)]
         assert held_out[0] == held_out[1]
     for one, four in zip(*steps, strict=True):
         np.testing.assert_allclose(one, four, rtol=1e-3, atol=1e-5)

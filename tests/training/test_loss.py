@@ -42,6 +42,7 @@ def losses(sde, weighting, times, draws=400, batch=64):
     return np.asarray(jax.jit(jax.vmap(loss))(jr.split(jr.key(1), draws)))
 
 
+@pytest.mark.slow_except("*-VP", "likelihood-log-SNR-*")
 @pytest.mark.parametrize("process", FOUR)
 @pytest.mark.parametrize(
     ("weighting", "times"),

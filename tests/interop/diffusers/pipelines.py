@@ -2,7 +2,6 @@
 
 import json
 
-import equinox as eqx
 import jax.random as jr
 from networks import randomised
 
@@ -38,7 +37,7 @@ def random_network(**fields):
     """A `UNet2DModel` of `FIELDS`, but for those that are given, none of whose parameters is zero."""
     named = {name: tuple(value) if isinstance(value, list) else value for name, value in FIELDS.items()}
     fields = named | fields
-    return randomised(eqx.filter_jit(diffusers.UNet2DModel)(**fields, key=jr.key(0)))
+    return randomised(diffusers.UNet2DModel(**fields, key=jr.key(0)))
 
 
 def write_pipeline(folder, network):

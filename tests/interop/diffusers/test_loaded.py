@@ -97,6 +97,7 @@ def test_bfloat16_is_near_single_precision(pipeline):
     assert 1e-5 < error < 0.05
 
 
+@pytest.mark.slow
 def test_the_example(pipeline, images, tmp_path):
     spec = importlib.util.spec_from_file_location("loaded_model", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
