@@ -25,6 +25,7 @@ from sgm.nn.condition import condition_from
 from sgm.options import ExperimentError, options
 from sgm.parallel.devices import mesh
 from sgm.parallel.processes import is_first, local, share, wait_for_all
+from sgm.random import normal
 from sgm.runs import begin_from, is_begun, load_trained, write_experiment
 from sgm.sample import sample
 from sgm.sde import AbstractProcess, AbstractSDE
@@ -231,7 +232,7 @@ def film_stage(experiment: Experiment, run: Path, begins_from: Path | None, mode
         return
     # At most 16 examples, so that each is seen; of points as many as show a density.
     x0 = units.standardise(first_examples(data, 1000 if plane else min(16, drawing.n), plain))
-    noise = jax.random.normal(experiment.key("film"), x0.shape)
+    noise = normal(experiment.key("film"), x0.shape)
     ts = ThetaGrid().times(sde, drawing.film)
     saveat = in_u(sde, ts, units)
 

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.quick
 PACKAGE = Path(sgm.__file__).parent
 # Each may import what stands before it.
 ORDER = (
-    *("types", "checks", "parallel", "sde", "nn", "model", "solve", "sample", "likelihood", "encode", "posterior"),
-    *("data", "plot", "training", "evaluation", "options", "serial", "interop", "flags", "experiment", "runs"),
-    *("stages", "cli"),
+    *("types", "random", "checks", "parallel", "sde", "nn", "model", "solve", "sample", "likelihood", "encode"),
+    *("posterior", "data", "plot", "training", "evaluation", "options", "serial", "interop", "flags", "experiment"),
+    *("runs", "stages", "cli"),
 )
 
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.data.simulated import AbstractSimulated
+from sgm.random import normal
 
 # The pixels of an image that no leaf covers, on average: of the 10,000 images of a split, 10 at most are to have one.
 _BARE = 1e-3
@@ -112,7 +113,7 @@ class DeadLeaves(AbstractSimulated):
 
         ground = jnp.full(self.shape[:2], greys[n])
         image, _ = jax.lax.scan(fall, ground, (centres, radii, greys[:n]))
-        return image[..., None] + self.noise * jax.random.normal(key_noise, self.shape, jnp.float32)
+        return image[..., None] + self.noise * normal(key_noise, self.shape, jnp.float32)
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n resolution resolution 1"], dict[str, Array]]:
         return jax.lax.map(self.draw, jax.random.split(key, n), batch_size=_CHUNK), {}

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sgm.data.simulated import AbstractSimulated
 from sgm.data.spectra import check_grid, check_shape, check_spectrum, mode_powers, wave_numbers
 from sgm.nn.conditioning import Conditioning
+from sgm.random import normal
 
 # Each moves the slope by at most 1 / log(k_max / k_min): enough for any within 12 of 0 at 16x16, within 8 at 128x128.
 _NEWTON_STEPS = 50
@@ -72,7 +73,7 @@ class AbstractGaussianField(AbstractSimulated):
 
     def draw(self, key: PRNGKeyArray, params: Float[Array, " 2"]) -> Float[Array, "resolution resolution 1"]:
         """A field with the given parameters: F^H sqrt(P) F applied to white noise."""
-        white = jnp.fft.fft2(jax.random.normal(key, self.shape[:2], params.dtype))
+        white = jnp.fft.fft2(normal(key, self.shape[:2], params.dtype))
         return jnp.fft.ifft2(jnp.sqrt(self.spectrum(params)).astype(white.dtype) * white).real[..., None]
 
     def maximum_likelihood(
@@ -237,7 +238,7 @@ class GaussianFieldMap(AbstractGaussianField):
         sides = jax.random.randint(key_sides, (2, 1), least, most + 1, jnp.int32)
         rows, columns = (jnp.arange(self.resolution, dtype=jnp.int32) - corner) % self.resolution < sides
         mask = jnp.where(rows[:, None] & columns, 0.0, 1.0).astype(x.dtype)[..., None]
-        noise = self.noise_std * jax.random.normal(key_noise, x.shape, x.dtype)
+        noise = self.noise_std * normal(key_noise, x.shape, x.dtype)
         return jnp.concatenate([mask * (x + noise), mask], axis=-1)
 
     def posterior(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.data.simulated import AbstractSimulated
 from sgm.data.spectra import check_grid, check_shape, check_spectrum, mode_powers, wave_numbers
+from sgm.random import normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class GaussianVolume(AbstractSimulated):
         return self.amplitude * (wave_numbers(self.resolution, 3) / self.pivot) ** -self.slope
 
     def simulate(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n N N N 1"], dict[str, Array]]:
-        white = jnp.fft.fftn(jax.random.normal(key, (n, *self.shape[:3]), jnp.float32), axes=(1, 2, 3))
+        white = jnp.fft.fftn(normal(key, (n, *self.shape[:3]), jnp.float32), axes=(1, 2, 3))
         root = jnp.asarray(np.sqrt(self.spectrum), jnp.float32).astype(white.dtype)
         return jnp.fft.ifftn(root * white, axes=(1, 2, 3)).real[..., None], {}
 

@@ -25,6 +25,7 @@ from sgm.model.base import AbstractModel, estimate_of
 from sgm.nn.condition import Condition
 from sgm.parallel.devices import replicate
 from sgm.parallel.spread import spread
+from sgm.random import normal
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
 
@@ -141,7 +142,7 @@ def _of_one(shared, each, levels, draws):
     first, last = jax.nn.softplus(-low), jax.nn.softplus(-jnp.minimum(high, LARGEST_LEVEL))
 
     def at(level, key):
-        noise = jr.normal(key, x0.shape, x0.dtype)
+        noise = normal(key, x0.shape, x0.dtype)
         return noise, estimate_of(model, level, cos_of(level) * x0 + sin_of(level) * noise, cond)
 
     def integrand(share, key):

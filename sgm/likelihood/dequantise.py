@@ -3,11 +3,11 @@
 import math
 
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Integer, PRNGKeyArray
 
 from sgm.checks import check_at_least, is_traced
+from sgm.random import uniform
 from sgm.types import Number
 
 
@@ -51,7 +51,7 @@ def dequantise(
     """
     check_levels("dequantise", levels, count, low, high)
     levels = jnp.asarray(levels)
-    noise = jr.uniform(key, levels.shape)
+    noise = uniform(key, levels.shape)
     return low + (high - low) / count * (levels.astype(noise.dtype) + noise)
 
 

@@ -26,6 +26,7 @@ from sgm.model.base import AbstractModel, check_process_and_model
 from sgm.model.with_units import WithUnits
 from sgm.nn.condition import Condition, flat_condition
 from sgm.nn.units import Units
+from sgm.random import truncated_normal
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
 
@@ -75,7 +76,7 @@ class TruncatedNormalDequantisation(AbstractDequantisation):
     def draw(self, sde, levels, count, key, low, high):
         alpha, sigma = sde.alpha(sde.t0), sde.sigma(sde.t0)
         reach = alpha / sigma * (high - low) / (2 * count)
-        noise = jr.truncated_normal(key, -reach, reach, levels.shape)
+        noise = truncated_normal(key, reach, levels.shape)
         x = alpha * self.training(levels, count, key, low, high) + sigma * noise
         return x, norm.logpdf(noise) - jnp.log(jax.scipy.special.erf(reach / np.sqrt(2))) - jnp.log(sigma)
 

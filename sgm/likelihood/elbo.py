@@ -25,6 +25,7 @@ from sgm.model.kernel import AbstractVariance, FixedSmall, transition_kl
 from sgm.nn.condition import Condition
 from sgm.parallel.devices import replicate
 from sgm.parallel.spread import spread
+from sgm.random import normal
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import cos_of, sin_of
 
@@ -201,7 +202,7 @@ def _elbo_one(shared, each, steps, draws):
 
     def at(k, key):
         """The level and the noise of x_k, and the estimate there."""
-        noise, level = jr.normal(key, x0.shape, x0.dtype), chain.level(k)
+        noise, level = normal(key, x0.shape, x0.dtype), chain.level(k)
         return level, noise, estimate_of(model, level, cos_of(level) * x0 + sin_of(level) * noise, cond)
 
     def transition(k, key):

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sgm.checks import check_at_least, check_count
+from sgm.random import normal, rademacher
 
 Example = Float[Array, "*shape"]
 Estimates = Float[Array, " estimates"]
@@ -154,7 +154,7 @@ class Hutchinson(AbstractTrace):
 
     def draw(self, key, x):
         assert key is not None
-        draw = jr.normal if self.distribution == "normal" else jr.rademacher
+        draw = normal if self.distribution == "normal" else rademacher
         return draw(key, (self.count, *x.shape), x.dtype)
 
     def probe(self, drawn, index, x):
@@ -209,7 +209,7 @@ class Probing(AbstractTrace):
 
     def draw(self, key, x):
         assert key is not None
-        return jr.rademacher(key, (self.count, *x.shape), x.dtype)
+        return rademacher(key, (self.count, *x.shape), x.dtype)
 
     def probe(self, drawn, index, x):
         colours = np.ravel_multi_index(

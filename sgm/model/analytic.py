@@ -19,6 +19,7 @@ from sgm.checks import check_instance
 from sgm.model.base import AbstractModel, Estimate
 from sgm.model.with_units import WithUnits
 from sgm.nn.units import Units, check_units
+from sgm.random import normal
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
 
@@ -78,7 +79,7 @@ class Gaussian(AbstractAnalyticModel):
         return -0.5 * jnp.sum(standardised + jnp.log(2 * jnp.pi * self.eigenvalues))
 
     def sample(self, key, n):
-        noise = jr.normal(key, (n, self.mean.size), self.mean.dtype)
+        noise = normal(key, (n, self.mean.size), self.mean.dtype)
         return self.mean + jax.vmap(self._embed)(jnp.sqrt(self.eigenvalues) * noise)
 
     def in_units(self, units: Units) -> WithUnits:
@@ -144,7 +145,7 @@ class GaussianMixture(AbstractAnalyticModel):
     def sample(self, key, n):
         key_component, key_noise = jr.split(key)
         component = jr.categorical(key_component, jnp.log(self.weights), shape=(n,))
-        noise = jr.normal(key_noise, (n, *self.shape), self.means.dtype)
+        noise = normal(key_noise, (n, *self.shape), self.means.dtype)
         return self.means[component] + self.stds[component].reshape(n, *[1] * len(self.shape)) * noise
 
 

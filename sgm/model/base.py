@@ -13,13 +13,13 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from sgm.checks import check_examples, check_instance, check_time, is_traced, warn_of_scale
 from sgm.model.reverse import AbstractReverseModel, check_pair
 from sgm.nn.condition import Condition
 from sgm.nn.units import Units
+from sgm.random import normal
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import cos_of, sin_of
 from sgm.sde.process import AbstractProcess
@@ -170,7 +170,7 @@ class AbstractModel(AbstractReverseModel):
         check_examples("noised", x0, self.shape)
         check_time("noised", sde, t)
         mean, std = sde.marginal(t, self.units.standardise(x0))
-        return self.units.restore(mean + std * jr.normal(key, mean.shape, mean.dtype))
+        return self.units.restore(mean + std * normal(key, mean.shape, mean.dtype))
 
     def _predict_at(self, call, sde, t, x, cond):
         check_process(call, sde)

@@ -26,6 +26,7 @@ from sgm.model.analytic import AbstractAnalyticModel
 from sgm.model.base import Estimate
 from sgm.model.with_units import WithUnits
 from sgm.nn.units import Units, check_units
+from sgm.random import normal
 from sgm.sde.level import cos_of, sin_of
 
 _NODES, _WEIGHTS = (values / 2 for values in np.polynomial.legendre.leggauss(32))
@@ -142,7 +143,7 @@ class NoisedUniform(AbstractAnalyticModel):
     def sample(self, key, n):
         key_box, key_noise = jr.split(key)
         box = jr.uniform(key_box, (n, *self.shape), self.low.dtype, self.low, self.high)
-        return box + self.std * jr.normal(key_noise, box.shape, box.dtype)
+        return box + self.std * normal(key_noise, box.shape, box.dtype)
 
     def _moments(self, cos, tau, u):
         """U', e', the mean over the box of p(r | u) as it stands above, and E[r | u], of each entry."""

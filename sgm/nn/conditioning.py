@@ -15,8 +15,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Num, PRNGKeyArray, PyTree
 
 from sgm.nn.frozen import Frozen
-from sgm.nn.initial import uniform
 from sgm.nn.layers import Features, Linear, Space
+from sgm.random import initial
 
 _FREQUENCIES = 16
 
@@ -171,8 +171,8 @@ class Embedding(eqx.Module):
         self.first = Linear(2 * _FREQUENCIES, width, key=key_first)
         self.standardisation = None if params is None else Standardisation(jnp.zeros(params), jnp.ones(params))
         self.params = None if params is None else Linear(params, width, key=key_params)
-        self.labels = None if classes is None else uniform(key_label, (classes, width), 1.0)
-        self.null = uniform(key_null, (width,), 1.0) if conditioning.null else None
+        self.labels = None if classes is None else initial(key_label, (classes, width), 1.0)
+        self.null = initial(key_null, (width,), 1.0) if conditioning.null else None
         self.null_image = jnp.zeros(image[-1]) if conditioning.null and image else None
         self.second = Linear(width, width, key=key_second)
         self.conditioning = conditioning

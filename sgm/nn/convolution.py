@@ -21,8 +21,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sgm.nn.initial import uniform
 from sgm.nn.product import product
+from sgm.random import initial
 
 _CHUNK_BYTES = 2**19
 _SPACE = {1: "H", 2: "HW", 3: "DHW"}
@@ -43,7 +43,7 @@ class Convolution(eqx.Module):
         self, inputs: int, outputs: int, size: int = 3, *, rank: int = 2, periodic: bool = False, key: PRNGKeyArray
     ):
         reach = (3 / (size**rank * inputs)) ** 0.5  # keeps the variance
-        self.kernel = uniform(key, (*[size] * rank, inputs, outputs), reach)
+        self.kernel = initial(key, (*[size] * rank, inputs, outputs), reach)
         self.bias = jnp.zeros(outputs)
         self.periodic = periodic
 

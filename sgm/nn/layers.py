@@ -19,8 +19,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from sgm.checks import check_concrete, check_count
-from sgm.nn.initial import uniform
 from sgm.nn.product import product
+from sgm.random import bernoulli, initial
 
 Layer = TypeVar("Layer", bound=eqx.Module)
 Features = Float[Array, " features"]
@@ -39,8 +39,8 @@ class Linear(eqx.Module):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, key: PRNGKeyArray):
         key_kernel, key_bias = jr.split(key)
         reach = inputs**-0.5
-        self.kernel = uniform(key_kernel, (inputs, outputs), reach)
-        self.bias = uniform(key_bias, (outputs,), reach) if bias else None
+        self.kernel = initial(key_kernel, (inputs, outputs), reach)
+        self.bias = initial(key_bias, (outputs,), reach) if bias else None
 
     def __call__(self, x: Float[Array, "*space inputs"]) -> Float[Array, "*space outputs"]:
         y = product(x, self.kernel.astype(x.dtype))
@@ -229,7 +229,7 @@ def dropout(x: Float[Array, "*any"], rate: float, key: PRNGKeyArray | None) -> F
     """Zero each entry with probability `rate` and scale the rest by 1 / (1 - rate); nothing without a key."""
     if key is None or rate == 0:
         return x
-    return jnp.where(jr.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+    return jnp.where(bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 def key_stream(key: PRNGKeyArray | None) -> Iterator[Any]:

@@ -9,9 +9,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sgm.nn.conditioning import Conditioning
-from sgm.nn.initial import uniform
 from sgm.nn.layers import Linear, check_options, check_shape
 from sgm.nn.network import AbstractNetwork
+from sgm.random import initial
 
 
 class StepwisePerceptron(AbstractNetwork):
@@ -98,6 +98,6 @@ class StepwisePerceptron(AbstractNetwork):
 def _sigmoid_layer(inputs, outputs, key):
     """A layer whose sums of sigmoids are about 0 and not small, four times those of Glorot and Bengio 2010."""
     reach = 4 * (6 / (inputs + outputs)) ** 0.5
-    kernel = uniform(key, (inputs, outputs), reach)
+    kernel = initial(key, (inputs, outputs), reach)
     layer = Linear(inputs, outputs, key=key)
     return eqx.tree_at(lambda layer: (layer.kernel, layer.bias), layer, (kernel, -0.5 * jnp.sum(kernel, axis=0)))

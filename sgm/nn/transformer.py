@@ -20,6 +20,7 @@ from sgm.nn.layers import (
 )
 from sgm.nn.network import AbstractNetwork
 from sgm.nn.waves import LONGEST_WAVE, check_waves, waves
+from sgm.random import normal
 
 
 class Transformer(AbstractNetwork):
@@ -100,7 +101,7 @@ class Transformer(AbstractNetwork):
             )
         key_embedding, key_identities, key_inlet, key_outlet, key_blocks = jr.split(key, 5)
         self.embedding = Embedding(width, conditioning, observes=True, key=key_embedding)
-        self.identities = jr.normal(key_identities, (shape[0], width))
+        self.identities = normal(key_identities, (shape[0], width))
         self.inlet = Linear(2 + 2 * frequencies, width, key=key_inlet)
         self.blocks = stacked_blocks(depth, width, heads, dropout, key=key_blocks)
         self.modulation = zeros_like(Linear(width, 2 * width, key=key_outlet))

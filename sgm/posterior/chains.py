@@ -20,6 +20,7 @@ from sgm.posterior.exactly import Exactly
 from sgm.posterior.linear import Linear
 from sgm.posterior.method import AbstractPosteriorMethod, Draws, has_one_each, repeated
 from sgm.posterior.solve import solve
+from sgm.random import normal
 from sgm.sde.base import AbstractSDE
 from sgm.solve.sampler import AbstractSampler
 from sgm.types import Example, Number, Scalar
@@ -89,7 +90,7 @@ def follow(
     def step(state, each):
         u, memory = state
         t, s, key = each
-        noise = jr.normal(key, (sampler.draws, *u.shape), u.dtype)
+        noise = normal(key, (sampler.draws, *u.shape), u.dtype)
         return sampler.advance(predict, t, s, u, noise, memory), None
 
     keys = jr.split(key, sampler.steps)
@@ -124,9 +125,9 @@ def draw_likelihood(
     """
     if isinstance(evidence, Linear | Exactly):
         key_x, key_y = jr.split(key)
-        z = mean + std * jr.normal(key_x, mean.shape, mean.dtype)
+        z = mean + std * normal(key_x, mean.shape, mean.dtype)
         likelihood = evidence.linearised(z, units)
-        noise = jnp.sqrt(likelihood.variance) * jr.normal(key_y, likelihood.residual.shape, mean.dtype)
+        noise = jnp.sqrt(likelihood.variance) * normal(key_y, likelihood.residual.shape, mean.dtype)
         seen = jnp.isfinite(evidence.y)
 
         def matrix(w):
@@ -140,7 +141,7 @@ def draw_likelihood(
 
     def move(z, key):
         key_direction, key_height, key_angle, key_tries = jr.split(key, 4)
-        direction = std * jr.normal(key_direction, z.shape, z.dtype)
+        direction = std * normal(key_direction, z.shape, z.dtype)
         height = log_likelihood(z) + jnp.log(jr.uniform(key_height, dtype=z.dtype))
         first = jr.uniform(key_angle, dtype=z.dtype) * 2 * jnp.pi
 

@@ -7,6 +7,7 @@ import jax.random as jr
 
 from sgm.checks import check_count
 from sgm.posterior.chains import AbstractChains, draw_likelihood, follow
+from sgm.random import normal
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
 from sgm.solve.ddim import DDIM
 from sgm.solve.grid import FixedSteps, LogSNRGrid
@@ -51,8 +52,8 @@ class DAPS(AbstractChains):
             key_flow, key_draw, key_noise = jr.split(key, 3)
             estimate = follow(self.flow, model, cond, u, t, end, key_flow)
             x0 = draw_likelihood(evidence, model.units, estimate, sin_of(t), key_draw, self.iterations, self.moves)
-            return cos_of(s) * x0 + sin_of(s) * jr.normal(key_noise, u.shape, u.dtype), x0
+            return cos_of(s) * x0 + sin_of(s) * normal(key_noise, u.shape, u.dtype), x0
 
-        u = jr.normal(key_start, model.shape)
+        u = normal(key_start, model.shape)
         _, draws = jax.lax.scan(step, u, (levels[:-1], levels[1:], jr.split(key_steps, self.steps)))
         return draws[-1]

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from sgm.checks import is_traced
 from sgm.posterior.evidence import AbstractGaussianLikelihood, check_std
+from sgm.random import normal
 
 _DIFFERENCE = 1e-3  # Relative, above which an operator is not linear: that of rounding is 1e-5.
 
@@ -49,7 +50,7 @@ class Linear(AbstractGaussianLikelihood):
         if is_traced(self.operator):
             return
         with jax.ensure_compile_time_eval():
-            x, other = jr.normal(jr.key(0), (2, *shape))
+            x, other = normal(jr.key(0), (2, *shape))
             expected = 3 * self.operator(x) + 2 * self.operator(other)
             difference = jnp.linalg.norm(self.operator(3 * x + 2 * other) - expected)
             is_linear = bool(difference <= _DIFFERENCE * jnp.linalg.norm(expected))

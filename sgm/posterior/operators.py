@@ -6,10 +6,10 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from sgm.random import normal
 from sgm.types import Example, Number
 
 
@@ -76,7 +76,7 @@ class Projections(eqx.Module):
     directions: Float[Array, "count *shape"]
 
     def __init__(self, shape: tuple[int, ...], count: int, key: PRNGKeyArray):
-        directions = jr.normal(key, (count, math.prod(shape)))
+        directions = normal(key, (count, math.prod(shape)))
         directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
         self.directions = directions.reshape(count, *shape)
 

@@ -7,6 +7,7 @@ import jax.random as jr
 
 from sgm.checks import check_count, is_traced
 from sgm.posterior.chains import AbstractChains, draw_likelihood, follow
+from sgm.random import normal
 from sgm.sde.level import cos_of
 from sgm.solve.dpm_solver import SDEDPMSolverPP
 from sgm.solve.sampler import AbstractSampler
@@ -67,5 +68,5 @@ class SplitGibbs(AbstractChains):
             z = draw_likelihood(evidence, model.units, x, coupling, key_likelihood, self.iterations, self.moves)
             return follow(self.reverse, model, cond, cos_of(level) * z, level, end, key_model), None
 
-        x = jr.normal(key_start, model.shape)
+        x = normal(key_start, model.shape)
         return jax.lax.scan(sweep, x, (levels, jr.split(key_sweeps, self.sweeps)))[0]

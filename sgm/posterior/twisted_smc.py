@@ -13,6 +13,7 @@ from sgm.posterior.evidence import with_y
 from sgm.posterior.exactly import Exactly
 from sgm.posterior.method import AbstractPosteriorMethod, Draws, check_unused, has_one_each
 from sgm.posterior.twist import twist_of
+from sgm.random import normal
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.solve.grid import AbstractGrid, FixedSteps, LogSNRGrid
 from sgm.types import Number
@@ -95,7 +96,7 @@ class TwistedSMC(AbstractPosteriorMethod):
 def _draw(shared, key, evidence, cond, n):
     model, method, levels, half_levels = shared
     key_runs, key_draws, key_twist = jr.split(key, 3)
-    twist = twist_of(evidence, model, jr.normal(key_twist, model.shape), method.most_products)
+    twist = twist_of(evidence, model, normal(key_twist, model.shape), method.most_products)
 
     def estimates(particles, levels, key):
         def run(key):
@@ -122,7 +123,7 @@ def _draw(shared, key, evidence, cond, n):
 def _run(model, method, twist, particles, levels, evidence, cond, key):
     """Particles x0, their log-weights, and log p(y)."""
     key_start, key_steps = jr.split(key)
-    u = jr.normal(key_start, (particles, *model.shape))
+    u = normal(key_start, (particles, *model.shape))
 
     def twisted(level, u):
         return twist(model, level, u, cond)
@@ -143,7 +144,7 @@ def _run(model, method, twist, particles, levels, evidence, cond, key):
 
         def move(u, estimate, change, key):
             std = jnp.exp(0.5 * method.variance.log_variance(s, t, estimate))
-            noise = jr.normal(key, u.shape, u.dtype)
+            noise = normal(key, u.shape, u.dtype)
             mean = posterior_mean(s, t, u, estimate.denoised)
             moved = posterior_mean(s, t, u, estimate.denoised + change) - mean
             ratio = -jnp.sum(moved * noise / std + 0.5 * (moved / std) ** 2)

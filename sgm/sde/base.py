@@ -13,11 +13,11 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from sgm.checks import is_traced
+from sgm.random import normal
 from sgm.sde.level import removed, theta_of
 from sgm.sde.process import AbstractProcess
 from sgm.types import Number, OfTime, Time
@@ -34,7 +34,7 @@ class Prior(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """One draw of the given shape."""
-        return self.std * jr.normal(key, shape)
+        return self.std * normal(key, shape)
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, ""]:
         """log N(x; 0, std^2 I) of one example, in nats."""

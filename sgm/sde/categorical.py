@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int, Integer, PRNGKeyArray
 
 from sgm.checks import check_instance, is_traced
+from sgm.random import uniform
 from sgm.sde.betas import AbstractBetas, FirstBetas
 from sgm.sde.process import AbstractProcess
 
@@ -197,7 +198,7 @@ class AbstractCategoricalChain(AbstractProcess):
         key_kept, key_drawn = jr.split(key)
         drawn = jnp.exp(jnp.asarray(self._tables[1])[k])
         fresh = self.prior.sample(key_drawn, x0.shape)
-        return jnp.where(jr.uniform(key_kept, x0.shape) < drawn, fresh, x0.astype(jnp.int32))
+        return jnp.where(uniform(key_kept, x0.shape) < drawn, fresh, x0.astype(jnp.int32))
 
     def entropy(self, k: Int[Array, ""], x0: Categories) -> Float[Array, ""]:
         """The entropy of x_k given x_0, in nats."""

@@ -7,6 +7,8 @@ import jax.random as jr
 from diffrax import AbstractBrownianPath, BrownianIncrement, SpaceTimeLevyArea
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from sgm.random import normal
+
 
 class GridBrownianPath(AbstractBrownianPath):
     """Brownian motion on a grid of times, one independent draw an interval.
@@ -54,4 +56,4 @@ class GridBrownianPath(AbstractBrownianPath):
         # The midpoint, so that rounding of the ends cannot choose a neighbour.
         step = jnp.searchsorted(self.ts, 0.5 * (t0 + t1)) - 1
         key = jr.split(jr.fold_in(self.key, step))[which]
-        return jr.normal(key, self.shape.shape, self.shape.dtype)
+        return normal(key, self.shape.shape, self.shape.dtype)

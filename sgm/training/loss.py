@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 from sgm.checks import check_at_least, check_examples, check_instance, is_traced
 from sgm.model.base import AbstractModel, check_process, estimate_of
 from sgm.nn.condition import Condition, flat_condition
+from sgm.random import normal
 from sgm.sde.base import AbstractSDE
 from sgm.sde.chain import DiscreteChain
 from sgm.sde.level import LARGEST_LEVEL, cos_of, sin_of
@@ -131,7 +132,7 @@ class Loss(AbstractLoss):
             t=t,
             levels=levels_at(sde, self.weighting, self.times, t),
             x0=x0,
-            noise=jr.normal(key_noise, (n, *model.shape), x0.dtype),
+            noise=normal(key_noise, (n, *model.shape), x0.dtype),
             cond=cond,
             key=None if held_out else jr.split(key_model, n),
         )

@@ -144,7 +144,8 @@ def test_draws_that_are_not_finite_are_left_out_and_said(metric):
 
 def test_figures_of_two_metrics_have_names_of_their_own():
     metrics = [Calibration(3), Calibration(5)]
-    report = sgm.evaluate(sgm.VP(), Posterior(), DATA, metrics, jr.key(0), n=8, progress=False)
+    how = {"n": 8, "sampler": sgm.DPMSolverPP(4), "progress": False}
+    report = sgm.evaluate(sgm.VP(), Posterior(), DATA, metrics, jr.key(0), **how)
     assert set(report.figures()) == {"calibration", "calibration_2"}
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sgm.interop.timestep.attention import attend_tokens
 from sgm.interop.timestep.embeddings import LabelEmbedding, TimestepEmbedding, sinusoids
 from sgm.nn.dit import Tokens, to_patches
-from sgm.nn.initial import uniform
 from sgm.nn.layers import Features, Image, Linear, angles_of, dropout, layer_norm, modulate
+from sgm.random import initial
 
 _WAVES = 256
 
@@ -178,8 +178,8 @@ class PatchConvolution(eqx.Module):
     def __init__(self, inputs, width, patch, *, key):
         key_kernel, key_bias = jr.split(key)
         reach = (patch**2 * inputs) ** -0.5
-        self.kernel = uniform(key_kernel, (patch, patch, inputs, width), reach)
-        self.bias = uniform(key_bias, (width,), reach)
+        self.kernel = initial(key_kernel, (patch, patch, inputs, width), reach)
+        self.bias = initial(key_bias, (width,), reach)
 
     def __call__(self, x: Image) -> Float[Array, "tokens features"]:
         kernel = self.kernel.reshape(-1, self.kernel.shape[-1])

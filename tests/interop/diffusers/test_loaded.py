@@ -2,7 +2,7 @@
 
 import importlib.util
 import pathlib
-import subprocess
+import runpy
 import sys
 
 import equinox as eqx
@@ -12,6 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from interop.diffusers.pipelines import random_network, write_pipeline
+from networks import predict
 
 import sgm
 from sgm.interop import diffusers
@@ -89,7 +90,7 @@ def test_a_tuned_model_is_saved_in_both_layouts(tuned, pipeline, tmp_path):
 def test_bfloat16_is_near_single_precision(pipeline):
     u, level = jr.normal(jr.key(0), (8, 8, 3)), jnp.asarray(-0.3)
     single, half = (
-        sgm.load(pipeline, precision=precision, progress=False)[1].predict(level, u).noise
+        predict(sgm.load(pipeline, precision=precision, progress=False)[1], level, u).noise
         for precision in ("float32", "bfloat16")
     )
     assert single.dtype == half.dtype == jnp.float32
@@ -121,10 +122,12 @@ def test_the_example(pipeline, images, tmp_path):
         (["--help"], "number of images"),
     ],
 )
-def test_the_example_says_what_it_reads(words, told):
-    ran = subprocess.run([sys.executable, EXAMPLE, *words], capture_output=True, text=True, check=False)
-    assert ran.returncode == (0 if words == ["--help"] else 2)
-    assert told in ran.stdout + ran.stderr and "Traceback" not in ran.stderr
+def test_the_example_says_what_it_reads(words, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert ended.value.code == (0 if words == ["--help"] else 2)
+    assert told in "".join(capsys.readouterr())
 
 
 def _weights(part):
