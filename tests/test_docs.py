@@ -1,4 +1,7 @@
+import ast
+import contextlib
 import importlib
+import operator
 import pathlib
 import re
 import tomllib
@@ -8,6 +11,7 @@ import pytest
 from classes import forget_module
 from public import exports, public_packages
 
+import sgm
 from docs.run_page import blocks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -26,7 +30,7 @@ def programs(page):
 # run by test_tutorials.py.
 ELSEWHERE = {DOCS / "extending.md", *(DOCS / "tutorials").glob("*.md")}
 EXECUTED = [page for page in PAGES if programs(page) and page not in ELSEWHERE]
-SLOW = ("inference.md",)
+SLOW = [DOCS / f"{name}.md" for name in ("inference", "interop", "likelihood", "networks", "sampling", "training")]
 
 
 def name_of(page):
@@ -35,7 +39,7 @@ def name_of(page):
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] if page.name in SLOW else []) for page in EXECUTED],
+    [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in EXECUTED],
     ids=name_of,
 )
 @pytest.mark.usefixtures("standard_promotion")  # The pages train by optax.
@@ -45,6 +49,30 @@ def test_examples_run(page):
         exec(compile("\n".join(programs(page)), str(page), "exec"), {"__name__": module})
     finally:
         forget_module(module)
+
+
+def names_in(code):
+    """The dotted names of the library in a program, such as "sgm.sde.Cosine"."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sgm":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            parts = ast.unparse(node).split(".")
+            if parts[0] == "sgm" and all(part.isidentifier() for part in parts):
+                yield ".".join(parts)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_names_in_programs_exist(page):
+    """Of every page, those whose programs run slowly among them."""
+    for _, code in blocks(page.read_text()):
+        for name in names_in(code):
+            parts = name.split(".")
+            with contextlib.suppress(ImportError):  # of what is no module, but in one
+                for end in range(2, len(parts) + 1):
+                    importlib.import_module(".".join(parts[:end]))
+            assert operator.attrgetter(".".join(parts[1:]))(sgm) is not None, name
 
 
 TWELVE_LINES = [

@@ -38,7 +38,7 @@ def bound(sde, dequantisation, samples, draws=400):
     return np.asarray(values.mean(0)), np.asarray(values.std(0)) / draws**0.5
 
 
-@pytest.mark.slow_except("truncated normal")
+@pytest.mark.slow_except("uniform*")
 @pytest.mark.parametrize(
     ("sde", "dequantisation"),
     [(sgm.VP(), UniformDequantisation()), (process(WIDTH / 6), TruncatedNormalDequantisation())],

@@ -163,6 +163,7 @@ class TestModelOf2015:
         x = sgm.sample(self.chain, self.model(), jr.key(2), 64, method=method)
         assert float(x.std()) == pytest.approx(1, abs=0.05) and float(jnp.abs(x.mean())) < 0.05
 
+    @pytest.mark.slow
     def test_gradients_are_finite_in_a_jitted_batch(self):
         u = jr.normal(jr.key(3), (4, *self.shape))
         levels = self.chain.level(jnp.asarray([1.0, 2.5, 20.0, 40.0]))

@@ -52,6 +52,7 @@ def test_units_of_the_data_do_not_change_it():
     np.testing.assert_allclose(values[0], values[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_share_the_randomness_of_the_whole():
     x, steps = GAUSSIAN.sample(jr.key(0), 8), []
     for accumulate in (1, 4):
