@@ -175,10 +175,10 @@ def test_later_stages_need_no_repetition_of_the_options(digits):
 def test_options_that_are_given_hold_though_they_are_the_defaults(digits, tmp_path):
     folder = tmp_path / "digits"
     shutil.copytree(digits, folder)
-    first = ["--run", str(folder), "--stages", "sample", "--drawing.frames"]
-    assert main([*first, "3"]) == 0
-    assert main([*first, "10"]) == 0
-    assert read_experiment(folder).drawing.frames == 10
+    first = ["--run", str(folder), "--stages", "evaluate", "--metrics.LogLikelihood.tolerance", "0.1"]
+    for trace in ("Hutchinson", "Exact"):
+        assert main([*first, "--metrics.LogLikelihood.trace", trace]) == 0
+    assert np.all(read_columns(folder / "evaluation.parquet")["stderr"] == 0)
 
 
 def test_later_stages_are_of_the_same_data(digits, capsys):

@@ -149,6 +149,7 @@ def test_fields_are_conditioned_and_compared_with_the_truth(name, tmp_path):
         np.testing.assert_array_equal(model.network.embedding.standardisation.mean.value, data.statistics()[0])
 
 
+@pytest.mark.slow
 def test_fewer_points_than_a_film_shows_are_filmed_all(tmp_path):
     path, run, rng = tmp_path / "points.npz", tmp_path / "run", np.random.default_rng(0)
     np.savez(path, x=rng.normal(3, 0.4, (30, 2)))

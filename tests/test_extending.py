@@ -45,6 +45,7 @@ def run(script, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_command_has_every_part_of_the_page(run):
     written = json.loads((run / "experiment.json").read_text())
     named = {

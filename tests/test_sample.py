@@ -78,6 +78,7 @@ def test_weak_order_of_euler_is_one(make):
     assert 0.85 < order < 1.25
 
 
+@pytest.mark.slow
 def test_shark_beats_euler_by_far():
     euler, shark = (weak_error(sgm.ReverseSDE(solver, FixedSteps(40))) for solver in (diffrax.Euler(), diffrax.ShARK()))
     assert shark < 0.2 * euler

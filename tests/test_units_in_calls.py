@@ -146,6 +146,7 @@ def test_what_is_known_of_an_example_is_in_raw_units():
     np.testing.assert_allclose(((x - MEAN) / SCALES)[:, :2], 1, atol=0.1)
 
 
+@pytest.mark.slow
 def test_units_of_standardised_data_change_nothing():
     bare, wrapped = GAUSSIAN.model, WithUnits(GAUSSIAN.model, Units())
     for call in (

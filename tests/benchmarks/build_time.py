@@ -10,16 +10,17 @@ import statistics
 from import_time import seconds
 from networks import table
 
-RUNS = 5
+RUNS = 3
 BEGIN = "import jax, sgm; key = jax.random.key(0); jax.random.split(key); "
 PLAIN = """
 import sgm.interop.diffusers.dit_blocks, sgm.nn.conditioning, sgm.nn.convolution, sgm.nn.layers
 
-def uniform(key, shape, reach):
+def initial(key, shape, reach):
     return jax.random.uniform(key, shape, minval=-reach, maxval=reach)
 
 for module in (sgm.interop.diffusers.dit_blocks, sgm.nn.conditioning, sgm.nn.convolution, sgm.nn.layers):
-    module.uniform = uniform
+    assert module.initial
+    module.initial = initial
 """
 NETWORKS = {
     "MLP of digits": "sgm.nn.MLP((8, 8, 1), 256, 4, key=key)",

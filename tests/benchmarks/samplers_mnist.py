@@ -104,9 +104,12 @@ def draw(rows, path):
             axes.axhspan(mean - std, mean + std, color="0.85", label=name)
         else:
             axes.plot(*zip(*of_name, strict=True), marker="o", markersize=4, label=name)
-    axes.set(
-        xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="Frechet distance to the test images"
-    )
+    axes.set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="distance to the test images")
+    axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
+    axes.set_yticks((20, 50, 100, 200, 500, 1000), ["20", "50", "100", "200", "500", "1000"])
+    axes.minorticks_off()
+    most = max(count or 0 for _, count, *_ in rows)
+    axes.set_xlim(4.5, 1.1 * most)
     axes.legend(fontsize="small")
     plot.save(figure, path)
 
@@ -160,7 +163,8 @@ def main(run, folder, figure, n, methods, counts):
             features, classes = seen(np.load(path))
             rows.append((name, steps * of_step + 1, [frechet(features, of_test)], np.mean(classes == labels[:n])))
     lines = (
-        (name, count or "", f"{np.mean(distances):.2f}", f"{100 * right:.1f}") for name, count, distances, right in rows
+        (name, str(count or ""), f"{np.mean(distances):.2f}", f"{100 * right:.1f}")
+        for name, count, distances, right in rows
     )
     table(("samples", "evaluations", "distance", "labels found, %"), *lines)
     print(f"standard deviation of the distance over {rounds} sets of training images: {np.std(rows[0][2], ddof=1):.2f}")

@@ -155,7 +155,7 @@ class TestTwoProcesses:
         assert [len((copy / "metrics.jsonl").read_text().splitlines()) for copy in copies.values()] == [20, 20]
 
 
-@pytest.mark.slow_except("1")
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path, killed):
     running = start(LONG, 2, tmp_path)
