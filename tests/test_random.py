@@ -1,5 +1,7 @@
 """Random numbers are those of JAX, in whatever shape they are drawn."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -37,6 +39,11 @@ def test_initial_values_are_the_same_traced():
 
 
 @pytest.mark.quick
-def test_initial_values_are_drawn_in_few_counts():
-    text = str(jax.make_jaxpr(lambda key: [random.initial(key, (n,), 1.0) for n in range(257, 1025)])(KEY))
-    assert "f32[1024]" in text and "f32[4096]" not in text
+@pytest.mark.parametrize(
+    ("least", "most", "drawn"),
+    [(1, 1, 1), (2, 4, 4), (257, 1024, 1024), (2**20, 2**20, 2**20), (3 * 2**20 - 5, 3 * 2**20, 3 * 2**20)],
+)
+def test_initial_values_are_drawn_in_few_counts(least, most, drawn):
+    for count in (least, (least + most) // 2, most):
+        text = str(jax.make_jaxpr(lambda key, count=count: random.initial(key, (count,), 1.0))(KEY))
+        assert re.findall(r"random_bits\[bit_width=32 shape=\((\d+),\)\]", text) == [str(drawn)]

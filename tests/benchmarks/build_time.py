@@ -1,14 +1,21 @@
 """How long networks take to be built, and with initial values by `jax.random.uniform` of each shape.
 
-Medians of interleaved runs, each in a program of its own.
+Medians of interleaved runs, each in a program of its own. Then how long the compilation of noise takes, of images of a
+batch, by `jax.random.normal` and by `sgm.random.normal`.
 
 python tests/benchmarks/build_time.py
 """
 
 import statistics
+import time
 
+import jax
+import jax.random as jr
+import numpy as np
 from import_time import seconds
 from networks import table
+
+from sgm.random import normal
 
 RUNS = 3
 BEGIN = "import jax, sgm; key = jax.random.key(0); jax.random.split(key); "
@@ -30,6 +37,14 @@ NETWORKS = {
 }
 
 
+def compile_time(normal) -> float:
+    """Processor time of the compilation of noise of eight images."""
+    draw = jax.jit(jax.vmap(lambda key: normal(key, (32, 32, 3))))
+    lowered, before = draw.lower(jr.split(jr.key(0), 8)), time.process_time()
+    lowered.compile()
+    return time.process_time() - before
+
+
 def main() -> None:
     rows = []
     for name, network in NETWORKS.items():
@@ -40,6 +55,9 @@ def main() -> None:
             (name, f"{ours - nothing:.2f}", f"{plain - nothing:.2f}", f"{(ours - nothing) / (plain - nothing):.2f}")
         )
     table(("network", "seconds", "by `jax.random.uniform`", "ratio"), *rows)
+    draws = (jr.normal, normal)
+    plain, ours = np.median([[compile_time(draw) for draw in draws] for _ in range(RUNS)], axis=0)
+    print(f"noise of (32, 32, 3): by jax.random {plain:.2f} s, by sgm.random {ours:.2f} s, ratio {ours / plain:.2f}")
 
 
 if __name__ == "__main__":

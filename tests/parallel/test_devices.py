@@ -141,7 +141,7 @@ print(json.dumps(losses))
 
 
 def run(program, *counts):
-    """What each part of the program prints in its last line, by the number of devices."""
+    """The lines that the program prints, each as JSON, by the number of devices."""
     runs = {}
     for devices in counts:
         flags = {
@@ -187,17 +187,26 @@ def test_the_held_out_loss_is_the_same_on_any_number_of_devices(on_eight):
         assert losses[f"{n} examples, 8 devices"] == pytest.approx(one, rel=1e-5)
 
 
-def test_a_state_that_is_cut_over_devices_trains_as_one_that_is_whole(cut):
-    one, eight = cut[1], cut[8]
+def trains_as_the_whole(eight, one):
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
     difference = np.abs(np.subtract(eight["weights"], one["weights"]))
     # Adam divides by the size of a gradient, and so makes the rounding of a small one as large as any.
     assert difference.max() < 1e-3 and np.quantile(difference, 0.99) < 1e-5
+    assert one["share"] == 1 and 1 / 8 < eight["share"] < 0.2
 
 
-def test_each_device_has_its_part_of_the_state_after_every_step(cut):
-    assert cut[1]["share"] == 1
-    assert 1 / 8 < cut[8]["share"] < 0.2
+def test_a_state_that_is_cut_over_both_axes_trains_as_one_that_is_whole(cut):
+    trains_as_the_whole(cut[8], cut[1])
+
+
+@pytest.mark.slow
+def test_a_state_that_is_cut_over_one_axis_trains_as_one_that_is_whole(cut):
+    of_one_axis = SHARDED.replace("mesh(min(4, ", "mesh(min(8, ")
+    assert of_one_axis != SHARDED
+    trains_as_the_whole(run(of_one_axis, 8)[8][0], cut[1])
+
+
+def test_the_state_says_how_it_is_cut(cut):
     assert "over model, data along axis" in cut[8]["lines"]
 
 
