@@ -139,7 +139,8 @@ def test_values_of_another_shape_are_named():
 
 
 def test_without_numpyro_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numpyro", None)
+    for name in [name for name in sys.modules if name.split(".")[0] == "numpyro"]:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "sgm.interop.numpyro")
     with pytest.raises(ImportError, match=r"sgm\.interop\.numpyro: NumPyro is not installed; pip install numpyro\."):
         importlib.import_module("sgm.interop.numpyro")
