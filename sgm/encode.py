@@ -107,6 +107,8 @@ def decode(
 
     Example:
         >>> x = sgm.decode(sgm.VP(), model, sgm.VP().prior.sample(jax.random.key(0), (64, *model.shape)))
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, section 4.3).
     """
     check_process_and_model("decode", sde, model)
     batch = check_examples("decode: latent", latent, model.shape)

@@ -109,6 +109,10 @@ class Experiment:
         evaluation: Examples that are evaluated.
         seed: Seed of all randomness.
 
+    Raises:
+        TypeError: for parts of other types, and a network or a guidance that is no `functools.partial`.
+        ExperimentError: for a partial of another class than is asked for, or with options that are not named.
+
     Example:
         >>> experiment = Experiment(data=Digits(), network=partial(MLP, width=320), training=Training(steps=11_000))
         >>> sde, model = experiment.build()

@@ -104,7 +104,8 @@ def load(
         ValueError: for a model of diffusers that cannot be read, and for an option of another kind of folder.
 
     Example:
-        >>> sde, model = sgm.load("runs/digits")
+        >>> folder = sgm.save("maps", sde, model)
+        >>> sde, model = sgm.load("maps")  # so also "runs/digits", or "google/ddpm-cifar10-32" of the hub
     """
     source = find_source(path, revision=revision)
     folder, raw = source.folder, None if average else False

@@ -1,7 +1,10 @@
 """What is public: the names that the folders of the library export."""
 
+import ast
+import contextlib
 import importlib
 import inspect
+import operator
 import pkgutil
 
 import sgm
@@ -22,3 +25,23 @@ def exports(package):
 
 def _is_ours(part):
     return (inspect.isclass(part) or inspect.isfunction(part)) and part.__module__.startswith("sgm.")
+
+
+def names_in(code):
+    """The dotted names of the library in a program, such as "sgm.sde.Cosine"."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sgm":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            parts = ast.unparse(node).split(".")
+            if parts[0] == "sgm" and all(part.isidentifier() for part in parts):
+                yield ".".join(parts)
+
+
+def find(name):
+    """What a dotted name of the library stands for. Raises AttributeError where there is no such name."""
+    parts = name.split(".")
+    with contextlib.suppress(ImportError):  # of what is no module, but in one
+        for end in range(2, len(parts) + 1):
+            importlib.import_module(".".join(parts[:end]))
+    return operator.attrgetter(".".join(parts[1:]))(sgm)

@@ -1,7 +1,4 @@
-import ast
-import contextlib
 import importlib
-import operator
 import pathlib
 import re
 import tomllib
@@ -9,9 +6,8 @@ import tomllib
 import numpy as np
 import pytest
 from classes import forget_module
-from public import exports, public_packages
+from public import exports, find, names_in, public_packages
 
-import sgm
 from docs.run_page import blocks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -51,28 +47,13 @@ def test_examples_run(page):
         forget_module(module)
 
 
-def names_in(code):
-    """The dotted names of the library in a program, such as "sgm.sde.Cosine"."""
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sgm":
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Attribute):
-            parts = ast.unparse(node).split(".")
-            if parts[0] == "sgm" and all(part.isidentifier() for part in parts):
-                yield ".".join(parts)
-
-
 @pytest.mark.quick
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_names_in_programs_exist(page):
     """Of every page, those whose programs run slowly among them."""
     for _, code in blocks(page.read_text()):
         for name in names_in(code):
-            parts = name.split(".")
-            with contextlib.suppress(ImportError):  # of what is no module, but in one
-                for end in range(2, len(parts) + 1):
-                    importlib.import_module(".".join(parts[:end]))
-            assert operator.attrgetter(".".join(parts[1:]))(sgm) is not None, name
+            assert find(name) is not None, name
 
 
 TWELVE_LINES = [
@@ -119,6 +100,15 @@ def test_links_and_pictures_lead_somewhere(page):
         if not (inside and target.exists() and (not anchor or anchor in anchors(target))):
             missing.append(link)
     assert not missing
+
+
+@pytest.mark.quick
+def test_figures_are_small_and_shown():
+    """Pictures of at most 300 kB and films of at most 1 MB, each on a page."""
+    shown, most = "".join(page.read_text() for page in PAGES), {".png": 300_000, ".gif": 1_000_000}
+    files = sorted((ROOT / "figs").iterdir())
+    assert [path.name for path in files if path.stat().st_size > most[path.suffix]] == []
+    assert [path.name for path in files if path.name not in shown] == []
 
 
 @pytest.mark.quick

@@ -15,8 +15,25 @@ def public_names():
     return sorted(parts, key=lambda part: part.__qualname__)
 
 
+BUILDERS = ("__init__", "__check_init__", "__post_init__")
+
+
+def _is_raised_or_protocol(part):
+    return inspect.isclass(part) and (issubclass(part, Exception) or getattr(part, "_is_protocol", False))
+
+
+def _checks(part):
+    """Whether a class looks at what it is built of."""
+    own = (found for base in part.__mro__ for name, found in vars(base).items() if name in BUILDERS)
+    written = [
+        inspect.unwrap(found) for found in own if inspect.isfunction(found) and found.__module__.startswith("sgm.")
+    ]
+    written = [found for found in written if not found.__code__.co_filename.startswith("<")]  # not by dataclasses
+    return any(re.search(r"\braise |\bcheck", inspect.getsource(found)) for found in written)
+
+
 def parameters(part):
-    if inspect.isclass(part) and (issubclass(part, Exception) or getattr(part, "_is_protocol", False)):
+    if _is_raised_or_protocol(part):
         return []  # A protocol is not built.
     names = list(inspect.signature(part).parameters)
     return [name for name in names if not name.startswith("_") and name != "self"]
@@ -30,6 +47,10 @@ def test_the_docstring_is_whole(part):
     explained = re.findall(r"^ *(?:- )?`?([\w, ]+?)`?: \S", words, re.MULTILINE)
     names = {name.strip() for line in explained for name in line.split(",")}
     assert not set(parameters(part)) - names
+    assert "Source: " not in words, "write `Reference: ...` on a line of its own"
+    if not inspect.isabstract(part) and not _is_raised_or_protocol(part):
+        assert "\nExample:\n    >>> " in words
+        assert inspect.isfunction(part) or not _checks(part) or "\nRaises:\n" in words
     if inspect.isfunction(part):
         assert inspect.signature(part).return_annotation in (None, "None") or "\nReturns:\n" in words
         assert "raise " not in inspect.getsource(part) or "\nRaises:\n" in words

@@ -32,15 +32,17 @@ class Arrays(AbstractStored):
         missing: Whether entries of x may be missing, which are nan: for a `Transformer`, which learns from the others.
 
     Raises:
-        TypeError: for anything but arrays.
-        ValueError: for arrays that do not belong together, and for examples no model can be trained on: entries that
-            are not finite, constant columns, integers that are not known to be grey levels, columns that look like
-            categories. Up to 100,000 training examples are looked at now, the others when they come in a batch.
+        TypeError: for anything but arrays, a share of another type, and a seed or a number of grey levels that is not
+            whole.
+        ValueError: for arrays that do not belong together, settings out of range, and examples no model can be trained
+            on: entries that are not finite, constant columns, integers that are not known to be grey levels, columns
+            that look like categories. Up to 100,000 training examples are looked at now, the others when they come in a
+            batch.
 
     Example:
-        >>> data = Arrays(np.random.default_rng(0).normal(3, 0.4, (2000, 32, 32, 1)))
+        >>> data = Arrays(np.random.default_rng(0).normal(3, 0.4, (200, 32, 32, 1)))
         >>> data.size("train"), data.size("test"), data.shape
-        (1800, 200, (32, 32, 1))
+        (180, 20, (32, 32, 1))
     """
 
     x: Any

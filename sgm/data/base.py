@@ -228,6 +228,11 @@ def prefetch(make: Callable[[int], T], start: int, stop: int, ahead: int = 2) ->
 
     Raises:
         ValueError: for `ahead` below 1.
+
+    Example:
+        >>> batches = prefetch(lambda step: data.batch(step, 16, seed=0), start=0, stop=3)
+        >>> [x.shape for x, fields in batches]
+        [(16, 2), (16, 2), (16, 2)]
     """
     if ahead < 1:
         raise ValueError(f"ahead is {ahead}: prefetch needs room for at least 1 result")

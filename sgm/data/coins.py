@@ -26,6 +26,11 @@ class Coins(AbstractSimulated):
     Raises:
         ValueError: for a setting out of range.
 
+    Example:
+        >>> data = Coins(coins=48, heads=36)
+        >>> print(f"{data.entropy / np.log(2) / 48:.4f} bits a coin")
+        0.7504 bits a coin
+
     Reference: the example ex_coins of github.com/tonyduan/diffusion, 2023.
     """
 

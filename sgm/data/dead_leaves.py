@@ -13,8 +13,8 @@ the same leaf with probability P(d), where gamma_r(d) is the area a disc of radi
 
     P(d) = E[gamma_r(d)] / E[2 pi r^2 - gamma_r(d)]        Cov[x, x'] = (1 - noise^2) P(d)
 
-Sources: Lee, Mumford and Huang, "Occlusion models for natural images", 2001; for P, Pitkow, "Exact feature
-probabilities in images with occlusion", 2010.
+Reference: Lee, Mumford and Huang 2001, "Occlusion models for natural images"; for P, Pitkow 2010, "Exact feature
+    probabilities in images with occlusion".
 """
 
 import dataclasses
@@ -56,6 +56,12 @@ class DeadLeaves(AbstractSimulated):
 
     Raises:
         ValueError: for a setting out of range.
+
+    Example:
+        >>> data = DeadLeaves(resolution=16, r_max=8)
+        >>> x, _ = data.batch(0, 32, seed=0)
+        >>> x.shape
+        (32, 16, 16, 1)
     """
 
     resolution: int = 32

@@ -21,6 +21,11 @@ class Digits(AbstractFiniteDataset):
     Arguments:
         label: Whether the digit 0 ... 9 is the condition.
 
+    Example:
+        >>> data = Digits(label=True)
+        >>> data.shape, data.levels, data.conditioning.classes
+        ((8, 8, 1), 17, 10)
+
     Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
     """
 

@@ -89,8 +89,10 @@ class AbstractGaussianField(AbstractSimulated):
 
         0.181 and 0.107 for one field of 16x16. There both estimates are biased by -0.011, in general by O(1 / n N^2).
 
-        Raises ValueError for `x` of another shape. Source: Newton's method with the gradient regularisation of Doikov,
-        "Minimizing quasi-self-concordant functions by gradient regularization of Newton method", 2023.
+        Raises ValueError for `x` of another shape.
+
+        Reference: Doikov 2023, "Minimizing quasi-self-concordant functions by gradient regularization of Newton
+            method".
         """
         check_shape(f"{type(self).__name__}.maximum_likelihood", "x", x.shape[-3:], self.shape)
         power = jnp.mean(mode_powers(x, 2), axis=tuple(range(x.ndim - 3)))
@@ -140,7 +142,13 @@ class GaussianField(AbstractGaussianField):
         slope: Range of the slope of the power spectrum.
 
     Raises:
+        TypeError: for a resolution that is no whole number.
         ValueError: for a setting out of range; a range needs a width, since `statistics` has to standardise by it.
+
+    Example:
+        >>> data = GaussianField(resolution=16)
+        >>> x, fields = data.batch(0, 8, seed=0)
+        >>> params, stderr = jax.jit(data.maximum_likelihood)(x[0])  # estimate of fields["params"][0]
     """
 
     resolution: int = 16
@@ -188,7 +196,15 @@ class GaussianFieldMap(AbstractGaussianField):
         noise_std: Standard deviation of the noise of the map.
 
     Raises:
+        TypeError: for a resolution that is no whole number.
         ValueError: for a setting out of range.
+
+    Example:
+        >>> data = GaussianFieldMap(resolution=8)
+        >>> x, fields = data.batch(0, 8, seed=0)
+        >>> mean, cov = jax.jit(data.posterior)(fields["image"][0])  # of x[0], to judge a conditional model by
+        >>> mean.shape, cov.shape
+        ((8, 8, 1), (64, 64))
     """
 
     resolution: int = 16
@@ -251,8 +267,10 @@ class GaussianFieldMap(AbstractGaussianField):
         The matrix inverted has a condition number of up to 1 + max(P) / noise_std^2, 257 by default: ask for float64
         where that passes 1e4. Takes O(D^3) operations, D = resolution^2.
 
-        Raises ValueError for an image of another shape. Source: Rybicki and Press, "Interpolation, realization, and
-        reconstruction of noisy, irregularly sampled data", 1992.
+        Raises ValueError for an image of another shape.
+
+        Reference: Rybicki and Press 1992, "Interpolation, realization, and reconstruction of noisy, irregularly sampled
+            data".
         """
         check_shape("GaussianFieldMap.posterior", "image", image.shape, (self.resolution, self.resolution, 2))
         y, mask = image.reshape(-1, 2).T

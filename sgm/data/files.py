@@ -38,6 +38,8 @@ class Files(AbstractStored):
 
     Example:
         >>> data = Files("maps.npz", x="x", params="theta")
+        >>> data.shape, data.size("train"), data.size("test")
+        ((32, 32, 1), 90, 10)
     """
 
     path: str | tuple[str, ...]

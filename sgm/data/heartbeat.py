@@ -28,6 +28,8 @@ class Heartbeat(AbstractSimulated):
 
     Example:
         >>> data = Heartbeat(length=20, period=5)
+        >>> data.examples.shape  # all that there are, each of probability 1/5
+        (5, 1, 20, 1)
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 3.2.1), who have 20 bits of period 5.
     """

@@ -35,7 +35,9 @@ class Idx(AbstractFiniteDataset):
         ValueError: for more classes in the files.
 
     Example:
-        >>> data = Idx("fashion-mnist", classes=10)
+        >>> data = Idx("fashion-mnist", classes=10)  # train-images-idx3-ubyte.gz and the other three
+        >>> data.shape, data.levels, data.conditioning.classes
+        ((28, 28, 1), 256, 10)
 
     Reference: LeCun et al., "The MNIST database of handwritten digits"; Xiao et al. 2017 (arXiv:1708.07747).
     """

@@ -53,12 +53,15 @@ class ImageStream(AbstractImages):
             depend on it.
 
     Raises:
+        TypeError: for a buffer or a number of workers that is not whole.
         ValueError: for an argument out of range, an image that cannot be read or has another depth, or a missing label.
         DataUnavailable: for data that cannot be read or downloaded, and for files other than parquet.
 
     Example:
-        >>> data = ImageStream(path="imagenet", resolution=64, classes=1000, buffer=20_000)
-        >>> x, condition = data.batch(1_000_000, 256, seed=0)  # uint8 (256, 64, 64, 3), and {"label": int32 (256,)}
+        >>> data = ImageStream(path="photographs", resolution=32, classes=3, buffer=20_000)
+        >>> x, fields = data.batch(1_000_000, 64, seed=0)
+        >>> x.shape, x.dtype, fields["label"].shape
+        ((64, 32, 32, 3), dtype('uint8'), (64,))
     """
 
     name: str | None = None

@@ -95,8 +95,9 @@ class Images(AbstractImages, AbstractFiniteDataset):
         DataUnavailable: for data that cannot be read or downloaded.
 
     Example:
-        >>> data = Images(path="photographs", resolution=(48, 64))
-        >>> x, condition = data.rows("train", 0, 16)  # uint8 (16, 48, 64, 3), and {}
+        >>> data = Images(path="photographs", resolution=(48, 64), flip=True)
+        >>> data.shape, data.levels
+        ((48, 64, 3), 256)
     """
 
     name: str | None = None

@@ -33,7 +33,8 @@ class Letters(AbstractSimulated):
 
     Example:
         >>> data = Letters(length=32)
-        >>> data.text(data.rows("train", 0, 3)[0])
+        >>> x, _ = data.batch(0, 3, seed=0)
+        >>> strings, log_probs = data.text(x), data.exact_log_prob(x, {})
     """
 
     length: int = 32

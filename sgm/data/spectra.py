@@ -28,6 +28,12 @@ def power_spectrum(x: Float[Array, "*space 1"]) -> tuple[Float[Array, " shells"]
 
     Raises:
         ValueError: for axes of different lengths.
+
+    Example:
+        >>> wave = jnp.cos(2 * jnp.pi * 3 * jnp.arange(32) / 32)[:, None]  # three cycles
+        >>> k, power = power_spectrum(wave)
+        >>> float(k[jnp.argmax(power)]), round(float(jnp.max(power)), 3)
+        (3.0, 8.0)
     """
     resolution, rank = x.shape[0], x.ndim - 1
     if rank not in _BY_RANK or set(x.shape[:-1]) != {resolution}:

@@ -26,13 +26,15 @@ class Table(AbstractStored):
             others.
 
     Raises:
+        TypeError: for a source that is no DataFrame and no path.
         ValueError: for names that are not in the table, and for columns of text, dates or categories, with missing
             values where these may not be, or of one value. A DataFrame is looked at now, a file when it is first used.
+        DataUnavailable: where there is no such file, or it cannot be read, when it is first used.
 
     Example:
         >>> data = Table(frame, params=("period",))
-        >>> data.shape  # the other columns
-        (5,)
+        >>> data.shape, data.conditioning.params  # the other columns are modelled
+        ((5,), 1)
     """
 
     source: str | Any

@@ -23,11 +23,13 @@ class Calibration(AbstractMetric):
         draws: Number of draws for each record.
 
     Raises:
+        TypeError: for a number of draws that is not whole.
         ValueError: for no draws; when evaluated, for examples that are no vectors.
 
     Example:
-        >>> report = sgm.evaluate(sde, model, data, [Calibration()], jr.key(0), n=500)
-        >>> report["calibration_p_0"].value
+        >>> report = sgm.evaluate(sde, model, data, [Calibration(draws=20)], key, sampler=sgm.DDIM(10))
+        >>> outside = report["calibration_outside"].value  # number of parameters outside the band
+        >>> figure = report.figures()["calibration"]
 
     Reference: Talts et al. 2018 (arXiv:1804.06788, algorithm 1); the band by Säilynoja, Bürkner and Vehtari 2022
         (arXiv:2103.10522).

@@ -30,7 +30,10 @@ class CategoricalBound(AbstractMetric):
         ValueError: for fewer than one step.
 
     Example:
-        >>> report = sgm.evaluate(chain, model, data, [CategoricalBound()], jax.random.key(0))
+        >>> data, chain = sgm.data.Heartbeat(10, 5), sgm.UniformChain(2, sgm.sde.CosineBetas(20))
+        >>> model = sgm.model.Enumerated(chain, data.examples)
+        >>> report = sgm.evaluate(chain, model, data, [CategoricalBound()], key, n=8)
+        >>> bits, truth = report["bound_bits"].value, report["truth_bits"].value
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4); Austin et al. 2021 (arXiv:2107.03006, eq. 1).
     """

@@ -23,6 +23,15 @@ class ChainBound(AbstractMetric):
         variance: Variance of the reverse transitions.
         steps: Number of the chain's steps that each of two draws visits, for each example.
 
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than one step; when evaluated, for a process that is no `DiscreteChain`.
+
+    Example:
+        >>> report = sgm.evaluate(chain, model, data, [ChainBound(sgm.model.FixedLarge(), steps=10)], key)
+        >>> bound = report["bound"]
+        >>> nats, stderr = bound.value, bound.stderr
+
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4).
     """
 

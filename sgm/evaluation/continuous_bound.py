@@ -23,6 +23,15 @@ class ContinuousBound(AbstractMetric):
         noise_levels: Number of noise levels that each draw visits.
         draws: Number of draws of each example.
 
+    Raises:
+        TypeError: for numbers that are not whole; when evaluated, for a process that is not of real numbers.
+        ValueError: for fewer than one noise level or two draws.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [ContinuousBound(noise_levels=16)], key)
+        >>> print(report["continuous_bound"])
+        continuous_bound ... nats (on log p(x0); ... of the error is the estimate's)
+
     Reference: Kingma et al. 2021 (arXiv:2107.00630, eq. 15).
     """
 

@@ -41,6 +41,12 @@ class Report:
         seconds: Wall time of the batches, without those that were found on disk.
         parts: Each metric with its own columns.
         context: What was evaluated.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [Calibration(draws=20)], key, sampler=sgm.DDIM(10))
+        >>> p_value = report["calibration_p_0"].value
+        >>> ranks = report.columns["calibration_rank"]  # a row a test example
+        >>> figure = report.figures()["calibration"]
     """
 
     split: str
@@ -125,8 +131,11 @@ def evaluate(
             samples that are not found within the support.
 
     Example:
-        >>> report = evaluate(sde, model, data, [LogLikelihood()], jr.key(0), n=1000)
-        >>> report["log_prob"].value
+        >>> metrics = [ContinuousBound(), SlicedWasserstein()]
+        >>> report = evaluate(sde, model, data, metrics, key, n=1000, sampler=sgm.DDIM(10))
+        >>> print(report)
+        test set, 4 examples, ...
+        >>> nats = report["continuous_bound"].value
     """
     check_pair("evaluate", sde, model)
     check_instance("evaluate", "data", data, AbstractDataset, "sgm.data.Arrays(x)")
@@ -207,6 +216,11 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     Arguments:
         path: File.
         columns: Columns by their names, of shape (n, ...); entries that are arrays become lists.
+
+    Example:
+        >>> from pathlib import Path
+        >>> columns = {"log_prob": np.zeros(8), "draws": np.zeros((8, 100, 2))}
+        >>> write_columns(Path("scores.parquet"), columns)
     """
     import pyarrow  # here, because it takes a while to import
     import pyarrow.parquet
@@ -230,6 +244,12 @@ def read_columns(path: Path) -> Columns:
 
     Returns:
         Each column by its name, of the shape that it was written in.
+
+    Example:
+        >>> from pathlib import Path
+        >>> write_columns(Path("scores.parquet"), {"log_prob": np.zeros(8), "draws": np.zeros((8, 100, 2))})
+        >>> read_columns(Path("scores.parquet"))["draws"].shape
+        (8, 100, 2)
     """
     import pyarrow.parquet
 

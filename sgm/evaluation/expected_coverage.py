@@ -31,12 +31,12 @@ class ExpectedCoverage(AbstractMetric):
         credibilities: Credibilities at which the coverage is reported.
 
     Raises:
-        TypeError: for credibilities that are no tuple of numbers.
+        TypeError: for a number of draws that is not whole, and credibilities that are no tuple of numbers.
         ValueError: for no draws, and for a credibility that is not between 0 and 1.
 
     Example:
-        >>> report = sgm.evaluate(sde, model, data, [ExpectedCoverage()], jr.key(0), n=500)
-        >>> report["coverage_p"].value
+        >>> report = sgm.evaluate(sde, model, data, [ExpectedCoverage(20, (0.5, 0.9))], key, sampler=sgm.DDIM(10))
+        >>> covered = report["coverage_0.9"].value  # 0.9 of an exact model
 
     Reference: Lemos et al. 2023 (arXiv:2302.03026, algorithm 2); the band by Säilynoja, Bürkner and Vehtari 2022
         (arXiv:2103.10522).

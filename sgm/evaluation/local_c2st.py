@@ -41,12 +41,15 @@ class LocalC2ST(AbstractMetric):
         seed: Seed of the classifiers and of the permutations.
 
     Raises:
-        TypeError: for an observation that is neither a number of a record nor a vector.
-        ValueError: for no nulls; when evaluated, for data without a condition, and an observation that they have not.
+        TypeError: for an observation that is neither a number of a record nor a vector, and nulls that are no whole
+            number.
+        ValueError: for no nulls, and a negative number of a record; when evaluated, for data without a condition, and
+            an observation that they have not.
 
     Example:
-        >>> report = sgm.evaluate(sde, model, data, [LocalC2ST((0.3, 1.7))], jr.key(0), n=500)
-        >>> report["local_c2st_p"].value
+        >>> metric = LocalC2ST(observation=(0.3, 1.7), nulls=10)
+        >>> report = sgm.evaluate(sde, model, data, [metric], key, sampler=sgm.DDIM(10))
+        >>> p_value = report["local_c2st_p"].value
 
     Reference: Linhart, Gramfort and Rodrigues 2023 (arXiv:2306.03580).
     """
@@ -138,6 +141,11 @@ class LocalTest:
         probabilities: Probability of each draw at the observation to be a record, (m,): above 1/2 where the model has
             too few draws, below where it has too many.
         null_statistics: Statistics of classifiers that were trained on permuted labels, (nulls,).
+
+    Example:
+        >>> theta, x, draws, observed_draws = np.random.default_rng(0).normal(size=(4, 30, 2))
+        >>> found = local_c2st(theta, draws, x, observed_draws, np.asarray([0.3, 1.7]), nulls=0)
+        >>> figure = sgm.plot.local(observed_draws, found.probabilities)
     """
 
     statistic: float
@@ -174,10 +182,15 @@ def local_c2st(
         The statistic, its p-value, and the probability at each draw.
 
     Raises:
-        ValueError: for arrays that do not belong together, fewer than 20 records, or entries that are not finite.
+        TypeError: for a number of nulls that is not whole.
+        ValueError: for a negative number of nulls, arrays that do not belong together, fewer than 20 records, or
+            entries that are not finite.
 
     Example:
-        >>> local_c2st(theta, draws, x, draws_at_x_o, x_o).p_value
+        >>> theta, x, draws, observed_draws = np.random.default_rng(0).normal(size=(4, 30, 2))
+        >>> found = local_c2st(theta, draws, x, observed_draws, np.asarray([0.3, 1.7]), nulls=10)
+        >>> found.probabilities.shape, found.null_statistics.shape
+        ((30,), (10,))
 
     Reference: Linhart, Gramfort and Rodrigues 2023 (arXiv:2306.03580).
     """

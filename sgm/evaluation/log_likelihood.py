@@ -31,6 +31,15 @@ class LogLikelihood(AbstractMetric):
         accuracy: Accuracy in nats, for which tolerances and probes are chosen for each example.
         samples: Number of draws of each dequantised example, over which probabilities are averaged.
 
+    Raises:
+        TypeError: for a number of samples that is not whole; when evaluated, for a process that is not of real numbers.
+        ValueError: for fewer than one sample, and for a tolerance or an accuracy that is not positive.
+
+    Example:
+        >>> metric = LogLikelihood(sgm.Hutchinson(4), tolerance=1e-3)
+        >>> report = sgm.evaluate(sde, model, data, [metric], key, n=1000)
+        >>> nats, evaluations = report["log_prob"].value, report["evaluations"].value
+
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """
 

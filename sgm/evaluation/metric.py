@@ -34,6 +34,11 @@ class Row:
         unit: Unit of the value.
         note: What else is to be said of it.
         is_score: Whether it measures the model. False for what a score is compared with, and for costs.
+
+    Example:
+        >>> row = Row.mean("distance", np.asarray([1.0, 2.0, 3.0]), unit="Mpc", note="to the nearest example")
+        >>> print(row)
+        distance                 2.0000 ± 0.5774 Mpc (to the nearest example)
     """
 
     name: str
@@ -73,6 +78,10 @@ class Context:
         dequantisation: Rule that makes real numbers of grey levels.
         key: Key of all randomness that is not of one batch.
         support: Support outside of which samples are drawn anew; None for all of space.
+
+    Example:
+        >>> context = Context(sde, model, data, "test", sgm.DDIM(10), sgm.likelihood.UniformDequantisation(), key)
+        >>> columns = SlicedWasserstein().columns(context, *data.rows("test", 0, 4), jr.key(1))  # as `evaluate` does
     """
 
     sde: Any

@@ -32,14 +32,15 @@ class PosteriorPredictive(AbstractMetric):
         draws: Number of draws for each record.
 
     Raises:
-        TypeError: for a simulator that is no function; when evaluated, for one that is no function of JAX or of other
-            arguments.
-        ValueError: when evaluated, for data whose condition is not the observation alone, and a simulator of another
-            shape, that fails, or that draws by np.random.
+        TypeError: for a simulator that is no function, and a number of draws that is not whole; when evaluated, for a
+            simulator that is no function of JAX or of other arguments.
+        ValueError: for no draws; when evaluated, for data whose condition is not the observation alone, and a simulator
+            of another shape, that fails, or that draws by np.random.
 
     Example:
-        >>> report = sgm.evaluate(sde, model, data, [PosteriorPredictive(simulator)], jr.key(0), n=500)
-        >>> report["predictive_small"].value
+        >>> metric = PosteriorPredictive(lambda key, theta: theta + 0.1 * jr.normal(key, (2,)), draws=20)
+        >>> report = sgm.evaluate(sde, model, data, [metric], key, sampler=sgm.DDIM(10))
+        >>> share = report["predictive_small"].value  # of a right model 0.1 at most
 
     Reference: Gelman, Meng and Stern 1996 (Statistica Sinica 6); the share by Meng 1994 (doi:10.1214/aos/1176325622).
     """
@@ -133,6 +134,13 @@ def predictive_tails(
     Returns:
         2 min(P(x <= observed), P(x >= observed)), at most 1, where the observed value counts as one of the draws; nan
         where one of the draws is not finite.
+
+    Example:
+        >>> simulated = np.arange(99.0)[:, None]  # 99 draws of one output
+        >>> predictive_tails(simulated, np.asarray([98.5]))
+        Array([0.02], dtype=float32)
+
+    Reference: Gelman, Meng and Stern 1996 (Statistica Sinica 6).
     """
     simulated, observed = jnp.asarray(simulated), jnp.asarray(observed)
     below, above = (jnp.sum(side, axis=0) for side in (simulated <= observed, simulated >= observed))

@@ -14,6 +14,14 @@ class PowerSpectrum(AbstractMetric):
 
     One sample is drawn for each example, given its condition. The mean power of each shell of wave numbers is compared;
     the spectra themselves are among the columns.
+
+    Raises:
+        ValueError: when evaluated, for examples of other shapes, and for one example alone.
+
+    Example:
+        >>> report = sgm.evaluate(sde, model, data, [PowerSpectrum()], key, n=8, sampler=sgm.DDIM(10))
+        >>> report.columns["samples_power"].shape, report.columns["data_power"].shape  # a row an example
+        ((8, 8), (8, 8))
     """
 
     def check(self, context):

@@ -25,6 +25,11 @@ class RankEnvelope:
         points: Values of the CDF of uniform ranks, (points,).
         lower: Lower end of the band, (points,).
         upper: Upper end of the band, (points,).
+
+    Example:
+        >>> ranks = np.random.default_rng(0).integers(0, 21, 200)
+        >>> band, ecdf = rank_envelope(200, draws=20), rank_ecdf(ranks, draws=20)
+        >>> figure = sgm.plot.ranks(band.points, ecdf[None], band.lower, band.upper)
     """
 
     points: Float[np.ndarray, " points"]
@@ -52,11 +57,14 @@ def rank_envelope(n: int, draws: int, level: float = 0.95) -> RankEnvelope:
         The band.
 
     Raises:
+        TypeError: for numbers of ranks or draws that are not whole.
         ValueError: for a level that is not between 0 and 1, and numbers below 1.
 
     Example:
-        >>> band = rank_envelope(1000, draws=100)
-        >>> band.holds(rank_ecdf(ranks, draws=100))
+        >>> ranks = np.random.default_rng(0).integers(0, 21, 200)  # of 200 values, each among 20 draws
+        >>> band = rank_envelope(200, draws=20)
+        >>> band.holds(rank_ecdf(ranks, draws=20)), band.holds(rank_ecdf(ranks // 2, draws=20))
+        (True, False)
 
     Reference: Säilynoja, Bürkner and Vehtari 2022 (arXiv:2103.10522).
     """
@@ -80,6 +88,10 @@ def rank_ecdf(ranks: Ranks, draws: int) -> Float[np.ndarray, " points"]:
 
     Returns:
         Shares of the ranks, (points,).
+
+    Example:
+        >>> rank_ecdf(np.asarray([0, 1, 1, 4]), draws=4)
+        array([0.25, 0.75, 0.75, 0.75])
     """
     return np.searchsorted(np.sort(ranks), _places(draws), side="right") / len(ranks)
 
@@ -93,6 +105,12 @@ def rank_p_value(ranks: Ranks, draws: int) -> float:
 
     Returns:
         The share of 10,000 simulated sets of uniform ranks that leave the binomial distribution as far, at some point.
+
+    Example:
+        >>> ranks = np.random.default_rng(0).integers(0, 21, 200)
+        >>> p_value = rank_p_value(ranks, draws=20)
+        >>> round(rank_p_value(ranks // 2, draws=20), 4)  # the least that there is
+        0.0001
 
     Reference: Säilynoja, Bürkner and Vehtari 2022 (arXiv:2103.10522).
     """

@@ -39,7 +39,8 @@ def push(
         HubError: where no one is logged in, and for what the hub does not take.
 
     Example:
-        >>> sgm.push(sgm.save("maps", sde, model), "someone/maps", private=True)
+        >>> folder = sgm.save("maps", sde, model)
+        >>> address = sgm.push(folder, "someone/maps", private=True)  # from where sgm.load("someone/maps") loads it
     """
     from huggingface_hub import HfApi, constants, errors, get_token  # here, so that it is loaded when used
     from huggingface_hub.utils import httpx

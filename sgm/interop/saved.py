@@ -78,7 +78,7 @@ def save(
         ValueError: for a folder that holds something else.
 
     Example:
-        >>> sgm.save("maps", sde, model, about="Maps of 64 x 64 pixels.")
+        >>> folder = sgm.save("maps", sde, model, about="Maps of 64 x 64 pixels.", license="mit")
         >>> sde, model = sgm.load("maps")
     """
     check_path("save", "folder", folder)

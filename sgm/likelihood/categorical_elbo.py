@@ -100,7 +100,9 @@ def categorical_elbo(
         ValueError: for examples that are no categories of the model's shape, and a condition of another.
 
     Example:
-        >>> bound = sgm.categorical_elbo(chain, model, x, jax.random.key(0), steps=100)
+        >>> chain = sgm.BinomialChain(HarmonicBetas(20))
+        >>> model = Enumerated(chain, jnp.asarray([[0, 0, 1], [1, 1, 0]]))
+        >>> bound = sgm.categorical_elbo(chain, model, jnp.asarray([[1, 1, 0]]), jax.random.key(0), draws=8)
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4); Austin et al. 2021 (arXiv:2107.03006, eq. 1).
     """

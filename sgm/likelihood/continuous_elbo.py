@@ -112,6 +112,7 @@ def continuous_elbo(
 
     Example:
         >>> bound = sgm.continuous_elbo(sgm.VP(), model, x, jax.random.key(0), full=True)
+        >>> low, high = bound.value - 2 * bound.stderr, bound.value + 2 * bound.stderr
 
     Reference: Kingma et al. 2021 (arXiv:2107.00630, eq. 15); Song et al. 2021 (arXiv:2101.09258).
     """

@@ -47,6 +47,11 @@ def dequantise(
     Raises:
         ValueError: for levels that are no integers or are out of range, and low >= high.
 
+    Example:
+        >>> x = dequantise(jnp.asarray([0, 128, 255]), 256, key)
+        >>> quantise(x, 256).tolist()
+        [0, 128, 255]
+
     Reference: Uria et al. 2013 (arXiv:1306.0186); Theis et al. 2016 (arXiv:1511.01844, section 3.1).
     """
     check_levels("dequantise", levels, count, low, high)
@@ -66,6 +71,10 @@ def quantise(x: Float[ArrayLike, "..."], count: int, low: Number = -1.0, high: N
 
     Returns:
         Integers from 0 to count - 1.
+
+    Example:
+        >>> quantise(jnp.asarray([-1.0, 0.0, 0.99, 1.2]), 4).tolist()
+        [0, 2, 3, 3]
     """
     check_at_least("quantise", "count", count)
     position = (jnp.asarray(x) - low) * (count / (high - low))
@@ -96,6 +105,11 @@ def bits_per_dim(
 
     Raises:
         ValueError: for `dim` or `levels` below 1, and low >= high.
+
+    Example:
+        >>> log_p = -3072 * np.log(2)  # of the uniform density on [-1, 1), which has 256 levels
+        >>> float(bits_per_dim(log_p, 3072))
+        8.0
 
     Reference: Theis et al. 2016 (arXiv:1511.01844, eq. 2).
     """

@@ -52,7 +52,13 @@ class AbstractDequantisation(eqx.Module):
 
 
 class UniformDequantisation(AbstractDequantisation):
-    """x ~ U(bin). Source: Theis et al. 2016 (arXiv:1511.01844, section 3.1)."""
+    """x ~ U(bin).
+
+    Example:
+        >>> x0 = UniformDequantisation().training(jnp.asarray([0, 3]), 4, key)  # in [-1, -0.5) and [0.5, 1)
+
+    Reference: Theis et al. 2016 (arXiv:1511.01844, section 3.1).
+    """
 
     def draw(self, sde, levels, count, key, low, high):
         x = dequantise(levels, count, key, low, high)
@@ -70,7 +76,14 @@ class TruncatedNormalDequantisation(AbstractDequantisation):
 
     A model that is trained on the middles of the bins meets just this at t0, but for the truncation. So the process
     should start where the noise fills a bin: sigma(t0) / alpha(t0) of about a sixth of its width or somewhat more.
-    Source: Zheng et al. 2023 (i-DODE, arXiv:2305.03935).
+
+    Example:
+        >>> rule = TruncatedNormalDequantisation()
+        >>> rule.training(jnp.asarray([0, 1, 2, 3]), 4, key).tolist()  # the middles of the bins
+        [-0.75, -0.25, 0.25, 0.75]
+        >>> experiment = sgm.Experiment(Digits(), partial(MLP, width=64), dequantisation=rule)
+
+    Reference: Zheng et al. 2023 (i-DODE, arXiv:2305.03935).
     """
 
     def draw(self, sde, levels, count, key, low, high):
@@ -96,6 +109,12 @@ class DiscreteLogProb(eqx.Module):
       not known: then it is the error of that draw's p/q alone.
     - `converged`: whether every draw is known to the `accuracy`; None unless one was asked for.
     - `draws`: the `LogProb` of each draw of x, along a leading axis.
+
+    Example:
+        >>> levels = jnp.asarray([[0, 3], [1, 2]])
+        >>> result = discrete_log_prob(sde, model, levels, key, count=4, samples=8, trace=sgm.Exact(), full=True)
+        >>> result.value.shape, result.draws.value.shape
+        ((2,), (8, 2))
     """
 
     value: Float[Array, "*batch"]
@@ -218,6 +237,11 @@ def discrete_log_prob(
     Raises:
         ValueError: for levels that are no integers from 0 to count - 1, examples or a condition of other shapes than
             the model's, and units that are not those of so many levels.
+
+    Example:
+        >>> levels = jnp.asarray([[0, 3], [1, 2]])
+        >>> log_p = sgm.likelihood.discrete_log_prob(sgm.VP(), model, levels, jax.random.key(0), count=4)
+        >>> bits = sgm.bits_per_dim(log_p, 2, levels=None)
 
     Reference: Burda et al. 2016 (arXiv:1509.00519).
     """

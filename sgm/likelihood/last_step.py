@@ -35,6 +35,9 @@ class Flat(AbstractReconstruction):
     """N(denoised, tan(theta_1)^2 I), a density: exact where that of the data is flat over a width tan(theta_1).
 
     |noise|^2 - D, of mean zero, is taken off: it is most of what the estimate would vary by.
+
+    Example:
+        >>> bound = sgm.continuous_elbo(sde, model, x, key, reconstruction=Flat(), noise_levels=8)
     """
 
     def log_prob(self, x0, noise, level, estimate, log_variance):
@@ -52,6 +55,14 @@ class DiscretisedGaussian(AbstractReconstruction):
         count: Number of bins.
         low: Lower end of the first bin, in standardised coordinates.
         high: Upper end of the last bin, in standardised coordinates.
+
+    Raises:
+        TypeError: for a count that is not whole.
+        ValueError: for fewer than one bin.
+
+    Example:
+        >>> middles = (2 * jnp.asarray([[0, 3], [1, 2]]) + 1) / 4 - 1  # of two examples of four levels
+        >>> log_p = sgm.elbo(chain, model, middles, key, reconstruction=DiscretisedGaussian(4))
 
     Reference: Ho et al. 2020 (arXiv:2006.11239, eq. 13); Nichol and Dhariwal 2021 (arXiv:2102.09672).
     """

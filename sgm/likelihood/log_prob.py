@@ -54,6 +54,11 @@ class LogProb(eqx.Module):
       for.
     - `converged`: whether (stderr^2 + solver_error^2)^(1/2) is within the accuracy; None unless one was asked for. It
       says nothing of what the prior at t1 is off by (see `prior_mismatch`).
+
+    Example:
+        >>> result = sgm.log_prob(sde, model, x, key, trace=sgm.Hutchinson(8), full=True)
+        >>> log_p, spread = result.value, result.stderr
+        >>> low, high = result.interval(0.95)
     """
 
     value: Float[Array, "*batch"]
@@ -174,6 +179,8 @@ def log_prob(
 
     Example:
         >>> log_p = sgm.log_prob(sgm.VP(), model, x, jax.random.key(0), trace=sgm.Exact())
+        >>> log_p.shape
+        (8,)
 
     Reference: Chen et al. 2018 (arXiv:1806.07366); Song et al. 2021 (arXiv:2011.13456, appendix D.2).
     """

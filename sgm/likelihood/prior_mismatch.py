@@ -29,6 +29,12 @@ def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[
     Raises:
         ValueError: for examples that are no real numbers.
 
+    Example:
+        >>> round(float(prior_mismatch(sgm.VE(sigma_max=50.0), jnp.ones((1, 2)))[0]), 4)
+        0.0004
+        >>> round(float(prior_mismatch(sgm.VE(sigma_max=1.0), jnp.ones((1, 2)))[0]), 4)  # far too little noise: log(2)
+        0.6931
+
     Reference: Kingma et al. 2021 (arXiv:2107.00630), the prior loss.
     """
     check_process("prior_mismatch", sde)

@@ -38,6 +38,12 @@ def reconstruction(
     Raises:
         ValueError: for x and x0 of different shapes, and shapes that are not the model's.
 
+    Example:
+        >>> mean, std = sde.marginal(sde.t0, x)
+        >>> noisy = mean + std * jr.normal(key, x.shape)
+        >>> log_p = jax.vmap(model.marginal(sde, sde.t0).log_prob)(noisy)  # or sgm.log_prob(sde, model, noisy, key)
+        >>> bound = log_p + reconstruction(sde, model, x, noisy)
+
     Reference: Song et al. 2021 (arXiv:2101.09258).
     """
     check_process_and_model("reconstruction", sde, model)

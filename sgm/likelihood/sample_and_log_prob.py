@@ -89,6 +89,8 @@ def sample_and_log_prob(
 
     Example:
         >>> x, log_p = sgm.sample_and_log_prob(sgm.VP(), model, jax.random.key(0), 64, trace=sgm.Exact())
+        >>> x.shape, log_p.shape
+        ((64, 2), (64,))
     """
     call = "sample_and_log_prob"
     check_process_and_model(call, sde, model)

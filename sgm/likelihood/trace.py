@@ -95,6 +95,15 @@ class Exact(AbstractTrace):
 
     Arguments:
         chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
+
+    Raises:
+        TypeError: for a chunk that is not whole.
+        ValueError: for a chunk below 1.
+
+    Example:
+        >>> Exact().products((32, 32, 3))  # with the Jacobian, each time that the divergence is evaluated
+        3072
+        >>> metric = sgm.evaluation.LogLikelihood(trace=Exact(chunk=256))
     """
 
     chunk: int | None = eqx.field(static=True, default=None)
@@ -131,6 +140,15 @@ class Hutchinson(AbstractTrace):
         count: Number of random vectors.
         distribution: Distribution of their entries, "rademacher" (random signs) or "normal".
         chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
+
+    Raises:
+        TypeError: for a count or a chunk that is not whole.
+        ValueError: for a count or a chunk below 1, and another distribution.
+
+    Example:
+        >>> Hutchinson(16).products((32, 32, 3))
+        16
+        >>> metric = sgm.evaluation.LogLikelihood(trace=Hutchinson(16))
 
     Reference: Hutchinson 1990 (doi:10.1080/03610919008812866); Grathwohl et al. 2019 (FFJORD, arXiv:1810.01367).
     """
@@ -184,6 +202,16 @@ class Probing(AbstractTrace):
         strides: Distance, along each axis of an example, at which entries share a colour.
         count: Number of draws of the signs.
         chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
+
+    Raises:
+        TypeError: for a count or a chunk that is not whole.
+        ValueError: for a stride, a count or a chunk below 1.
+
+    Example:
+        >>> Probing((2, 2, 3), count=2).products((32, 32, 3))  # of 12 colours, twice
+        24
+        >>> model = Gaussian(jnp.zeros((4, 4, 1)), jnp.eye(16))
+        >>> log_p = sgm.log_prob(sde, model, jnp.zeros((2, 4, 4, 1)), key, trace=Probing((2, 2, 1)))
 
     Reference: Tang and Saad 2012 (doi:10.1002/nla.779); Stathopoulos et al. 2013 (arXiv:1302.4018).
     """

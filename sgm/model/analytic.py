@@ -42,6 +42,12 @@ class Gaussian(AbstractAnalyticModel):
     Arguments:
         mean: Mean, of the shape of an example.
         cov: Covariance of the D entries of an example in row-major order, of shape (D, D).
+
+    Example:
+        >>> model = Gaussian(jnp.zeros(2), jnp.asarray([[1.0, 0.8], [0.8, 1.0]]))
+        >>> model.log_prob(jnp.zeros(2)).round(3)
+        Array(-1.327, dtype=float32)
+        >>> x = model.sample(key, 8)  # draws without error, beside those of sgm.sample(sde, model, key, 8)
     """
 
     mean: Float[Array, "*shape"]
@@ -103,6 +109,15 @@ class GaussianMixture(AbstractAnalyticModel):
         means: Means, of shape (K, *shape).
         stds: Standard deviations, of shape (K,).
         weights: Weights, of shape (K,), whose sum is 1.
+
+    Raises:
+        ValueError: for weights that do not sum to 1.
+
+    Example:
+        >>> model = GaussianMixture(jnp.asarray([[-1.0], [1.0]]), jnp.asarray([0.1, 0.1]), jnp.asarray([0.3, 0.7]))
+        >>> x0 = model.denoise(sgm.VE(), 0.6, jnp.zeros(1))  # where the noise has a standard deviation of 1
+        >>> round(float(x0[0]), 3)
+        0.396
     """
 
     means: Float[Array, "K *shape"]
@@ -154,6 +169,11 @@ class Empirical(AbstractAnalyticModel):
 
     Arguments:
         points: Points, of shape (K, *shape).
+
+    Example:
+        >>> model = Empirical(jnp.asarray([[0.0, 0.0], [1.0, 1.0]]))
+        >>> model.denoise(sgm.VE(), 0.2, jnp.asarray([0.8, 0.9])).round(3)  # under little noise, the nearest point
+        Array([1., 1.], dtype=float32)
     """
 
     points: Float[Array, "K *shape"]

@@ -21,8 +21,8 @@ class AutoGuidance(AbstractWrapper):
         ValueError: for models of different shapes or units.
 
     Example:
-        >>> _, early = sgm.load("runs/digits_short")
-        >>> model = AutoGuidance(model, early, weight=1.0)
+        >>> guided = AutoGuidance(model, early, weight=1.0)  # early, such as sgm.load("runs/digits", step=1_000)[1]
+        >>> x = sgm.sample(sde, guided, key, 8, method=sgm.DDIM(10))
 
     Reference: Karras et al. 2024 (arXiv:2406.02507).
     """

@@ -35,6 +35,11 @@ class Estimate(eqx.Module):
         velocity: E[velocity | u].
         log_variance: Second output of a model that has one: how far the log-variance of a reverse transition is moved,
             as a variance of `sgm.model.kernel` reads it.
+
+    Example:
+        >>> estimate = model.predict(jnp.asarray(0.0), jnp.ones(2))  # of N(0, I), where cos = sin
+        >>> estimate.denoised.round(3)
+        Array([0.707, 0.707], dtype=float32)
     """
 
     denoised: Example
@@ -86,6 +91,11 @@ def from_denoised(level: Scalar, u: Example, denoised: Example) -> Estimate:
 
     Returns:
         All three conditional means.
+
+    Example:
+        >>> estimate = from_denoised(jnp.asarray(0.0), jnp.ones(2), denoised=jnp.zeros(2))  # in `predict` of a model
+        >>> estimate.noise.round(3)  # u / sin(theta)
+        Array([1.414, 1.414], dtype=float32)
     """
     cos, sin = cos_of(level), sin_of(level)
     return Estimate(denoised, (u - cos * denoised) / sin, (cos * u - denoised) / sin)
@@ -101,6 +111,11 @@ def from_noise(level: Scalar, u: Example, noise: Example) -> Estimate:
 
     Returns:
         All three conditional means.
+
+    Example:
+        >>> estimate = from_noise(jnp.asarray(0.0), jnp.ones(2), noise=jnp.zeros(2))
+        >>> estimate.denoised.round(3)  # u / cos(theta)
+        Array([1.414, 1.414], dtype=float32)
     """
     cos, sin = cos_of(level), sin_of(level)
     return Estimate((u - sin * noise) / cos, noise, (noise - sin * u) / cos)
@@ -116,6 +131,11 @@ def from_velocity(level: Scalar, u: Example, velocity: Example) -> Estimate:
 
     Returns:
         All three conditional means.
+
+    Example:
+        >>> estimate = from_velocity(jnp.asarray(0.0), jnp.ones(2), velocity=jnp.zeros(2))
+        >>> estimate.denoised.round(3), estimate.noise.round(3)
+        (Array([0.707, 0.707], dtype=float32), Array([0.707, 0.707], dtype=float32))
     """
     cos, sin = cos_of(level), sin_of(level)
     return Estimate(cos * u - sin * velocity, sin * u + cos * velocity, velocity)

@@ -122,6 +122,11 @@ def network_shape(shape: tuple[int, ...], states: int) -> tuple[int, ...]:
 
     Returns:
         The shape of the network's input and output.
+
+    Example:
+        >>> network_shape((20, 1), 27), network_shape((28, 28, 1), 2)
+        ((20, 27), (28, 28, 1))
+        >>> network = MLP(network_shape((20, 1), 27), key=key)  # for CategoricalModel(network, 27, shape=(20, 1))
     """
     return (*shape[:-1], shape[-1] * numbers_per_entry(states))
 

@@ -31,8 +31,8 @@ class ClassifierFree(AbstractModifier):
         ValueError: for a model without a null, an interval that is empty, and rescale outside [0, 1].
 
     Example:
-        >>> model = ClassifierFree(model, weight=3.0, interval=(0.3, 3.0))
-        >>> x = sgm.sample(sde, model, key, 10, cond=sgm.Condition(label=jnp.arange(10)))
+        >>> guided = ClassifierFree(model, weight=3.0, interval=(0.3, 3.0))
+        >>> x = sgm.sample(sde, guided, key, 10, cond=sgm.Condition(label=jnp.arange(10)), method=sgm.DDIM(10))
 
     Reference: Ho and Salimans 2022 (arXiv:2207.12598); Kynkäänniemi et al. 2024 (arXiv:2404.07724); Lin et al. 2023
     (arXiv:2305.08891, section 3.4).

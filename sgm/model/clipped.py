@@ -25,6 +25,11 @@ class Clipped(AbstractModifier):
     Raises:
         ValueError: for low >= high.
 
+    Example:
+        >>> clipped = Clipped(model, low=-1.0, high=1.0)
+        >>> clipped.denoise(sgm.VE(), 0.6, jnp.asarray([4.0, -6.0]))  # without the bounds, 2 and -3
+        Array([ 1., -1.], dtype=float32)
+
     Reference: Ho et al. 2020 (DDPM, arXiv:2006.11239), whose published sampler does so.
     """
 

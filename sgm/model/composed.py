@@ -26,7 +26,7 @@ class Composed(AbstractModel):
     Example:
         >>> small, red = (Conditioned(model, sgm.Condition(label=label)) for label in (3, 7))
         >>> null = Conditioned(model, sgm.Condition(dropped=True))
-        >>> both = Composed((small, red, null), (1.0, 1.0, -1.0))
+        >>> both = Composed((small, red, null), (1.0, 1.0, -1.0))  # a model, for sgm.sample
 
     Reference: Liu et al. 2022 (arXiv:2206.01714); Du et al. 2023 (arXiv:2302.11552).
     """

@@ -17,6 +17,7 @@ class Conditioned(AbstractWrapper):
 
     Example:
         >>> threes = Conditioned(model, sgm.Condition(label=3))
+        >>> x = sgm.sample(sde, threes, key, 8, method=sgm.DDIM(10))
     """
 
     model: AbstractModel

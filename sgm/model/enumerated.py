@@ -25,7 +25,9 @@ class Enumerated(AbstractExactCategoricalModel):
         ValueError: for examples that are no categories of the chain, and probabilities that are none.
 
     Example:
-        >>> model = Enumerated(BinomialChain(), jnp.asarray([[0, 1], [1, 0]]))
+        >>> chain = sgm.BinomialChain(HarmonicBetas(20))
+        >>> model = Enumerated(chain, jnp.asarray([[0, 1], [1, 0]]))
+        >>> x = sgm.sample(chain, model, key, 8, method=sgm.CategoricalAncestral())  # one of the two, each
     """
 
     chain: AbstractCategoricalChain

@@ -7,7 +7,8 @@ With levels l = log tan(theta) and r = exp(2 (l_s - l_t)), the signal-to-noise r
 
 The kernel has the mean of the first at the model's x0, and a variance of one of the kinds below. For a process
 x = rho u it is p(x_s | x_t) with both scaled by rho. At s = -inf, where no noise is left, its mean is x0.
-Sources: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239, eq. 6 and 7).
+
+Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239, eq. 6 and 7).
 """
 
 from abc import abstractmethod
@@ -46,7 +47,7 @@ def transition_kl(
 ) -> Float[Array, ""]:
     """KL(q(u_s | u_t, x0) || p(u_s | u_t)) in nats, of a kernel with this log-variance at the estimate for u_t.
 
-    Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14); Ho et al. 2020 (arXiv:2006.11239, eq. 8).
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14); Ho et al. 2020 (arXiv:2006.11239, eq. 8).
     """
     excess = log_posterior_variance(s, t) - log_variance
     gap = removed(s, t) * cos_of(s) * (x0 - estimate.denoised)
@@ -65,14 +66,26 @@ class AbstractVariance(eqx.Module):
 
 
 class FixedSmall(AbstractVariance):
-    """The variance of q(u_s | u_t, x0): right where the data are one point. Source: Ho et al. 2020, section 3.2."""
+    """The variance of q(u_s | u_t, x0): right where the data are one point.
+
+    Example:
+        >>> x = sgm.sample(sde, model, key, 8, method=sgm.Ancestral(10, FixedSmall()))
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239, section 3.2).
+    """
 
     def log_variance(self, s, t, estimate):
         return log_posterior_variance(s, t)
 
 
 class FixedLarge(AbstractVariance):
-    """The variance of q(u_t | u_s), beta: right where the data are N(0, I). Source: Ho et al. 2020, section 3.2."""
+    """The variance of q(u_t | u_s), beta: right where the data are N(0, I).
+
+    Example:
+        >>> bound = sgm.elbo(chain, model, x, key, variance=FixedLarge())  # nats, one number for each example
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239, section 3.2).
+    """
 
     def log_variance(self, s, t, estimate):
         return log_transition_variance(s, t)
@@ -81,7 +94,11 @@ class FixedLarge(AbstractVariance):
 class Interpolated(AbstractVariance):
     """Between the two in log space: the model's second output v is -1 at the small one and 1 at the large.
 
-    Source: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 15), whose v is (1 + v) / 2 here.
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), outputs=2, key=key), WithVariance(), shape=(2,))
+        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Hybrid(Bound(Interpolated())))
+
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 15), whose v is (1 + v) / 2 here.
     """
 
     learned = True
@@ -93,6 +110,9 @@ class Interpolated(AbstractVariance):
 
 class Given(AbstractVariance):
     """The model's second output itself, of the steps for which it is learned: nan where that is negative.
+
+    Example:
+        >>> method = sgm.Ancestral(chain.steps - 1, Given(), ChainGrid())  # of a model WithVariance()
 
     Reference: the variance "learned" of diffusers' DDPMScheduler.
     """
@@ -110,6 +130,13 @@ class Learned(AbstractVariance):
 
     Arguments:
         steps: Number of steps of the chain on which it is learned.
+
+    Raises:
+        ValueError: for fewer than one step.
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), outputs=2, key=key), WithVariance(), shape=(2,))
+        >>> bound = sgm.elbo(chain, model, x, key, variance=Learned(chain.steps))
 
     Reference: Sohl-Dickstein et al. 2015, by its published code.
     """

@@ -13,7 +13,8 @@ class Logits(AbstractParameterisation[AbstractCategoricalChain]):
         TypeError: when an experiment is built, for a process that is no chain of categories.
 
     Example:
-        >>> Experiment(data=Heartbeat(), network=partial(MLP), sde=BinomialChain(), prediction=Logits())
+        >>> network = partial(MLP, width=64)
+        >>> experiment = sgm.Experiment(data=Heartbeat(), network=network, sde=sgm.BinomialChain(), prediction=Logits())
     """
 
     def check(self, sde):

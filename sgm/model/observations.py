@@ -34,8 +34,9 @@ class Observations(AbstractWrapper):
         ValueError: for models of different shapes or units, and a condition without a leading axis.
 
     Example:
-        >>> posterior = Observations(model, sgm.Condition(params=observed), prior.in_units(model.units))
-        >>> draws = sgm.sample(sde, posterior, key, 1000)
+        >>> observed = sgm.Condition(params=jnp.asarray([[0.2], [0.5], [0.3]]))  # three observations of one number
+        >>> posterior = Observations(model, observed, prior.in_units(model.units))
+        >>> draws = sgm.sample(sde, posterior, key, 8, method=sgm.DDIM(10))
 
     Reference: Geffner et al. 2023 (arXiv:2209.14249); Linhart et al. 2024 (arXiv:2404.07593).
     """

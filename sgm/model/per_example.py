@@ -18,8 +18,8 @@ class PerExample(eqx.Module):
         value: Values along the leading axis, one for each example.
 
     Example:
-        >>> model = ClassifierFree(model, weight=PerExample(jnp.linspace(0.0, 3.0, 64)))
-        >>> x = sgm.sample(sde, model, key, 64, cond=cond)
+        >>> model = ClassifierFree(model, weight=PerExample(jnp.linspace(0.0, 3.0, 8)))
+        >>> x = sgm.sample(sde, model, key, 8, cond=sgm.Condition(label=3), method=sgm.DDIM(10))
     """
 
     value: Shaped[Array, "n ..."]

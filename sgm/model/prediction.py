@@ -45,7 +45,13 @@ class AbstractPrediction(AbstractParameterisation[AbstractSDE]):
 
 
 class Noise(AbstractPrediction):
-    """The output is E[noise | u]. Source: Ho et al. 2020 (arXiv:2006.11239)."""
+    """The output is E[noise | u].
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), key=key), Noise(), shape=(2,))
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239).
+    """
 
     @property
     def defined_at_pure_noise(self):
@@ -56,14 +62,24 @@ class Noise(AbstractPrediction):
 
 
 class Denoised(AbstractPrediction):
-    """The output is E[x0 | u]."""
+    """The output is E[x0 | u].
+
+    Example:
+        >>> experiment = sgm.Experiment(data=Moons(), network=partial(MLP, width=64), prediction=Denoised())
+    """
 
     def estimate(self, network, level, u):
         return from_denoised(level, u, network(u))
 
 
 class Velocity(AbstractPrediction):
-    """The output is E[du/dtheta | u]. Source: Salimans and Ho 2022 (arXiv:2202.00512)."""
+    """The output is E[du/dtheta | u].
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), key=key), Velocity(), data=data)  # the default
+
+    Reference: Salimans and Ho 2022 (arXiv:2202.00512).
+    """
 
     def estimate(self, network, level, u):
         return from_velocity(level, u, network(u))
@@ -80,6 +96,10 @@ class Flow(AbstractPrediction):
 
     in which no digits are lost at either end.
 
+    Example:
+        >>> sde = sgm.Rectified()
+        >>> model = sgm.ScoreModel(MLP((2,), key=key), Flow(), shape=(2,))  # to be trained under this process
+
     Reference: Liu et al. 2023 (arXiv:2209.03003); Lipman et al. 2023 (arXiv:2210.02747).
     """
 
@@ -92,7 +112,15 @@ class Flow(AbstractPrediction):
 
 
 class Score(AbstractPrediction):
-    """The output is grad_u log p(u) = -E[noise | u] / sin(theta). Source: Song et al. 2021 (arXiv:2011.13456)."""
+    """The output is grad_u log p(u) = -E[noise | u] / sin(theta).
+
+    Example:
+        >>> estimate = Score().estimate(lambda u: -u, jnp.asarray(0.0), jnp.ones(2))  # -u is the score of N(0, I)
+        >>> estimate.denoised.round(3)
+        Array([0.707, 0.707], dtype=float32)
+
+    Reference: Song et al. 2021 (arXiv:2011.13456).
+    """
 
     @property
     def defined_at_pure_noise(self):
@@ -114,6 +142,10 @@ class MeanCoefficient(AbstractPrediction):
 
     Arguments:
         chain: Chain whose reverse steps the output describes. It is never trained.
+
+    Example:
+        >>> network = sgm.nn.ConvDense((8, 8, 1), outputs=1, key=key)
+        >>> model = sgm.ScoreModel(network, MeanCoefficient(chain), shape=(8, 8, 1))  # to be trained on this chain
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`get_mu_sigma`).
     """
@@ -144,6 +176,14 @@ class WithVariance(AbstractPrediction):
 
     Arguments:
         mean: Prediction that reads the first half.
+
+    Raises:
+        TypeError: for a mean that is no prediction.
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), outputs=2, key=key), WithVariance(Velocity()), shape=(2,))
+        >>> model.predict(jnp.asarray(0.0), x[0]).log_variance  # not trained yet
+        Array([0., 0.], dtype=float32)
 
     Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, section 3.1).
     """
@@ -187,6 +227,14 @@ class Karras(AbstractPrediction):
 
     Arguments:
         sigma_data: Standard deviation of the data in standardised coordinates.
+
+    Raises:
+        ValueError: for a sigma_data that is not above 0.
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), key=key), Karras(sigma_data=1.0), shape=(2,))
+        >>> model.denoise(sgm.VE(), 0.6, jnp.asarray([4.0, 0.5])).round(3)  # not trained yet: right for N(0, I)
+        Array([2.  , 0.25], dtype=float32)
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1), whose x is u / cos(theta) and sigma tan(theta).
     """

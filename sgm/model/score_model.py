@@ -50,7 +50,8 @@ class ScoreModel(AbstractModel):
         ValueError: for units or a network that do not fit the shape; when first called, for an output of another shape.
 
     Example:
-        >>> model = ScoreModel(MLP((6,), key=jr.key(0)), shape=(6,), units=Units.fit(table))
+        >>> model = ScoreModel(MLP((2,), key=jr.key(0)), data=data)  # in the units of the data
+        >>> model = ScoreModel(MLP((2,), key=jr.key(0)), Karras(), shape=(2,), units=sgm.Units(mean=3.0, std=0.4))
     """
 
     network: Callable

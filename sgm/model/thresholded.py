@@ -30,7 +30,7 @@ class Thresholded(AbstractModifier):
         ValueError: for a quantile outside (0, 1], low >= high, and largest < 1.
 
     Example:
-        >>> model = Thresholded(ClassifierFree(model, weight=4.0), low=0.0, high=255.0)
+        >>> model = Thresholded(ClassifierFree(model, weight=4.0), low=0.0, high=255.0)  # grey levels
 
     Reference: Saharia et al. 2022 (Imagen, arXiv:2205.11487, section 2.3).
     """

@@ -46,6 +46,9 @@ class Uniform(AbstractAnalyticModel):
 
     Example:
         >>> prior = Uniform((0.0, -1.0), (5.0, 1.0))
+        >>> prior.log_prob(jnp.asarray([2.0, 0.5])).round(4)  # -log(10)
+        Array(-2.3026, dtype=float32)
+        >>> theta = prior.sample(key, 8)
     """
 
     low: Float[Array, "*shape"]

@@ -33,7 +33,9 @@ class Unobserved(AbstractWrapper):
 
     Example:
         >>> rest = Unobserved(model, (0, 3), jnp.asarray([0.2, 1.4]))
-        >>> log_p = sgm.log_prob(sde, rest, x[:, jnp.asarray(rest.unobserved)])
+        >>> rest.unobserved
+        (1, 2, 4)
+        >>> log_p = sgm.log_prob(sde, rest, x[:, jnp.asarray(rest.unobserved)], trace=sgm.Exact())
     """
 
     model: AbstractModel

@@ -16,7 +16,9 @@ class WithUnits(AbstractWrapper):
         ValueError: for units that do not fit the model's shape.
 
     Example:
-        >>> model = WithUnits(Gaussian(jnp.zeros(2), jnp.eye(2)), Units(mean=10.0, std=3.0))  # N(10, 9)
+        >>> model = WithUnits(Gaussian(jnp.zeros(2), jnp.eye(2)), sgm.Units(mean=10.0, std=3.0))  # N(10, 9)
+        >>> model.denoise(sgm.VE(), 1.0, jnp.zeros(2)).round(1)  # noise alone: the mean
+        Array([10., 10.], dtype=float32)
     """
 
     model: AbstractModel

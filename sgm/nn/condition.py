@@ -33,6 +33,7 @@ class Condition(eqx.Module):
 
     Example:
         >>> cond = sgm.Condition(params=[0.3, 0.8])
+        >>> x = sgm.sample(sde, model, key, 8, cond=cond, method=sgm.DDIM(10))  # all eight at this condition
     """
 
     params: Num[Array, "*batch params"] | None = eqx.field(default=None, converter=_to_array)

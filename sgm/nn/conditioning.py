@@ -38,7 +38,8 @@ class Conditioning:
         ValueError: for sizes below 1 and an image of another number of axes.
 
     Example:
-        >>> sgm.nn.Conditioning(params=2, classes=10)
+        >>> network = MLP((2,), conditioning=Conditioning(params=2, classes=10), key=key)
+        >>> output = network(jnp.asarray(0.0), jnp.ones(2), sgm.Condition(params=[0.3, 0.8], label=7))
     """
 
     params: int | None = None
@@ -258,6 +259,11 @@ def with_statistics(model: PyTree, mean: ArrayLike, std: ArrayLike) -> PyTree:
 
     Raises:
         ValueError: for statistics of another size, a `std` that is not positive, or a network without parameters.
+
+    Example:
+        >>> params = np.random.default_rng(0).uniform(0.0, 300.0, (1000, 2))
+        >>> network = MLP((2,), conditioning=Conditioning(params=2), key=key)
+        >>> network = with_statistics(network, params.mean(axis=0), params.std(axis=0))
     """
     found = [node for node in jax.tree.leaves(model, is_leaf=_is_standardisation) if _is_standardisation(node)]
     if not found:

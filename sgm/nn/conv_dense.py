@@ -108,6 +108,15 @@ class ConvDense(AbstractNetwork):
         remat: Whether to compute each layer's activations again for its gradient: less memory, more time.
         key: Key of the initial weights.
 
+    Raises:
+        TypeError: for a width or another size that is no integer.
+        ValueError: for sizes below 1, fewer than two bumps, neither convolutions nor dense layers, convolutions of what
+            are no images, images that the scales do not divide, and noise levels that do not increase.
+
+    Example:
+        >>> network = ConvDense((8, 8, 1), scales=2, key=jr.key(0))  # of two outputs
+        >>> model = sgm.ScoreModel(network, sgm.model.WithVariance(), shape=(8, 8, 1))
+
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix D.2.1), by its published code (`MLP_conv_dense`),
     whose defaults these are. Its network for CIFAR-10 is `ConvDense((32, 32, 3), convolutions=6, width=100, dense=6,
     dense_width=1000, dense_outputs=5, upper=4, upper_width=100)`.

@@ -134,6 +134,7 @@ class DiT(AbstractNetwork):
 
     Example:
         >>> network = DiT((16, 16, 16, 1), 96, 6, 4, patch=4, key=jax.random.key(0))  # volumes
+        >>> model = sgm.ScoreModel(network, shape=(16, 16, 16, 1))
 
     Reference: Peebles and Xie 2023 (arXiv:2212.09748).
     """

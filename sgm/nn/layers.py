@@ -51,7 +51,9 @@ class GroupNorm(eqx.Module):
     """Normalise each group of channels over space, then scale and shift each channel.
 
     By default there are at most 32 groups, of four channels or more where there are as many. Moments are found channel
-    by channel in one pass over the image, and combined. Source: Wu and He 2018 (arXiv:1803.08494).
+    by channel in one pass over the image, and combined.
+
+    Reference: Wu and He 2018 (arXiv:1803.08494).
     """
 
     scale: Features
@@ -101,7 +103,7 @@ def activated(
 class SelfAttention(eqx.Module):
     """Softmax attention among positions, in `heads` heads; queries and keys are normalised to a learned length.
 
-    Source: Vaswani et al. 2017 (arXiv:1706.03762); Henry et al. 2020 (arXiv:2010.04245); the RMS norm of each head's
+    Reference: Vaswani et al. 2017 (arXiv:1706.03762); Henry et al. 2020 (arXiv:2010.04245); the RMS norm of each head's
     queries and keys as in Esser et al. 2024 (arXiv:2403.03206, section 5.3.2); rotations as in Su et al. 2021
     (arXiv:2104.09864).
     """

@@ -65,6 +65,16 @@ class MLP(AbstractNetwork):
         precision: Precision in which the blocks compute; parameters, embedding and output keep their own.
         remat: Whether to compute each block's activations again for its gradient: less memory, more time.
         key: Key of the initial weights.
+
+    Raises:
+        TypeError: for a width, a depth, outputs or frequencies that are no integers.
+        ValueError: for sizes below 1, a dropout outside [0, 1), and waves of no length.
+
+    Example:
+        >>> network = MLP((2,), width=64, depth=2, key=jr.key(0))
+        >>> network(jnp.asarray(0.0), jnp.ones(2))  # zero until it is trained
+        Array([0., 0.], dtype=float32)
+        >>> model = sgm.ScoreModel(network, shape=(2,))
     """
 
     embedding: Embedding

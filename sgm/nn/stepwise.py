@@ -34,7 +34,8 @@ class StepwisePerceptron(AbstractNetwork):
         ValueError: for sizes below 1, and a condition.
 
     Example:
-        >>> network = StepwisePerceptron((20,), readouts=2000, key=jax.random.key(0))
+        >>> network = StepwisePerceptron((20, 1), readouts=2000, key=jax.random.key(0))
+        >>> model = sgm.CategoricalModel(network, 2, shape=(20, 1))  # for sgm.BinomialChain(HarmonicBetas(2000))
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix D.1.2).
     """

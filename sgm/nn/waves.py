@@ -28,8 +28,9 @@ def waves(
         E over noise of cos(f (u + s noise)) = exp(-(f s)^2 / 2) cos(f u)
 
     A network learns fine structure of u slowly; the waves have it already. The damping keeps an estimate as smooth
-    as its density is at the level. Source: Tancik et al. 2020 (arXiv:2006.10739); Barron et al. 2021 (mip-NeRF,
-    arXiv:2103.13415, section 3.1).
+    as its density is at the level.
+
+    Reference: Tancik et al. 2020 (arXiv:2006.10739); Barron et al. 2021 (mip-NeRF, arXiv:2103.13415, section 3.1).
     """
     f = 2 * math.pi / longest * 2.0 ** jnp.arange(frequencies, dtype=u.dtype).reshape(-1, *(1 for _ in u.shape))
     angles, damping = f * u, jnp.exp(-0.5 * f**2 * jax.nn.sigmoid(2 * level).astype(u.dtype))

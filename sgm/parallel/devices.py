@@ -29,7 +29,8 @@ def mesh(model: int = 1) -> Mesh:
         ValueError: where the devices cannot be so arranged.
 
     Example:
-        >>> sde, model, history = sgm.train(sde, model, data, key, steps=1000, mesh=sgm.parallel.mesh(model=8))
+        >>> mesh = sgm.parallel.mesh()  # or mesh(model=8), which cuts the state over groups of eight
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, mesh=mesh)
     """
     devices = jax.devices()
     if len(devices) % check_count("mesh", "model", model):

@@ -63,7 +63,12 @@ class AbstractPlacement(eqx.Module):
 
 
 class Replicated(AbstractPlacement):
-    """Every array is whole on every device."""
+    """Every array is whole on every device.
+
+    Example:
+        >>> mesh, placement = sgm.parallel.mesh(), Replicated()
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, mesh=mesh, placement=placement)
+    """
 
     def spec(self, path, shape, mesh):
         return PartitionSpec()
@@ -77,6 +82,15 @@ class Sharded(AbstractPlacement):
 
     Arguments:
         smallest: Number of entries from which an array is large.
+
+    Raises:
+        TypeError: for a number of entries that is no integer.
+        ValueError: for a number of entries below 1.
+
+    Example:
+        >>> devices = jax.sharding.AbstractMesh((4, 8), ("data", "model"))
+        >>> tuple(Sharded().spec(".kernel", (64, 1024), devices))  # along the longer axis, over all 32 devices
+        (None, ('model', 'data'))
 
     Reference: Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054).
     """
@@ -111,7 +125,9 @@ def describe(state: PyTree) -> str:
         TypeError: for shapes in the place of arrays, which are nowhere.
 
     Example:
-        >>> print(sgm.parallel.describe(state))
+        >>> print(sgm.parallel.describe({"kernel": jnp.zeros((100, 50))}))
+        in all: 1 arrays, 20 kB, 20 kB a device
+        kernel (100, 50) whole: 1 arrays, 20 kB, 20 kB a device
     """
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):

@@ -46,6 +46,11 @@ def is_first() -> bool:
 
     Returns:
         True in the first of several processes, and where there is one alone.
+
+    Example:
+        >>> x = sgm.parallel.share(lambda keys: sgm.sample(sde, model, keys, method=sgm.DDIM(10)), jr.split(key, 8))
+        >>> if sgm.parallel.is_first():
+        ...     np.save("draws.npy", x)
     """
     return jax.process_index() == 0
 
@@ -118,7 +123,9 @@ def share(function: Callable[[Any], Any], each: PyTree) -> Any:
         ValueError: for arrays of `each`, or of the function's result, that do not have as many rows as the others.
 
     Example:
-        >>> x = share(lambda keys: sgm.sample(sde, model, keys), jax.random.split(key, 10_000))
+        >>> x = share(lambda keys: sgm.sample(sde, model, keys, method=sgm.DDIM(10)), jax.random.split(key, 8))
+        >>> x.shape
+        (8, 2)
     """
     count, n = jax.process_count(), _rows(each)
     if count == 1 or n < count:

@@ -27,6 +27,10 @@ def save(figure: Figure, path: str | Path) -> None:
     Arguments:
         figure: Figure.
         path: File.
+
+    Example:
+        >>> figure = sgm.plot.points({"draws": np.random.default_rng(0).normal(size=(500, 2))})
+        >>> sgm.plot.save(figure, "draws.png")
     """
     if is_first():
         figure.savefig(path, dpi=110, bbox_inches="tight")

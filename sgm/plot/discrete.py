@@ -17,6 +17,10 @@ def rows(panels: Mapping[str, Float[np.ndarray, "n places"]], place: str) -> Fig
 
     Returns:
         The figure.
+
+    Example:
+        >>> examples = sgm.data.Heartbeat(20, 5).examples.reshape(-1, 20)
+        >>> figure = sgm.plot.rows({"data": np.asarray(examples, np.float32)}, place="bit")
     """
     tallest, widest = (max(x.shape[axis] for x in panels.values()) for axis in (0, 1))
     figure, axes = axes_in_a_row(len(panels), (len(panels) * max(2.0, 0.12 * widest), max(2.0, 0.12 * tallest)))
@@ -34,6 +38,10 @@ def strings(panels: Mapping[str, Sequence[str]]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> data = sgm.data.Letters(16)
+        >>> figure = sgm.plot.strings({"data": data.text(data.batch(0, 8, seed=0)[0])})
     """
     tallest, widest = (max(map(measure, panels.values())) for measure in (len, lambda lines: max(map(len, lines))))
     figure, axes = axes_in_a_row(len(panels), (len(panels) * (0.085 * widest + 0.6), 0.16 * tallest + 0.6))

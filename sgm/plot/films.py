@@ -21,6 +21,11 @@ def save_film(figures: Iterable[Figure], path: Path) -> None:
     Arguments:
         figures: Figures of one size, of which one at a time is kept.
         path: File.
+
+    Example:
+        >>> from pathlib import Path
+        >>> paths = np.random.default_rng(0).normal(size=(50, 3, 2)).cumsum(axis=1)
+        >>> sgm.plot.save_film(growing_trajectories(paths), Path("flow.gif"))
     """
     if not is_first():
         return
@@ -52,6 +57,12 @@ def film(frames: Batch, title: str = "") -> Iterator[Figure]:
 
     Raises:
         ValueError: for other shapes.
+
+    Example:
+        >>> noise = jr.normal(key, x.shape)
+        >>> frames = jnp.stack([sde.alpha(t) * x + sde.sigma(t) * noise for t in (1.0, 0.5, 0.2, 0.01)], axis=1)
+        >>> len(list(sgm.plot.film(frames, "from noise to data")))  # figures, for `save_film`
+        4
     """
     frames = np.asarray(frames, np.float32)
     if frames.ndim == 3:
@@ -75,6 +86,11 @@ def growing_trajectories(paths: Batch, title: str = "probability flow") -> Itera
 
     Raises:
         ValueError: for other shapes, as one path alone.
+
+    Example:
+        >>> paths = np.random.default_rng(0).normal(size=(50, 8, 2)).cumsum(axis=1)
+        >>> len(list(growing_trajectories(paths, "a random walk")))
+        8
     """
     check_batch("growing_trajectories", "paths", paths, "times, 2", "path")
     return _clouds(np.asarray(paths, np.float32), title, with_paths=True)

@@ -22,6 +22,10 @@ def image_grid(images: Batch, title: str = "") -> Figure:
 
     Raises:
         ValueError: for an array of another rank, as one image alone.
+
+    Example:
+        >>> images = np.random.default_rng(0).uniform(-1, 1, (16, 8, 8, 3))
+        >>> figure = sgm.plot.image_grid(images, "noise")
     """
     check_batch("image_grid", "images", images, "height, width, channels", "image")
     padded = _padded(images)
@@ -43,6 +47,12 @@ def film_strip(frames: Batch, title: str = "") -> Figure:
 
     Raises:
         ValueError: for an array of another rank, as the frames of one image alone.
+
+    Example:
+        >>> clean = np.zeros((2, 1, 8, 8, 1))
+        >>> noise = np.random.default_rng(0).normal(size=clean.shape)
+        >>> frames = np.concatenate([clean + sigma * noise for sigma in (10.0, 1.0, 0.1)], axis=1)
+        >>> figure = sgm.plot.film_strip(frames, "three noise levels")
     """
     check_batch("film_strip", "frames", frames, "times, height, width, channels", "film")
     flat = np.asarray(frames, np.float32)
@@ -65,6 +75,10 @@ def signal_grid(signals: Batch, title: str = "") -> Figure:
 
     Raises:
         ValueError: for an array of another rank, as one signal alone.
+
+    Example:
+        >>> signals, _ = sgm.data.GaussianProcess(32).batch(0, 12, seed=0)
+        >>> figure = sgm.plot.signal_grid(signals, "data")
     """
     check_batch("signal_grid", "signals", signals, "length, channels", "signal")
     flat = np.asarray(signals, np.float32)
@@ -85,6 +99,11 @@ def signal_strip(frames: Batch, title: str = "") -> Figure:
 
     Raises:
         ValueError: for an array of another rank, as the frames of one signal alone.
+
+    Example:
+        >>> signals, _ = sgm.data.GaussianProcess(32).batch(0, 4, seed=0)
+        >>> frames = np.stack([share * signals for share in (0.25, 0.5, 1.0)], axis=1)
+        >>> figure = sgm.plot.signal_strip(frames)
     """
     check_batch("signal_strip", "frames", frames, "times, length, channels", "film")
     return _lines(np.asarray(frames, np.float32), title)

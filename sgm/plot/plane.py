@@ -21,6 +21,10 @@ def points(panels: Mapping[str, Batch]) -> Figure:
 
     Raises:
         ValueError: for other shapes, as one point alone.
+
+    Example:
+        >>> data = sgm.data.Moons().rows("test", 0, 500)[0]
+        >>> figure = sgm.plot.points({"data": data, "draws of a model": model.sample(key, 500)})
     """
     for name, cloud in panels.items():
         check_batch("points", repr(name), cloud, "2", "point")
@@ -41,6 +45,12 @@ def plane_grid(cloud: Points, side: int) -> Float[Array, "side side 2"]:
 
     Returns:
         The points (side, side, 2).
+
+    Example:
+        >>> grid = plane_grid(x, side=50)
+        >>> values = jnp.exp(jax.vmap(jax.vmap(model.log_prob))(grid))  # for `density`
+        >>> values.shape
+        (50, 50)
     """
     reach = _reach(cloud)
     ticks = jnp.linspace(-reach, reach, side)
@@ -61,6 +71,11 @@ def density(
 
     Returns:
         The figure.
+
+    Example:
+        >>> grid = plane_grid(x, side=50)
+        >>> values = jnp.exp(jax.vmap(jax.vmap(model.log_prob))(grid))
+        >>> figure = sgm.plot.density(grid, values, "a Gaussian")
     """
     figure, axes = axes_in_a_row(1, (4.2, 3.5))
     mesh = axes[0].pcolormesh(grid[..., 0], grid[..., 1], values, shading="auto", rasterized=True)
@@ -78,6 +93,11 @@ def trajectories(paths: Float[Array | np.ndarray, "n times 2"], title: str = "pr
 
     Returns:
         The figure.
+
+    Example:
+        >>> t = jnp.linspace(1, 0, 20)[:, None]
+        >>> paths = (1 - t) * x[:, None] + t * jr.normal(key, x.shape)[:, None]  # straight ones
+        >>> figure = sgm.plot.trajectories(paths)
     """
     figure, axes = axes_in_a_row(1, (4, 4))
     for path in np.asarray(paths):

@@ -24,6 +24,12 @@ def ranks(points: Curve, ecdfs: Float[np.ndarray, "parameters points"], lower: C
 
     Returns:
         The figure.
+
+    Example:
+        >>> values = np.random.default_rng(0).integers(0, 21, (3, 200))  # ranks of three parameters among 20 draws
+        >>> band = sgm.evaluation.rank_envelope(200, draws=20)
+        >>> ecdfs = np.stack([sgm.evaluation.rank_ecdf(row, draws=20) for row in values])
+        >>> figure = sgm.plot.ranks(band.points, ecdfs, band.lower, band.upper)
     """
     figure, axes = axes_in_a_row(1, (5.5, 3.5))
     axes[0].fill_between(points, lower - points, upper - points, color="0.88", linewidth=0, label="95% band")
@@ -46,6 +52,11 @@ def coverage(points: Curve, covered: Curve, lower: Curve, upper: Curve) -> Figur
 
     Returns:
         The figure.
+
+    Example:
+        >>> closer = np.random.default_rng(0).integers(0, 21, 200)  # draws that are closer than the truth, of 20
+        >>> band, covered = sgm.evaluation.rank_envelope(200, 20), sgm.evaluation.rank_ecdf(closer, 20)
+        >>> figure = sgm.plot.coverage(band.points, covered, band.lower, band.upper)
     """
     figure, axes = axes_in_a_row(1, (4.2, 4.2))
     axes[0].fill_between(points, lower, upper, color="0.88", linewidth=0, label="95% band")
@@ -67,6 +78,11 @@ def predictive(quantiles: Float[np.ndarray, "5 outputs"], observed: Float[np.nda
 
     Returns:
         The figure.
+
+    Example:
+        >>> simulated = np.random.default_rng(0).normal(size=(1000, 12))
+        >>> quantiles = np.quantile(simulated, sgm.plot.PREDICTIVE_QUANTILES, axis=0)
+        >>> figure = sgm.plot.predictive(quantiles, observed=simulated[0])
     """
     kept = np.unique(np.linspace(0, len(observed) - 1, _MOST_OUTPUTS).astype(int))
     reach = (quantiles[4] - quantiles[0]) / 2
@@ -94,6 +110,10 @@ def local(theta: Float[np.ndarray, "n parameters"], probabilities: Float[np.ndar
 
     Returns:
         The figure.
+
+    Example:
+        >>> draws = np.random.default_rng(0).normal(size=(300, 2))
+        >>> figure = sgm.plot.local(draws, 1 / (1 + np.exp(-draws[:, 0])))  # too few draws to the right
     """
     figure, axes = axes_in_a_row(2, (9, 3.7))
     axes[0].hist(probabilities, bins=40, range=(0, 1), color="C0")

@@ -16,6 +16,10 @@ def is_of_the_plane(shape: tuple[int, ...]) -> bool:
 
     Returns:
         True of the shape (2,).
+
+    Example:
+        >>> is_of_the_plane(sgm.data.Moons().shape), is_of_the_plane((28, 28, 1))
+        (True, False)
     """
     return shape == (2,)
 
@@ -30,6 +34,10 @@ def manner(shape: tuple[int, ...]) -> str | None:
 
     Returns:
         The manner in words, or None where it goes without saying.
+
+    Example:
+        >>> manner((64, 12))
+        'lines, a colour for each of the first 8 of 12 channels'
     """
     many = shape[-1] if shape else 0
     shown = f"the first {SHOWN} of {many}" if many > SHOWN else "the"
@@ -54,6 +62,11 @@ def middle_slices(x: Batch) -> Batch:
 
     Returns:
         Images, (*batch, height, width, channels).
+
+    Example:
+        >>> volumes, _ = sgm.data.GaussianVolume(8).batch(0, 4, seed=0)
+        >>> middle_slices(volumes).shape  # for `image_grid`
+        (4, 8, 8, 1)
     """
     return x[..., x.shape[-4] // 2, :, :, :]
 
@@ -71,6 +84,11 @@ def examples(panels: Mapping[str, Batch]) -> Figure:
 
     Raises:
         ValueError: for other shapes.
+
+    Example:
+        >>> table = np.random.default_rng(0).normal(size=(2, 200, 3))
+        >>> figure = sgm.plot.examples({"data": table[0], "draws": table[1]})  # a corner plot
+        >>> figure = sgm.plot.examples({"maps": np.zeros((9, 16, 16, 1))})  # a grid of images
     """
     (title, x), *others = panels.items()
     if x.ndim == 2:

@@ -22,6 +22,10 @@ def corner(panels: Mapping[str, Batch], names: Sequence[str] | None = None) -> F
 
     Raises:
         ValueError: for an array of another rank, as one row alone, and for another number of names.
+
+    Example:
+        >>> draws = np.random.default_rng(0).normal(size=(2, 200, 3))
+        >>> figure = sgm.plot.corner({"exact": draws[0], "model": draws[1]}, names=("mass", "radius", "age"))
     """
     for name, table in panels.items():
         check_batch("corner", repr(name), table, "columns", "row")
@@ -77,6 +81,10 @@ def histogram(values: Float[np.ndarray, " n"], quantity: str) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> log_probs = np.asarray(jax.vmap(model.log_prob)(x))
+        >>> figure = sgm.plot.histogram(log_probs, "log p, nats")
     """
     figure, axes = axes_in_a_row(1, (5, 3))
     finite = values[np.isfinite(values)]

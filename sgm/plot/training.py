@@ -26,6 +26,10 @@ def objective(metrics: list[dict[str, float]]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> lines = [{"step": step, "loss": 1 / step, "gradient_norm": 2 / step} for step in range(1, 201)]
+        >>> figure = sgm.plot.objective(lines)  # of a run, those of its metrics.jsonl, each by json.loads
     """
     figure, axes = axes_in_a_row(2, (11, 3.5))
     window = max(1, len(metrics) // 100)
@@ -56,6 +60,10 @@ def arrays(tree: PyTree, title: str) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> network = sgm.nn.MLP((2,), width=16, depth=2, key=key)
+        >>> figure = sgm.plot.arrays(eqx.filter(network, eqx.is_inexact_array), "initial weights")
     """
     figure, axes = axes_in_a_row(1, (11, 4))
     named = jax.tree_util.tree_leaves_with_path(tree)
@@ -121,6 +129,9 @@ def process(sde: AbstractProcess) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> figure = sgm.plot.process(sgm.VE())
     """
     t = jnp.linspace(sde.t0, sde.t1, 500)
     figure, axes = axes_in_a_row(3, (11, 3))

@@ -32,7 +32,8 @@ class PosteriorAncestral(AbstractSampler):
         ValueError: where the evidence is not of the shape of the model's examples.
 
     Example:
-        >>> x = sgm.sample(sde, model, key, 8, method=PosteriorAncestral(MatchedDenoising(observed, 0.3)))
+        >>> evidence = MatchedDenoising(jnp.asarray([0.2, 1.0]), std=0.3)
+        >>> x = sgm.sample(sde, model, key, 8, method=PosteriorAncestral(evidence, steps=20))
     """
 
     evidence: AbstractPathEvidence

@@ -15,7 +15,8 @@ class Custom(AbstractLikelihood):
         function: Differentiable function of one example, in the data's units: log p(y | x) in nats, up to a constant.
 
     Example:
-        >>> evidence = Custom(lambda x: -jnp.sum(jnp.abs(x - observed)) / 0.1)
+        >>> evidence = Custom(lambda x: -jnp.sum(jnp.abs(x - jnp.asarray([0.5, 1.0]))) / 0.1)  # noise of Laplace
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=DAPS(steps=10))
     """
 
     function: Callable

@@ -30,6 +30,14 @@ class DAPS(AbstractChains):
         iterations: Largest number of iterations of conjugate gradients of step 2, for linear observations.
         moves: Number of moves of elliptical slice sampling of step 2, for others.
 
+    Raises:
+        TypeError: for a count that is no integer.
+        ValueError: for a count below 1.
+
+    Example:
+        >>> evidence = Nonlinear(jnp.abs, jnp.asarray([0.5, 1.0]), std=0.1)
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=DAPS(steps=10))
+
     Reference: Zhang et al. 2024 (arXiv:2407.01521, algorithm 1).
     """
 

@@ -28,6 +28,11 @@ class DPS(AbstractGuidance):
         scale: Length of the steps of an entry, for each unit of log-SNR.
         sampler: Method that draws.
 
+    Example:
+        >>> evidence = Nonlinear(jnp.abs, jnp.asarray([0.5, 1.0]), std=0.1)
+        >>> posterior = DPS(scale=0.1).guide(model, evidence)
+        >>> x = sgm.sample(sde, posterior, key, 8, method=sgm.EulerMaruyama(20))
+
     Reference: Chung et al. 2023 (arXiv:2209.14687, algorithm 1).
     """
 

@@ -18,7 +18,10 @@ class Exactly(AbstractGaussianLikelihood):
         ValueError: for a mask that is not boolean.
 
     Example:
-        >>> evidence = Exactly(mask, image)
+        >>> evidence = Exactly(jnp.asarray([True, False]), jnp.asarray([0.7, 0.0]))  # the first of two entries
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, method=PiGDM())
+        >>> x[0]
+        Array(0.7, dtype=float32)
     """
 
     mask: Bool[Array, "*shape"]

@@ -98,6 +98,12 @@ class Guided(AbstractWrapper):
         model: Model of p(x0 | u).
         evidence: Evidence about one example.
         guidance: Guidance.
+
+    Example:
+        >>> evidence = Linear(Mask(jnp.asarray([True, False])), jnp.asarray([1.0]), std=1.0)
+        >>> posterior = MMPS().guide(model, evidence)  # a Guided
+        >>> posterior.denoise(sgm.VE(), 1.0, jnp.zeros(2)).round(2)  # of noise alone, the mean of the posterior
+        Array([0.5, 0. ], dtype=float32)
     """
 
     model: AbstractModel

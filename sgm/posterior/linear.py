@@ -28,7 +28,9 @@ class Linear(AbstractGaussianLikelihood):
             examples.
 
     Example:
-        >>> evidence = Linear(sgm.posterior.Blur(2.0), blurred, std=0.1)
+        >>> evidence = Linear(sgm.posterior.Blur(2.0), jnp.ones((16, 16, 1)), std=0.1)
+        >>> evidence.log_likelihood(jnp.ones((16, 16, 1))).round()  # -256 log(0.1 sqrt(2 pi))
+        Array(354., dtype=float32)
     """
 
     operator: Callable

@@ -39,6 +39,11 @@ class Maximum(eqx.Module):
         slope: Norm of the gradient of log p there, in nats per standard deviation of the draws; within a support by its
             free coordinate w, in which it is 0 at an end whatever log p does there.
         converged: Whether `slope` is below the tolerance.
+
+    Example:
+        >>> best = sgm.posterior.maximum_a_posteriori(sde, model, key, starts=16, keep=1)  # a Maximum
+        >>> round(float(best.log_prob), 2), bool(best.converged)  # -log(2 pi), of N(0, I)
+        (-1.84, True)
     """
 
     x: Float[Array, "*batch_and_shape"]
@@ -93,8 +98,10 @@ def maximum_a_posteriori(
         RuntimeError: where no log p is a number.
 
     Example:
-        >>> best = maximum_a_posteriori(sde, model, key, cond=sgm.Condition(params=observed), support=prior)
-        >>> best.x, best.log_prob
+        >>> prior = sgm.model.Uniform((0.5, -2.0), (2.0, 2.0))
+        >>> best = maximum_a_posteriori(sde, model, key, support=prior, starts=16, keep=1)
+        >>> best.x.shape, best.log_prob.shape  # the example, near (0.5, 0), and its log-density
+        ((2,), ())
 
     Reference: Liu and Nocedal 1989 (doi:10.1007/BF01589116).
     """

@@ -22,6 +22,12 @@ class Draws(eqx.Module):
         x: Draws, of shape (*observations, n, *shape), in the data's units.
         log_evidence: Estimate of log p(y) in nats, of each observation; None of methods that have none.
         stderr: Standard error of log_evidence; inf where it is too large to be told, nan where there is a single run.
+
+    Example:
+        >>> evidence = Linear(Mask(jnp.asarray([True, False])), jnp.asarray([1.0]), std=0.1)
+        >>> draws = sgm.sample_posterior(sde, model, evidence, key, 8, method=TwistedSMC(16, steps=10), full=True)
+        >>> draws.x.shape, draws.log_evidence.shape, draws.stderr.shape
+        ((8, 2), (), ())
     """
 
     x: Float[Array, "..."]

@@ -21,6 +21,14 @@ class MMPS(AbstractGuidance):
         iterations: Largest number of iterations.
         sampler: Method that draws.
 
+    Raises:
+        TypeError: for a number of iterations that is no integer.
+        ValueError: for fewer than one iteration.
+
+    Example:
+        >>> evidence = Linear(Mask(jnp.asarray([True, False])), jnp.asarray([1.0]), std=0.1)
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=MMPS(iterations=2, sampler=sgm.DDIM(10)))
+
     Reference: Rozet et al. 2024 (arXiv:2405.13712, section 4.1).
     """
 

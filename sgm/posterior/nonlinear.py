@@ -21,7 +21,9 @@ class Nonlinear(AbstractGaussianLikelihood):
         ValueError: for std <= 0.
 
     Example:
-        >>> evidence = Nonlinear(lambda x: jnp.abs(jnp.fft.fft2(x[..., 0])), amplitudes, std=0.1)
+        >>> def amplitudes(x):
+        ...     return jnp.abs(jnp.fft.fft2(x[..., 0]))
+        >>> evidence = Nonlinear(amplitudes, amplitudes(image), std=0.1)  # an image without its phases
     """
 
     function: Callable

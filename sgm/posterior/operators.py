@@ -18,6 +18,12 @@ class Mask(eqx.Module):
 
     Arguments:
         mask: Truth values of the shape of an example, true where an entry is observed.
+
+    Example:
+        >>> operator = Mask(jnp.asarray([True, False, True]))
+        >>> operator(jnp.asarray([1.0, 2.0, 3.0]))
+        Array([1., 3.], dtype=float32)
+        >>> evidence = sgm.posterior.Linear(operator, jnp.asarray([0.9, 3.2]), std=0.1)
     """
 
     mask: Bool[Array, "*shape"]
@@ -35,6 +41,10 @@ class Blur(eqx.Module):
 
     Arguments:
         width: Standard deviation of the Gaussian, in pixels.
+
+    Example:
+        >>> blurred = Blur(1.5)(image)
+        >>> evidence = sgm.posterior.Linear(Blur(1.5), blurred, std=0.05)
     """
 
     width: Number
@@ -53,6 +63,14 @@ class Downsample(eqx.Module):
 
     Arguments:
         factor: Pixels along each side of a block.
+
+    Raises:
+        ValueError: when it is called, for a factor that does not divide the axes of space.
+
+    Example:
+        >>> Downsample(4)(jnp.ones((28, 28, 1))).shape
+        (7, 7, 1)
+        >>> evidence = sgm.posterior.Linear(Downsample(4), jnp.zeros((7, 7, 1)), std=0.1)  # coarse images
     """
 
     factor: int = eqx.field(static=True)
@@ -71,6 +89,11 @@ class Projections(eqx.Module):
         shape: Shape of an example.
         count: Number of directions.
         key: Key of the directions.
+
+    Example:
+        >>> operator = Projections((28, 28, 1), count=100, key=key)
+        >>> operator(jnp.ones((28, 28, 1))).shape
+        (100,)
     """
 
     directions: Float[Array, "count *shape"]
@@ -91,6 +114,12 @@ class LineSums(eqx.Module):
 
     Arguments:
         angles: Angles of the lines' normal, in radians.
+
+    Example:
+        >>> operator = LineSums((0.0, 0.5, 1.0))
+        >>> operator(jnp.ones((28, 28, 1))).shape  # three angles, and as many lines as a diagonal is long
+        (3, 41, 1)
+        >>> evidence = sgm.posterior.Linear(operator, jnp.zeros((3, 41, 1)), std=1.0)
     """
 
     angles: tuple[float, ...] = eqx.field(static=True, converter=lambda angles: tuple(float(angle) for angle in angles))
@@ -118,6 +147,11 @@ class Convolve(eqx.Module):
 
     Arguments:
         kernel: Kernel, of shape (taps,), the same for every channel.
+
+    Example:
+        >>> Convolve([0.5, 0.5])(jnp.asarray([[1.0], [3.0], [7.0]]))
+        Array([[2.],
+               [5.]], dtype=float32)
     """
 
     kernel: Float[Array, " taps"] = eqx.field(converter=jnp.asarray)

@@ -7,7 +7,8 @@ With evidence y of x0, the transition from level t to s that draws p(x0 | y) is
 `Denoising` and `Inpainting` put the likelihood of a clean u_s, p(y | x0 = u_s), in the place of p(y | u_s), at every
 level alike: the choice of 2015, which needs nothing but the kernel. Their draws are biased, and more steps do not mend
 it; tests/benchmarks/posterior_gaps.py prints by how much. `MatchedDenoising` draws the posterior itself.
-Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5), and its published code (`sampler.py`).
+
+Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5), and its published code (`sampler.py`).
 """
 
 from abc import abstractmethod
@@ -53,6 +54,10 @@ class Inpainting(AbstractPathEvidence):
 
     Raises:
         ValueError: for a mask that is not boolean or of another shape.
+
+    Example:
+        >>> evidence = Inpainting(jnp.asarray([0.7, 0.0]), jnp.asarray([True, False]))  # the first of two entries
+        >>> x = sgm.sample(sde, model, key, 8, method=PosteriorAncestral(evidence, steps=10))
     """
 
     known: Float[Array, "..."]
@@ -93,6 +98,10 @@ class Denoising(AbstractPathEvidence):
 
     Raises:
         ValueError: for std <= 0.
+
+    Example:
+        >>> evidence = Denoising(jnp.asarray([0.2, 1.0]), std=0.3)
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=ToldTransitions(steps=10))
     """
 
     observed: Float[Array, "..."]
@@ -133,6 +142,10 @@ class MatchedDenoising(AbstractPathEvidence):
 
     Raises:
         ValueError: for std <= 0, and a process that is below this level after its first step.
+
+    Example:
+        >>> evidence = MatchedDenoising(jnp.asarray([0.2, 1.0]), std=0.3)
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=ToldTransitions(steps=20))
     """
 
     observed: Float[Array, "..."]

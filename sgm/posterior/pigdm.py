@@ -21,6 +21,14 @@ class PiGDM(AbstractGuidance):
         iterations: Largest number of steps of conjugate gradients, which do not ask the model.
         sampler: Method that draws.
 
+    Raises:
+        TypeError: for a number of iterations that is no integer.
+        ValueError: for fewer than one iteration.
+
+    Example:
+        >>> evidence = Exactly(jnp.asarray([True, False]), jnp.asarray([0.7, 0.0]))
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=PiGDM(sampler=sgm.DDIM(10)))
+
     Reference: Song et al. 2023 (openreview.net/forum?id=9_gsMA8MRKQ, section 3.2).
     """
 

@@ -95,8 +95,10 @@ def sample_posterior(
         ValueError: for evidence about examples of another shape, an operator that is not linear, and std <= 0.
 
     Example:
-        >>> evidence = sgm.posterior.Linear(sgm.posterior.Blur(2.0), y, std=0.1)
+        >>> evidence = sgm.posterior.Linear(jnp.sum, jnp.asarray(1.5), std=0.1)  # the sum of the entries is known
         >>> x = sgm.sample_posterior(sde, model, evidence, jax.random.key(0), 64)
+        >>> x.shape
+        (64, 2)
     """
     call = "sample_posterior"
     check_process_and_model(call, sde, model)

@@ -33,7 +33,12 @@ class SplitGibbs(AbstractChains):
         moves: Number of moves of elliptical slice sampling of step 1, for others.
 
     Raises:
-        ValueError: for couplings that do not fall, or are not above 0.
+        TypeError: for a count that is no integer.
+        ValueError: for counts below 1, and couplings that do not fall or are not above 0.
+
+    Example:
+        >>> evidence = Poisson(lambda x: 20 * jax.nn.softplus(x), jnp.asarray([3, 40]))
+        >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=SplitGibbs(sweeps=10, smallest=0.1))
 
     Reference: Vono et al. 2019 (arXiv:1804.05809); Wu et al. 2024 (PnP-DM, arXiv:2405.18782).
     """

@@ -40,6 +40,12 @@ class Acceptance(eqx.Module):
     Arguments:
         accepted: Number of draws within it.
         drawn: Number of draws.
+
+    Example:
+        >>> _, acceptance = sample_within(sde, model, key, 8, lambda x: jnp.all(x > 0), method=sgm.DDIM(10))
+        >>> acceptance.drawn  # of which a quarter is within
+        1000
+        >>> mass, log_stderr = acceptance.rate, acceptance.log_stderr
     """
 
     accepted: int
@@ -97,7 +103,8 @@ def sample_within(
             many rounds there are to be.
 
     Example:
-        >>> theta, acceptance = sample_within(sde, model, key, 1000, prior, cond=sgm.Condition(params=observed))
+        >>> prior = sgm.model.Uniform((-1.0, 0.0), (1.0, 2.0))
+        >>> theta, acceptance = sample_within(sde, model, key, 8, prior, cond=sgm.Condition(params=[0.3]))
 
     Reference: Greenberg et al. 2019 (arXiv:1905.07488), who call it leakage.
     """
@@ -211,8 +218,9 @@ def log_prob_within(
             and as `sgm.log_prob`.
 
     Example:
-        >>> theta, acceptance = sample_within(sde, model, key, 1000, prior, cond=cond)
-        >>> log_p = log_prob_within(sde, model, theta, prior, acceptance, cond=cond)
+        >>> prior = sgm.model.Uniform((-1.0, 0.0), (1.0, 2.0))
+        >>> theta, acceptance = sample_within(sde, model, key, 8, prior)
+        >>> log_p = log_prob_within(sde, model, theta, prior, acceptance)
     """
     call = "log_prob_within"
     check_process_and_model(call, sde, model)

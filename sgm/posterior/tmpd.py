@@ -19,6 +19,12 @@ class TMPD(AbstractGuidance):
     Arguments:
         sampler: Method that draws.
 
+    Example:
+        >>> evidence = Linear(Mask(jnp.asarray([True, False])), jnp.asarray([1.0]), std=1.0)
+        >>> posterior = TMPD().guide(model, evidence)
+        >>> posterior.denoise(sgm.VE(), 1.0, jnp.zeros(2)).round(2)  # of noise alone, the mean of the posterior
+        Array([0.5, 0. ], dtype=float32)
+
     Reference: Boys et al. 2023 (arXiv:2310.06721).
     """
 

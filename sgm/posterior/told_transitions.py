@@ -24,6 +24,15 @@ class ToldTransitions(AbstractPosteriorMethod):
         variance: Variance of the reverse transitions.
         grid: Levels of the steps.
 
+    Raises:
+        TypeError: for a number of steps that is no integer.
+        ValueError: for fewer than one step.
+
+    Example:
+        >>> evidence = Inpainting(jnp.asarray([[0.7, 0.0], [0.1, 0.0]]), jnp.asarray([True, False]))  # of two examples
+        >>> sgm.sample_posterior(sde, model, evidence, key, 8, method=ToldTransitions(steps=10)).shape
+        (2, 8, 2)
+
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.5).
     """
 

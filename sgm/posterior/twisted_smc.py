@@ -47,7 +47,14 @@ class TwistedSMC(AbstractPosteriorMethod):
         grid: Levels of the steps.
 
     Raises:
+        TypeError: for a count that is no integer.
+        TypeError: for a count that is no integer.
         ValueError: for counts below 1, and a threshold outside [0, 1].
+
+    Example:
+        >>> evidence = Linear(Mask(jnp.asarray([True, False])), jnp.asarray([1.0]), std=0.1)
+        >>> draws = sgm.sample_posterior(sde, model, evidence, key, 8, method=TwistedSMC(64, steps=20), full=True)
+        >>> bits = draws.log_evidence / np.log(2), draws.stderr / np.log(2)  # log p(y) and its standard error
 
     Reference: Wu et al. 2023 (arXiv:2306.17775, algorithm 1).
     """

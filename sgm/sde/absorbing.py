@@ -23,6 +23,8 @@ class AbsorbingChain(AbstractCategoricalChain):
 
     Example:
         >>> chain = AbsorbingChain(27)
+        >>> chain.states  # the categories, and the mask
+        28
 
     Reference: Austin et al. 2021 (D3PM, arXiv:2107.03006, appendix A.2.2 and A.3).
     """

@@ -28,6 +28,12 @@ class Prior(eqx.Module):
 
     Arguments:
         std: Standard deviation.
+
+    Example:
+        >>> prior = sgm.VE(sigma_max=50.0).prior
+        >>> x1 = prior.sample(key, (32, 32, 3))
+        >>> round(float(prior.std), 2)
+        50.01
     """
 
     std: Float[Array, ""]

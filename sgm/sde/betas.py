@@ -27,6 +27,11 @@ class TableBetas(AbstractBetas):
 
     Arguments:
         table: Values of beta_1 ... beta_N, each between 0 and 1; the last may be 1.
+
+    Example:
+        >>> chain = sgm.DiscreteChain(TableBetas((0.1, 0.2, 0.5)))
+        >>> round(float(chain.alpha(3.0) ** 2), 2)  # 0.9 * 0.8 * 0.5
+        0.36
     """
 
     table: tuple[float, ...] = eqx.field(static=True, converter=to_table)
@@ -46,6 +51,15 @@ class LinearBetas(AbstractBetas):
         steps: Number of steps, N.
         first: Value of beta_1.
         last: Value of beta_N.
+
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than two steps, and numbers that are traced.
+
+    Example:
+        >>> chain = sgm.DiscreteChain(LinearBetas(1000))
+        >>> round(float(np.prod(1 - chain.betas.values)), 7)  # what is left of the variance of the data
+        4.04e-05
 
     Reference: Ho et al. 2020 (DDPM, arXiv:2006.11239, section 4).
     """
@@ -70,6 +84,15 @@ class ScaledLinearBetas(AbstractBetas):
         first: Value of beta_1.
         last: Value of beta_N.
 
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than two steps, and numbers that are traced.
+
+    Example:
+        >>> chain = sgm.DiscreteChain(ScaledLinearBetas())
+        >>> round(float(chain.alpha(1000.0)), 4)  # much is left of the data at the end
+        0.0683
+
     Reference: Rombach et al. 2022 (latent diffusion, arXiv:2112.10752), by its published code.
     """
 
@@ -92,6 +115,15 @@ class CosineBetas(AbstractBetas):
         steps: Number of steps, N.
         offset: Offset s of the cosine, which keeps the first betas from being too small.
         largest: Largest beta.
+
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than two steps, and numbers that are traced.
+
+    Example:
+        >>> CosineBetas(4).values.round(3)
+        array([0.153, 0.417, 0.708, 0.999])
+        >>> chain = sgm.UniformChain(27, CosineBetas(500))
 
     Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17).
     """
@@ -117,6 +149,15 @@ class SigmoidBetas(AbstractBetas):
         first: Lower limit of the sigmoid.
         last: Upper limit of the sigmoid.
         reach: Largest argument of the sigmoid.
+
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than two steps, and numbers that are traced.
+
+    Example:
+        >>> SigmoidBetas(3).values.round(5)
+        array([0.00015, 0.01005, 0.01995])
+        >>> chain = sgm.DiscreteChain(SigmoidBetas(1000, last=0.03))
 
     Reference: Xu et al. 2022 (arXiv:2203.02923).
     """
@@ -145,6 +186,15 @@ class SohlDicksteinBetas(AbstractBetas):
         floor: Smallest beta.
         step1: What is added to the smallest beta at the first step.
 
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than two steps, and numbers that are traced.
+
+    Example:
+        >>> chain = sgm.DiscreteChain(SohlDicksteinBetas(40))
+        >>> round(float(np.prod(1 - chain.betas.values)), 3)  # about 1/40 is left
+        0.023
+
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585), by its published code (`generate_beta_arr`).
     """
 
@@ -167,6 +217,15 @@ class HarmonicBetas(AbstractBetas):
 
     Arguments:
         steps: Number of steps, N.
+
+    Raises:
+        TypeError: for a number of steps that is not whole.
+        ValueError: for fewer than two steps.
+
+    Example:
+        >>> HarmonicBetas(4).values.round(3)
+        array([0.25 , 0.333, 0.5  , 1.   ])
+        >>> chain = sgm.AbsorbingChain(27, HarmonicBetas(256))
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 2.4.1); Austin et al. 2021 (arXiv:2107.03006).
     """
@@ -191,6 +250,13 @@ class FirstBetas(AbstractBetas):
     Raises:
         TypeError: for betas of another type, and a number that is not whole.
         ValueError: for no step, and more steps than there are.
+
+    Example:
+        >>> chain = sgm.BinomialChain(FirstBetas(HarmonicBetas(1000), 300))
+        >>> chain.steps
+        300
+        >>> chain.ends_in_pure_noise
+        False
     """
 
     betas: AbstractBetas
@@ -215,6 +281,14 @@ class ZeroTerminalSNR(AbstractBetas):
 
     Arguments:
         betas: Betas that are rescaled.
+
+    Raises:
+        TypeError: for betas of another type.
+
+    Example:
+        >>> chain = sgm.DiscreteChain(ZeroTerminalSNR(ScaledLinearBetas()))
+        >>> float(chain.alpha(1000.0))
+        0.0
 
     Reference: Lin et al. 2023 (arXiv:2305.08891, algorithm 1).
     """
@@ -241,6 +315,10 @@ def linear_betas(*options: Any, **named: Any) -> Table:
 
     Returns:
         beta_1 ... beta_N, float64.
+
+    Example:
+        >>> betas = np.append(linear_betas(99, 1e-3, 0.1), 1.0)  # a last step after which nothing is left of the data
+        >>> chain = sgm.DiscreteChain(betas)
     """
     return LinearBetas(*options, **named).values
 
@@ -253,6 +331,10 @@ def cosine_betas(*options: Any, **named: Any) -> Table:
 
     Returns:
         beta_1 ... beta_N, float64.
+
+    Example:
+        >>> cosine_betas(4, largest=0.99).round(3)
+        array([0.153, 0.417, 0.708, 0.99 ])
     """
     return CosineBetas(*options, **named).values
 
@@ -265,6 +347,10 @@ def sigmoid_betas(*options: Any, **named: Any) -> Table:
 
     Returns:
         beta_1 ... beta_N, float64.
+
+    Example:
+        >>> betas = sigmoid_betas(1000, reach=4.0)
+        >>> chain = sgm.DiscreteChain(betas[:300])  # its first steps
     """
     return SigmoidBetas(*options, **named).values
 
@@ -277,6 +363,11 @@ def sohl_dickstein_betas(*options: Any, **named: Any) -> Table:
 
     Returns:
         beta_1 ... beta_N, float64.
+
+    Example:
+        >>> betas = sohl_dickstein_betas(40)
+        >>> betas[[0, -1]].round(3)
+        array([0.026, 0.5  ])
     """
     return SohlDicksteinBetas(*options, **named).values
 

@@ -28,6 +28,15 @@ class LearnedLogSNR(AbstractSchedule):
         ratio_max: Ratio sigma/alpha at t = 1, before training. It is not trained itself, `ends` are.
         width: Number of sigmoids in the network.
 
+    Raises:
+        TypeError: for a width that is not whole.
+        ValueError: for a width below 1, and ratios that are not 0 < ratio_min < ratio_max.
+
+    Example:
+        >>> sde = sgm.VP(LearnedLogSNR(ratio_min=1e-3, ratio_max=1e2), t0=0.0)
+        >>> round(float(sde.log_snr(0.5)), 2)  # halfway between its ends, 13.82 and -9.21
+        2.3
+
     Reference: Kingma et al. 2021 (VDM, arXiv:2107.00630), whose network is wider.
     """
 

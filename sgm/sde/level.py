@@ -21,6 +21,10 @@ def cos_of(level: Any) -> Any:
 
     Returns:
         Numbers from 0 to 1, of that shape.
+
+    Example:
+        >>> level = sgm.VP().level(0.3)
+        >>> u = cos_of(level) * x + sin_of(level) * jr.normal(key, x.shape)
     """
     return _cos_and_sin(level)[0]
 
@@ -33,6 +37,10 @@ def sin_of(level: Any) -> Any:
 
     Returns:
         Numbers from 0 to 1, of that shape.
+
+    Example:
+        >>> float(sin_of(jnp.inf))  # pure noise
+        1.0
     """
     return _cos_and_sin(level)[1]
 
@@ -45,6 +53,10 @@ def theta_of(level: Any) -> Any:
 
     Returns:
         Angles from 0 to pi/2, in radians, of that shape.
+
+    Example:
+        >>> round(float(theta_of(0.0)), 4)  # pi/4: as much noise as data
+        0.7854
     """
     cos, sin = _cos_and_sin(level)
     return jnp.arctan2(sin, cos)

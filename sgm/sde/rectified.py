@@ -14,6 +14,16 @@ class Rectified(AbstractSDE):
         t0: Time at which the process begins, at the data.
         t1: Time at which the process ends, at noise.
 
+    Raises:
+        ValueError: for ends that are not 0 < t0 < t1 <= 1.
+
+    Example:
+        >>> mean, std = Rectified().marginal(0.25, x)
+        >>> float(std)
+        0.25
+        >>> Rectified(t1=1.0).ends_in_pure_noise
+        True
+
     Reference: Liu et al. 2023 (arXiv:2209.03003); Lipman et al. 2023 (arXiv:2210.02747), with time running towards
     noise.
     """

@@ -68,6 +68,14 @@ class Linear(AbstractSchedule):
         beta_min: Rate at t = 0.
         beta_max: Rate at t = 1.
 
+    Raises:
+        ValueError: for rates that are not 0 < beta_min <= beta_max.
+
+    Example:
+        >>> sde = sgm.VP(Linear(0.1, 20.0))
+        >>> round(float(sde.schedule.integral(1.0)), 2)
+        10.05
+
     Reference: Ho et al. 2020, in the continuous form of Song et al. 2021 (arXiv:2011.13456, appendix C).
     """
 
@@ -97,6 +105,14 @@ class Cosine(AbstractSchedule):
     Arguments:
         ratio_min: Ratio sigma/alpha at t = 0.
         ratio_max: Ratio sigma/alpha at t = 1.
+
+    Raises:
+        ValueError: for ratios that are not 0 < ratio_min < ratio_max.
+
+    Example:
+        >>> sde = sgm.VP(Cosine(ratio_max=1e4), t0=0.0)
+        >>> round(float(sde.theta(0.5)), 3)  # pi/4, in the middle
+        0.786
 
     Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the truncation of Salimans and Ho 2022
     (arXiv:2202.00512, appendix B) in place of the offset s.
@@ -133,6 +149,11 @@ class PiecewiseConstant(AbstractSchedule):
         increments: Integrals of the rate over the steps, float64. They are kept as Python numbers outside the pytree's
             leaves, so that they keep their digits, and no optimiser finds them.
         end: Time at which the last step ends.
+
+    Example:
+        >>> sde = sgm.VP(PiecewiseConstant((0.1, 0.4, 9.5)), t0=0.01)
+        >>> round(float(sde.schedule.integral(2 / 3)), 2)
+        0.5
     """
 
     increments: tuple[float, ...] = eqx.field(static=True, converter=to_table)

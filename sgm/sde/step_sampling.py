@@ -19,7 +19,15 @@ class AbstractStepSampling(eqx.Module):
 
 
 class UniformSteps(AbstractStepSampling):
-    """Every step as often. Source: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Austin et al. 2021 (D3PM)."""
+    """Every step as often.
+
+    Example:
+        >>> loss = sgm.CategoricalLoss(times=UniformSteps())
+        >>> loss.times.probabilities(sgm.UniformChain(27, HarmonicBetas(4)))
+        array([0.25, 0.25, 0.25, 0.25])
+
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Austin et al. 2021 (D3PM, arXiv:2107.03006).
+    """
 
     def probabilities(self, chain):
         return np.full(chain.steps, 1 / chain.steps)
@@ -33,6 +41,14 @@ class InformationSteps(AbstractStepSampling):
 
     Arguments:
         share: Share of draws that are drawn from all steps alike, between 0 and 1.
+
+    Raises:
+        ValueError: for a share that is not 0 < share <= 1, or is traced.
+
+    Example:
+        >>> metric = sgm.evaluation.CategoricalBound(steps=100, times=InformationSteps())
+        >>> metric.times.probabilities(sgm.UniformChain(27, HarmonicBetas(4))).round(2)
+        array([0.39, 0.28, 0.21, 0.12])
 
     Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, section 3.3), who learn such a distribution.
     """

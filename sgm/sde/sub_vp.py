@@ -21,6 +21,15 @@ class SubVP(AbstractSDE):
         t0: Time at which the process begins, at the data. By default sigma/alpha is 1e-3 there.
         t1: Time at which the process ends, at noise.
 
+    Raises:
+        TypeError: for what is no schedule.
+        ValueError: for t0 that is not below t1, and ends between which the log-SNR does not fall, from a finite one.
+
+    Example:
+        >>> sde = SubVP(Linear(0.1, 15.0))
+        >>> round(float(jnp.exp(sde.level(sde.t0))), 4)  # sigma/alpha where it starts
+        0.001
+
     Reference: Song et al. 2021 (arXiv:2011.13456, eq. 12).
     """
 

@@ -19,7 +19,9 @@ class UniformChain(AbstractCategoricalChain):
         ValueError: for betas out of range, and fewer than two categories.
 
     Example:
-        >>> chain = UniformChain(27)
+        >>> chain = UniformChain(27, HarmonicBetas(100))
+        >>> chain.prior.sample(key, (20,)).shape  # twenty entries of noise
+        (20,)
 
     Reference: Hoogeboom et al. 2021 (arXiv:2102.05379); Austin et al. 2021 (D3PM, arXiv:2107.03006, appendix A.2.1).
     """

@@ -16,6 +16,15 @@ class VE(AbstractSDE):
         t0: Time at which the process begins, at the data.
         t1: Time at which the process ends, at noise.
 
+    Raises:
+        ValueError: for standard deviations that are not 0 < sigma_min < sigma_max, and t0 that is not below t1.
+
+    Example:
+        >>> sde = VE(sigma_min=0.01, sigma_max=50.0)
+        >>> mean, std = sde.marginal(1.0, x)
+        >>> round(float(std), 2)
+        50.0
+
     Reference: Song et al. 2021 (arXiv:2011.13456, eq. 9 and appendix C).
     """
 

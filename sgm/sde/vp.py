@@ -13,7 +13,20 @@ from sgm.types import Number
 class AbstractVP(AbstractSDE):
     """A variance-preserving process: alpha = exp(-B/2), sigma^2 = 1 - exp(-B), for a schedule's integrated rate B(t).
 
-    dx = -beta/2 x dt + sqrt(beta) dw. Source: Song et al. 2021 (arXiv:2011.13456, eq. 11).
+    dx = -beta/2 x dt + sqrt(beta) dw.
+
+    Raises:
+        ValueError: for t0 that is not below t1, and ends between which the log-SNR does not fall, from a finite one.
+
+    Example:
+        >>> class Short(AbstractVP):
+        ...     schedule: AbstractSchedule = Cosine()
+        ...     t0: float = 0.0
+        ...     t1: float = 0.5
+        >>> round(float(Short().alpha(0.5)), 2)  # of a process that ends where there is as much noise as data
+        0.7
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, eq. 11).
     """
 
     schedule: eqx.AbstractVar[AbstractSchedule]
@@ -42,6 +55,17 @@ class VP(AbstractVP):
         schedule: Integrated rate of the process.
         t0: Time at which the process begins, at the data.
         t1: Time at which the process ends, at noise.
+
+    Raises:
+        TypeError: for what is no schedule.
+        ValueError: for t0 that is not below t1, and ends between which the log-SNR does not fall, from a finite one.
+
+    Example:
+        >>> sde = VP(Cosine())
+        >>> scale, std = sde.transition(0.2, 0.7)
+        >>> later = scale * x + std * jr.normal(key, x.shape)  # x at 0.7, given x at 0.2
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, eq. 11 and appendix C).
     """
 
     schedule: AbstractSchedule = Linear()

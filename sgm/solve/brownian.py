@@ -24,7 +24,13 @@ class GridBrownianPath(AbstractBrownianPath):
             space-time Levy area H ~ N(0, dt/12).
 
     Raises:
-        ValueError: for a single time.
+        ValueError: by `evaluate`, for a single time.
+
+    Example:
+        >>> path = GridBrownianPath(jnp.asarray([0.0, 0.5, 1.0]), jax.ShapeDtypeStruct((2,), jnp.float32), key)
+        >>> dw = path.evaluate(0.5, 1.0)
+        >>> dw.shape
+        (2,)
     """
 
     ts: Float[Array, " times"]

@@ -26,7 +26,9 @@ class CategoricalAncestral(AbstractSamplingMethod[AbstractCategoricalChain, Abst
         ValueError: for fewer than one step, and, when used, for more than the chain's.
 
     Example:
-        >>> x = sgm.sample(chain, model, jax.random.key(0), 64, method=CategoricalAncestral(50))
+        >>> chain = sgm.BinomialChain(HarmonicBetas(100))
+        >>> model = Enumerated(chain, jnp.asarray([[0, 0, 1], [1, 1, 0]]))
+        >>> x = sgm.sample(chain, model, key, 8, method=CategoricalAncestral(10))
 
     Reference: Austin et al. 2021 (D3PM, arXiv:2107.03006, section 3.3 and appendix A.5).
     """

@@ -52,6 +52,11 @@ class ChainGrid(AbstractChainGrid):
         early_end: Whether it is the grid of one step more, without that step, so that the path is denoised before it
             comes to k = 1.
 
+    Example:
+        >>> ChainGrid().numbers(sgm.DiscreteChain(), 1000, 3)
+        array([1000,  667,  334,    1])
+        >>> method = sgm.DDIM(49, grid=ChainGrid())
+
     Reference: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3, linear); "linspace".
     """
 
@@ -70,6 +75,15 @@ class LeadingGrid(AbstractChainGrid):
     Arguments:
         offset: First k, less 1.
         early_end: Whether it is the grid of one step more, without that step.
+
+    Raises:
+        TypeError: for an offset that is not whole.
+        ValueError: for an offset below 0.
+
+    Example:
+        >>> LeadingGrid().numbers(sgm.DiscreteChain(), 1000, 3)
+        array([751, 501, 251,   1])
+        >>> method = sgm.DDIM(49, grid=LeadingGrid(offset=1))
 
     Reference: "leading", the DDIM and PNDM of diffusers.
     """
@@ -100,6 +114,11 @@ class LeadingGrid(AbstractChainGrid):
 class TrailingGrid(AbstractChainGrid):
     """From the last k down in even strides, rounded, to one stride above 0.
 
+    Example:
+        >>> TrailingGrid().numbers(sgm.DiscreteChain(), 1000, 3)
+        array([1000,  750,  500,  250])
+        >>> method = sgm.EDMHeun(20, grid=TrailingGrid())
+
     Reference: Lin et al. 2023 (arXiv:2305.08891, section 3.3); "trailing".
     """
 
@@ -117,6 +136,9 @@ class WithinGrid(AbstractGrid):
 
     Example:
         >>> method = sgm.DDIM(19, grid=WithinGrid(TrailingGrid(), KarrasGrid()))
+        >>> process = method.process(sgm.DiscreteChain())
+        >>> process.t1, process.t0  # the ends of 19 trailing steps
+        (1000.0, 50.0)
     """
 
     ends: AbstractGrid = TrailingGrid()

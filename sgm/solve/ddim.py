@@ -23,6 +23,14 @@ class DDIM(AbstractSampler):
         eta: Share of fresh noise, from 0 (none) to 1 (that of the ancestral sampler).
         grid: Rule that places the steps along the process.
 
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step, and an eta that is not 0 <= eta <= 1.
+
+    Example:
+        >>> x = sgm.sample(sde, model, key, 8, method=DDIM(20))
+        >>> method = DDIM(20, eta=1.0)  # with fresh noise in every step
+
     Reference: Song et al. 2021 (arXiv:2010.02502, eq. 12 and 16).
     """
 

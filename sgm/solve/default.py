@@ -18,6 +18,12 @@ def default_method(process: AbstractProcess) -> AbstractSamplingMethod:
 
     Returns:
         The method.
+
+    Example:
+        >>> default_method(sgm.VP())
+        EulerMaruyama()
+        >>> default_method(sgm.BinomialChain())
+        CategoricalAncestral()
     """
     return EulerMaruyama()
 

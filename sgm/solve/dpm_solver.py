@@ -80,6 +80,13 @@ class DPMSolverPP(_AbstractMultistep):
         order: Order of the solver: 1, 2 or 3.
         grid: Rule that places the steps along the process.
 
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step, and another order.
+
+    Example:
+        >>> experiment = sgm.Experiment(Digits(), partial(MLP, width=64), sampler=DPMSolverPP(30, order=3))
+
     Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 2); order 3 takes the curvature that its expansion (eq. 3.4)
     asks for, twice that of published code.
     """
@@ -100,6 +107,16 @@ class SDEDPMSolverPP(_AbstractMultistep):
         steps: Number of steps.
         order: Order of the solver: 1, 2 or 3.
         grid: Rule that places the steps along the process.
+
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step, and another order.
+
+    Example:
+        >>> times = diffrax.SaveAt(ts=jnp.linspace(sde.t1, sde.t0, 4))
+        >>> path = sgm.sample(sde, model, key, 8, method=SDEDPMSolverPP(10), saveat=times)
+        >>> path.shape
+        (8, 4, 2)
 
     Reference: Lu et al. 2022 (arXiv:2211.01095, appendix C: SDE-DPM-Solver++(2M)).
     """

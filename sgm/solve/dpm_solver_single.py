@@ -20,6 +20,14 @@ class SingleDPMSolverPP(AbstractSampler):
         order: Order of the solver, and number of evaluations a step: 1, 2 or 3.
         grid: Rule that places the steps along the process.
 
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step, and another order.
+
+    Example:
+        >>> noised = sde.alpha(0.4) * x + sde.sigma(0.4) * jr.normal(key, x.shape)
+        >>> variants = sgm.sample(sde, model, key, method=SingleDPMSolverPP(5), start=(0.4, noised))
+
     Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 1 and appendix B).
     """
 

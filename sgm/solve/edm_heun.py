@@ -27,6 +27,14 @@ class EDMHeun(AbstractSampler):
         noise_std: Standard deviation of the noise that is added, as a multiple of what the level asks for.
         grid: Rule that places the steps along the process.
 
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step, and a churn below 0.
+
+    Example:
+        >>> sampler = EDMHeun(17, churn=10.0, churn_min=0.05, churn_max=50.0, noise_std=1.003)
+        >>> experiment = sgm.Experiment(Digits(), partial(MLP, width=64), sde=sgm.VE(2e-3, 80.0), sampler=sampler)
+
     Reference: Karras et al. 2022 (EDM, arXiv:2206.00364, algorithm 2 and table 5); its last step, to no noise at all,
     is the denoised end that `sample` returns, without churn. The paper's N counts that step: its S_churn / N is churn /
     steps for N = steps + 1 and churn = S_churn steps / (steps + 1).

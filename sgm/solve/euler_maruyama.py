@@ -18,6 +18,15 @@ class EulerMaruyama(AbstractMethod):
         steps: Number of steps.
         grid: Rule that places the steps along the process.
 
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step.
+
+    Example:
+        >>> method = EulerMaruyama(1000, grid=UniformGrid())
+        >>> method.levels(sgm.VP()).shape  # those of both ends, and between the steps
+        (1001,)
+
     Reference: Song et al. 2021 (arXiv:2011.13456, eq. 6), there on a grid uniform in t.
     """
 

@@ -34,14 +34,28 @@ class AbstractGrid(eqx.Module):
 
 
 class UniformGrid(AbstractGrid):
-    """Uniform in t."""
+    """Uniform in t.
+
+    Example:
+        >>> print(UniformGrid().times(sgm.VP(), 4).round(2))
+        [1.   0.75 0.5  0.25 0.  ]
+        >>> method = sgm.PredictorCorrector(1000, grid=UniformGrid())
+    """
 
     def levels(self, sde, steps):
         return sde.level(jnp.linspace(sde.t1, sde.t0, steps + 1))
 
 
 class QuadraticGrid(AbstractGrid):
-    """Uniform in sqrt(t), so denser near the data. Source: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3)."""
+    """Uniform in sqrt(t), so denser near the data.
+
+    Example:
+        >>> print(QuadraticGrid().times(sgm.VP(), 4).round(2))
+        [1.   0.56 0.25 0.06 0.  ]
+        >>> method = sgm.DDIM(50, grid=QuadraticGrid())
+
+    Reference: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3).
+    """
 
     def levels(self, sde, steps):
         inner = jnp.linspace(jnp.sqrt(sde.t1), jnp.sqrt(sde.t0), steps + 1)[1:-1] ** 2
@@ -49,7 +63,13 @@ class QuadraticGrid(AbstractGrid):
 
 
 class ThetaGrid(AbstractGrid):
-    """Uniform in theta = atan2(sigma, alpha)."""
+    """Uniform in theta = atan2(sigma, alpha).
+
+    Example:
+        >>> print(ThetaGrid().times(sgm.VP(Cosine()), 4).round(2))  # whose theta is linear in t
+        [1.   0.75 0.5  0.25 0.  ]
+        >>> method = sgm.SDEDPMSolverPP(30, grid=ThetaGrid())
+    """
 
     def levels(self, sde, steps):
         first, last = _ends(sde)
@@ -59,7 +79,14 @@ class ThetaGrid(AbstractGrid):
 
 
 class LogSNRGrid(AbstractGrid):
-    """Uniform in log_snr = -2 log tan(theta). From pure noise, the first step is to sigma/alpha = 1000."""
+    """Uniform in log_snr = -2 log tan(theta). From pure noise, the first step is to sigma/alpha = 1000.
+
+    Example:
+        >>> levels = LogSNRGrid().levels(sgm.VE(1e-2, 1e2), 4)
+        >>> print((levels / jnp.log(10.0)).round(2))  # log10(sigma)
+        [ 2.  1.  0. -1. -2.]
+        >>> method = sgm.SingleDPMSolverPP(10, grid=LogSNRGrid())  # as by default
+    """
 
     def levels(self, sde, steps):
         first, last = _ends(sde)
@@ -73,6 +100,15 @@ class KarrasGrid(AbstractGrid):
 
     Arguments:
         power: Power of sigma/alpha; a larger one places more steps near the data.
+
+    Raises:
+        ValueError: for a power that is not above 0.
+
+    Example:
+        >>> levels = KarrasGrid().levels(sgm.VE(2e-3, 80.0), 4)
+        >>> print(jnp.exp(levels).round(1))  # sigma
+        [80.  17.5  2.5  0.2  0. ]
+        >>> method = sgm.DPMSolverPP(20, grid=KarrasGrid(power=5.0))
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, eq. 5).
     """
@@ -98,6 +134,14 @@ class ShiftedGrid(AbstractGrid):
     Arguments:
         shift: Factor of (1 - t) / t by which all times but 0 and 1 are moved. It is uniform in t at 1.
 
+    Raises:
+        ValueError: for a shift that is not above 0.
+
+    Example:
+        >>> print(ShiftedGrid(3.0).times(sgm.Rectified(), 4).round(2))
+        [1.   0.9  0.75 0.5  0.  ]
+        >>> method = sgm.ProbabilityFlow(diffrax.Euler(), FixedSteps(28, ShiftedGrid(3.0)))
+
     Reference: Esser et al. 2024 (arXiv:2403.03206, eq. 23).
     """
 
@@ -119,6 +163,15 @@ class FixedSteps(eqx.Module):
     Arguments:
         steps: Number of steps.
         grid: Rule that places the steps along the process.
+
+    Raises:
+        TypeError: for a grid of another type, and a number of steps that is not whole.
+        ValueError: for fewer than one step.
+
+    Example:
+        >>> method = sgm.ProbabilityFlow(diffrax.Heun(), FixedSteps(20, KarrasGrid()))
+        >>> method.stepping.levels(sgm.VP()).shape
+        (21,)
     """
 
     steps: int = eqx.field(static=True, default=100)

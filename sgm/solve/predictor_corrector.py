@@ -28,6 +28,15 @@ class PredictorCorrector(AbstractSampler):
         variance: Variance of the reverse transitions.
         grid: Rule that places the steps along the process.
 
+    Raises:
+        TypeError: for a variance or a grid of another type, and numbers of steps or corrections that are not whole.
+        ValueError: for fewer than one step, fewer than no corrections, and an snr that is not 0 < snr < 1.
+
+    Example:
+        >>> method = PredictorCorrector(100, corrections=2, snr=0.1)
+        >>> method.draws  # of each step, one of them for the ancestral step
+        3
+
     Reference: Song et al. 2021 (arXiv:2011.13456, algorithms 2 to 5).
     """
 

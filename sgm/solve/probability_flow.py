@@ -16,6 +16,15 @@ class ProbabilityFlow(AbstractMethod):
     Arguments:
         solver: Solver of Diffrax.
         stepping: Step size controller of Diffrax, or fixed steps on a grid.
+
+    Raises:
+        TypeError: for a solver or a stepping of another type.
+
+    Example:
+        >>> x = sgm.sample(sde, model, key, 8, method=ProbabilityFlow())
+        >>> method = ProbabilityFlow(diffrax.Dopri8(), diffrax.PIDController(rtol=1e-7, atol=1e-6))  # to more digits
+
+    Reference: Song et al. 2021 (arXiv:2011.13456, eq. 13).
     """
 
     solver: diffrax.AbstractSolver = diffrax.Tsit5()

@@ -16,6 +16,19 @@ class ReverseSDE(AbstractMethod):
     Arguments:
         solver: Solver of Diffrax.
         stepping: Step size controller of Diffrax, or fixed steps on a grid.
+
+    Raises:
+        TypeError: for a stepping of another type.
+        ValueError: for a solver that solves no SDEs, and one that divides its steps, such as `diffrax.HalfSolver`, on
+            fixed steps.
+
+    Example:
+        >>> method = ReverseSDE(diffrax.SEA(), FixedSteps(100))
+        >>> controller = diffrax.PIDController(rtol=1e-7, atol=0.03, pcoeff=0.1, icoeff=0.3)
+        >>> adaptive = ReverseSDE(stepping=controller)  # to more digits than by default
+
+    Reference: Anderson 1982 (doi:10.1016/0304-4149(82)90051-5); Song et al. 2021 (arXiv:2011.13456, eq. 6). The default
+    solver is of Foster et al. 2023 (arXiv:2210.17543).
     """
 
     solver: diffrax.AbstractSolver = diffrax.ShARK()

@@ -77,7 +77,10 @@ class AbstractStochasticEquation(AbstractEquation):
 
 
 class ReverseTimeSDE(AbstractStochasticEquation):
-    """dx = (f(t) x - g(t)^2 score) dt + g(t) dw, run backwards in t. Source: Anderson 1982; Song et al. 2021, eq. 6."""
+    """dx = (f(t) x - g(t)^2 score) dt + g(t) dw, run backwards in t.
+
+    Reference: Anderson 1982 (doi:10.1016/0304-4149(82)90051-5); Song et al. 2021 (arXiv:2011.13456, eq. 6).
+    """
 
     sde: AbstractSDE
     model: AbstractModel

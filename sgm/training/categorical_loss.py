@@ -48,7 +48,8 @@ class CategoricalLoss(AbstractLoss):
         ValueError: for a negative weight.
 
     Example:
-        >>> chain, model, _ = sgm.train(chain, model, data, key, steps=5_000, loss=CategoricalLoss())
+        >>> parts = {"sde": sgm.BinomialChain(), "prediction": sgm.model.Logits(), "loss": CategoricalLoss()}
+        >>> experiment = sgm.Experiment(data=sgm.data.Heartbeat(), network=partial(MLP, width=64), **parts)
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14); Austin et al. 2021 (arXiv:2107.03006, eq. 5).
     """

@@ -45,6 +45,11 @@ def latest_step(run: Path) -> int | None:
 
     Returns:
         Its step; None where there is none.
+
+    Example:
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, run="runs/maps")
+        >>> latest_step(Path("runs/maps"))
+        10
     """
     return max(saved_steps(run), default=None)
 

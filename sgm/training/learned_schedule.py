@@ -8,7 +8,7 @@ bound of continuous time on -log p(x0) is, in nats a dimension,
 where x0 is left to N(x_t0 / alpha, (sigma/alpha)^2 I). The interior of the schedule does not change it, but changes
 E[error^2], and so the variance of an estimate from one t an example.
 
-Source: Kingma et al. 2021 (VDM, arXiv:2107.00630, section 5 and appendix I.2).
+Reference: Kingma et al. 2021 (VDM, arXiv:2107.00630, section 5 and appendix I.2).
 """
 
 import math

@@ -31,6 +31,7 @@ def load_run(
         RunMismatch: where the run's model has another structure or another setting, naming it.
 
     Example:
+        >>> network = MLP((2,), width=32, depth=2, key=jr.key(0))
         >>> sde, model = load_run("runs/maps", sgm.VP(), sgm.ScoreModel(network, data=data))
     """
     if latest_step(Path(run)) is not None:

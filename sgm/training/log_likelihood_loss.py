@@ -40,8 +40,13 @@ class LogLikelihoodLoss(AbstractLoss):
         trace: Estimator of the divergence. The gradient of a random one is unbiased.
         tolerance: Tolerance of the adaptive solve.
 
+    Raises:
+        TypeError: for a trace that is no trace estimator.
+        ValueError: for a tolerance that is not above 0.
+
     Example:
-        >>> sde, model, _ = sgm.train(sde, model, data, key, steps=300, loss=sgm.training.LogLikelihoodLoss())
+        >>> loss = sgm.training.LogLikelihoodLoss(tolerance=1e-2)
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=2, loss=loss)
 
     Reference: Grathwohl et al. 2019 (FFJORD, arXiv:1810.01367); Song et al. 2021 (arXiv:2101.09258, section 3).
     """

@@ -112,7 +112,9 @@ def train(
             that do not fit the data, and `frozen` that gives no part of the model or leaves nothing to train.
 
     Example:
-        >>> sde, model, history = sgm.train(sgm.VP(), model, data, jr.key(0), steps=2_000)
+        >>> sde, model, history = sgm.train(sgm.VP(), model, data, jr.key(0), steps=20, batch_size=32)
+        >>> history["loss"].shape
+        (20,)
     """
     check_pair("train", sde, model)
     check_instance("train", "data", data, AbstractDataset, "sgm.data.Arrays(x)")

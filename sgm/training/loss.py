@@ -53,6 +53,8 @@ class Loss(AbstractLoss):
     Each example has its own noise, dropout and time. The times of a batch are stratified: one uniform offset, shifted
     by i/n for example i, of which each alone has the density of `times` (Kingma et al. 2021, arXiv:2107.00630, I.1).
 
+    Entries that are nan are missing to a network that takes missing entries, as a `Transformer`: their error is 0.
+
     Arguments:
         weighting: Weight of the error at each time.
         times: Distribution of the times.
@@ -63,10 +65,13 @@ class Loss(AbstractLoss):
             learns the conditionals of the others; none by default. The network is built with
             `Conditioning(observed=...)`.
 
-    Entries that are nan are missing to a network that takes missing entries, as a `Transformer`: their error is 0.
+    Raises:
+        TypeError: for a weighting, times, an objective or a masking of another kind.
+        ValueError: for a condition_dropout outside [0, 1).
 
     Example:
-        >>> value, gradients = eqx.filter_value_and_grad(lambda model: Loss()(sde, model, x, key))(model)
+        >>> value = Loss()(sde, model, x, key)
+        >>> gradient = eqx.filter_jit(eqx.filter_grad(lambda model: Loss()(sde, model, x, key)))(model)
 
     Reference: Song et al. 2021 (arXiv:2011.13456); Kingma et al. 2021 (VDM, arXiv:2107.00630).
     """

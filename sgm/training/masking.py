@@ -40,6 +40,7 @@ class UniformSubsets(AbstractMasking):
 
     Example:
         >>> loss = sgm.Loss(masking=sgm.training.UniformSubsets())
+        >>> observed = UniformSubsets().mask(key, (5,))  # five truth values, not all of them true
 
     Reference: Gloeckler et al. 2024 (Simformer, arXiv:2404.09636).
     """

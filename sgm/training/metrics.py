@@ -106,7 +106,7 @@ def best_step(run: str | Path) -> int:
         CheckpointError: where no checkpoint has a held-out loss.
 
     Example:
-        >>> sde, model = sgm.load("runs/digits", step=sgm.training.best_step("runs/digits"))
+        >>> sde, model = sgm.training.load_run("runs/maps", sde, model, step=best_step("runs/maps"))
     """
     run = Path(run)
     path, steps = run / "metrics.jsonl", saved_steps(run)

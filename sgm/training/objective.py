@@ -36,7 +36,13 @@ class AbstractObjective(eqx.Module):
 
 
 class Squared(AbstractObjective):
-    """|estimate.noise - noise|^2 / D. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
+    """|estimate.noise - noise|^2 / D.
+
+    Example:
+        >>> loss = sgm.Loss(UniformWeighting(), UniformTime(), Squared())  # that of DDPM
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239, eq. 14).
+    """
 
     def error(self, sde, level, x0, noise, estimate):
         return jnp.mean(_noise_errors(level, x0, noise, estimate) ** 2)
@@ -46,7 +52,13 @@ class SquaredVelocity(AbstractObjective):
     """|estimate.velocity - velocity|^2 / D, the squared error of the noise over cos(theta)^2.
 
     At pure noise, where the noise is known and `Squared` is zero, it is the error of E[x0].
-    Source: Salimans and Ho 2022 (arXiv:2202.00512, section 4, "SNR+1 weighting"); Lin et al. 2023 (arXiv:2305.08891).
+
+    Example:
+        >>> loss = sgm.Loss(UniformWeighting(), UniformTime(), SquaredVelocity())
+        >>> value = loss(sgm.Rectified(), model, x, key)  # of a process that ends in pure noise
+
+    Reference: Salimans and Ho 2022 (arXiv:2202.00512, section 4, "SNR+1 weighting");
+    Lin et al. 2023 (arXiv:2305.08891).
     """
 
     def error(self, sde, level, x0, noise, estimate):
@@ -54,7 +66,13 @@ class SquaredVelocity(AbstractObjective):
 
 
 class Absolute(AbstractObjective):
-    """The mean of |estimate.noise - noise| over dimensions. Source: Chen et al. 2020 (WaveGrad, arXiv:2009.00713)."""
+    """The mean of |estimate.noise - noise| over dimensions.
+
+    Example:
+        >>> value = sgm.score_matching_loss(sde, model, x, key, objective=Absolute())
+
+    Reference: Chen et al. 2020 (WaveGrad, arXiv:2009.00713).
+    """
 
     def error(self, sde, level, x0, noise, estimate):
         return jnp.mean(jnp.abs(_noise_errors(level, x0, noise, estimate)))
@@ -70,6 +88,9 @@ class Bound(AbstractObjective):
     Arguments:
         variance: Variance of the reverse transitions.
         reconstruction: Last step of the bound, log p(x_0 | x_1).
+
+    Example:
+        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Bound())  # as sgm.train(chain, ..., loss=loss)
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14).
     """
@@ -94,6 +115,13 @@ class Hybrid(AbstractObjective):
     Arguments:
         bound: Bound of a learned variance.
         share: Weight of the bound.
+
+    Raises:
+        ValueError: for a bound whose variance is not learned.
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), 32, 2, outputs=2, key=key), sgm.model.WithVariance(), shape=(2,))
+        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Hybrid(share=1e-3))  # as sgm.train(chain, ..., loss=loss)
 
     Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 16).
     """

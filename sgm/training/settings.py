@@ -42,8 +42,15 @@ class Adam(AbstractOptimiser):
         warmup: Number of steps over which the learning rate rises.
         clip: Largest global norm of a gradient.
 
+    Raises:
+        TypeError: for a warmup that is no integer.
+        ValueError: for a learning rate or a clip that is not above 0, and a warmup below 0.
+
     Example:
-        >>> optimiser = Adam(4e-3).build(steps=10_000)
+        >>> training = Training(steps=5_000, optimiser=Adam(4e-3))
+        >>> optimiser = Adam(4e-3).build(steps=5_000)  # a transformation of optax
+
+    Reference: Kingma and Ba 2015 (arXiv:1412.6980, algorithm 1).
     """
 
     learning_rate: float = eqx.field(static=True, default=1e-3)
@@ -70,6 +77,15 @@ class AdamW(AbstractOptimiser):
         warmup: Number of steps over which the learning rate rises.
         clip: Largest global norm of a gradient.
         weight_decay: Share of a weight that is taken off at each step, before the learning rate.
+
+    Raises:
+        TypeError: for a warmup that is no integer.
+        ValueError: for a learning rate or a clip that is not above 0, and a warmup or a weight decay below 0.
+
+    Example:
+        >>> experiment = sgm.Experiment(
+        ...     data=Moons(), network=partial(MLP), training=Training(optimiser=AdamW(3e-4, weight_decay=0.1))
+        ... )
 
     Reference: Loshchilov and Hutter 2019 (arXiv:1711.05101).
     """
@@ -108,8 +124,13 @@ class Muon(AbstractOptimiser):
         clip: Largest global norm of a gradient.
         weight_decay: Share of a matrix that is taken off at each step, before the learning rate.
 
+    Raises:
+        TypeError: for a warmup that is no integer.
+        ValueError: for a learning rate or a clip that is not above 0, and a warmup or a weight decay below 0.
+
     Example:
-        >>> optimiser = Muon(3e-3).build(steps=10_000)
+        >>> optimiser = Muon(3e-3, weight_decay=0.1)
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, optimiser=optimiser)
 
     Reference: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al. 2025
     (arXiv:2502.16982), whose factor 0.2 this is.
@@ -181,6 +202,14 @@ class Training:
         keep: Number of newest checkpoints that are kept.
         keep_best: Number of checkpoints of least held-out loss that are kept besides.
         preview_every: Number of steps between two previews of samples.
+
+    Raises:
+        TypeError: for a count that is no integer.
+        ValueError: for a count below 1, a keep_best below 0, and an average_decay outside [0, 1).
+
+    Example:
+        >>> training = Training(steps=11_000, batch_size=256, optimiser=Adam(4e-3))
+        >>> experiment = sgm.Experiment(data=Digits(), network=partial(MLP, width=320), training=training)
     """
 
     steps: int = 10_000

@@ -256,6 +256,11 @@ def gradient_rms(state: Any) -> PyTree:
 
     Returns:
         The root for each entry of the model that Adam trains: not for the matrices of `Muon`.
+
+    Example:
+        >>> def report(step, metrics, state):
+        ...     print(step, optax.tree.norm(sgm.training.gradient_rms(state)))
+        >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, log_every=5, callbacks=[report])
     """
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 

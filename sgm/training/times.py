@@ -27,7 +27,13 @@ class AbstractTimeSampling(eqx.Module):
 
 
 class UniformTime(AbstractTimeSampling):
-    """Uniform in t."""
+    """Uniform in t.
+
+    Example:
+        >>> UniformTime().quantile(sgm.VE(), jnp.asarray([0.0, 0.5, 1.0]))
+        Array([0. , 0.5, 1. ], dtype=float32)
+        >>> loss = sgm.Loss(times=UniformTime())
+    """
 
     def quantile(self, sde, probability):
         return sde.t0 + (sde.t1 - sde.t0) * probability
@@ -40,7 +46,11 @@ class UniformLogSNR(AbstractTimeSampling):
     """Uniform in log_snr: the importance sampling of `LikelihoodWeighting`, whose weight over this density is constant.
 
     From a process that ends in pure noise, up to l = `LARGEST_LEVEL`.
-    Source: Song et al. 2021 (arXiv:2101.09258, section 5.1); Kingma et al. 2021 (VDM, arXiv:2107.00630).
+
+    Example:
+        >>> value = sgm.score_matching_loss(sde, model, x, key, weighting=LikelihoodWeighting(), times=UniformLogSNR())
+
+    Reference: Song et al. 2021 (arXiv:2101.09258, section 5.1); Kingma et al. 2021 (VDM, arXiv:2107.00630).
     """
 
     def quantile(self, sde, probability):
@@ -58,6 +68,9 @@ class NormalLogSNR(AbstractTimeSampling):
     Arguments:
         mean: Mean of the noise level log(sigma/alpha).
         std: Standard deviation of the noise level.
+
+    Example:
+        >>> loss = sgm.Loss(KarrasWeighting(sigma_data=0.5), NormalLogSNR(mean=-1.2, std=1.2))
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1).
     """
@@ -80,7 +93,15 @@ class NormalLogSNR(AbstractTimeSampling):
 
 
 class ChainSteps(AbstractTimeSampling):
-    """k = 1 ... N of a chain, each as often. Source: Ho et al. 2020 (arXiv:2006.11239, algorithm 1)."""
+    """k = 1 ... N of a chain, each as often.
+
+    Example:
+        >>> ChainSteps().quantile(chain, jnp.asarray([0.01, 0.5, 1.0]))  # of 20 steps
+        Array([ 1., 10., 20.], dtype=float32)
+        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps())
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239, algorithm 1).
+    """
 
     def quantile(self, sde, probability):
         return jnp.clip(jnp.ceil(probability * sde.t1), sde.t0, sde.t1)

@@ -22,7 +22,13 @@ class AbstractWeighting(eqx.Module):
 
 
 class UniformWeighting(AbstractWeighting):
-    """weight = 1. Source: Ho et al. 2020 (arXiv:2006.11239, eq. 14)."""
+    """weight = 1.
+
+    Example:
+        >>> value = sgm.Loss(UniformWeighting(), UniformTime())(sde, model, x, key)
+
+    Reference: Ho et al. 2020 (arXiv:2006.11239, eq. 14).
+    """
 
     def weight(self, sde, t):
         return jnp.ones_like(t)
@@ -31,7 +37,11 @@ class UniformWeighting(AbstractWeighting):
 class LikelihoodWeighting(AbstractWeighting):
     """weight = (t1 - t0) g^2 / (2 sigma^2): the loss is, in nats per dimension and up to a constant, a bound on -log p.
 
-    Source: Song et al. 2021 (arXiv:2101.09258, theorem 1).
+    Example:
+        >>> loss = sgm.Loss(LikelihoodWeighting(), UniformLogSNR())  # the default
+        >>> value = loss(sde, model, x, key)  # nats a dimension, up to a constant
+
+    Reference: Song et al. 2021 (arXiv:2101.09258, theorem 1).
     """
 
     def weight(self, sde, t):
@@ -45,6 +55,10 @@ class KarrasWeighting(AbstractWeighting):
         sigma_data: Standard deviation of the data in standardised coordinates, as in `sgm.model.Karras`.
         mean: Mean of the noise level log(sigma/alpha).
         std: Standard deviation of the noise level.
+
+    Example:
+        >>> model = sgm.ScoreModel(MLP((2,), key=key), sgm.model.Karras(sigma_data=0.5), shape=(2,))
+        >>> loss = sgm.Loss(KarrasWeighting(sigma_data=0.5), NormalLogSNR())
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1), whose ln(sigma) is l.
     """

@@ -98,6 +98,7 @@ def gap(found, wanted):
     return np.linalg.norm(np.asarray(found) - wanted) / np.linalg.norm(wanted)
 
 
+@pytest.mark.slow_except("imagenet", "labels", "new_order", "residual_resampling", "scale_shift")
 @pytest.mark.parametrize("case", CASES)
 def test_the_output_is_that_of_torch(case, theirs):
     config = BASE | CASES[case]
@@ -130,6 +131,7 @@ def test_dropout_acts_with_a_key_alone():
     assert gap(one, two) > 1e-2 and gap(network(x, timestep, key=jr.key(0)), one) == 0
 
 
+@pytest.mark.slow
 def test_it_computes_in_the_precision_of_its_input():
     network = eqx.filter_jit(UNetModel(**BASE | IMAGENET, key=jr.key(0)))
     rest = jnp.asarray(17.0), jnp.asarray(3)

@@ -103,6 +103,10 @@ def gap(found, wanted):
     return np.linalg.norm(np.asarray(found) - wanted) / np.linalg.norm(wanted)
 
 
+@pytest.mark.slow_except(
+    *("ddpm++", "ncsn++", "skip_filter", "fourier", "labels_dropped", "augmented", "one_level"),
+    *("adm", "adm_labels_dropped", "adm_augmented"),
+)
 @pytest.mark.parametrize("case", CASES)
 def test_the_output_is_that_of_torch(case):
     name, config = CASES[case]
@@ -143,6 +147,7 @@ def test_an_image_that_is_not_augmented_does_not_read_map_augment(case):
     assert not torch.allclose(network(x, timestep), network(x, timestep, None, zeros + 1))
 
 
+@pytest.mark.slow_except("ddpm++", "adm")
 @pytest.mark.parametrize("case", ["ddpm++", "ncsn++", "adm"])
 def test_images_of_other_sizes(case):
     name, config = CASES[case]
@@ -159,6 +164,7 @@ def test_dropout_acts_with_a_key_alone():
     assert gap(one, two) > 1e-2 and gap(network(x, timestep, key=jr.key(0)), one) == 0
 
 
+@pytest.mark.slow_except("adm_labels")
 @pytest.mark.parametrize("case", ["ncsn++", "adm_labels"])
 def test_it_computes_in_the_precision_of_its_input(case):
     name, config = CASES[case]
@@ -207,6 +213,7 @@ def test_arguments_that_do_not_fit_are_told(change, words):
         edm.SongUNet(**SONG | change, key=jr.key(0))
 
 
+@pytest.mark.slow
 def test_gradients_are_finite():
     network = edm.SongUNet(**SONG | NCSN | {"channel_mult": (1, 1)}, key=jr.key(0))
 

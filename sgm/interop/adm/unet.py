@@ -57,9 +57,9 @@ class UNetModel(AbstractTimestepNetwork):
         ValueError: for sizes that do not fit each other.
 
     Example:
-        >>> network = UNetModel(64, 3, 192, 6, 3, (2, 4, 8), channel_mult=(1, 2, 3, 4), num_classes=1000,
-        ...                     num_head_channels=64, use_scale_shift_norm=True, resblock_updown=True,
-        ...                     use_new_attention_order=True, key=jax.random.key(0))
+        >>> network = UNetModel(16, 3, 32, 6, 1, (2,), channel_mult=(1, 2), num_classes=10, key=key)
+        >>> network.shape, network.outputs, network.classes  # with a learned variance
+        ((16, 16, 3), 6, 10)
 
     Reference: Dhariwal and Nichol 2021 (arXiv:2105.05233).
     """

@@ -53,8 +53,9 @@ class DiTTransformer2DModel(AbstractTimestepNetwork):
             an activation or a norm that is not known, and a dropout outside [0, 1).
 
     Example:
-        >>> network = DiTTransformer2DModel(2, 16, num_layers=3, sample_size=8, key=jax.random.key(0))
-        >>> output = network(jnp.zeros((8, 8, 4)), jnp.asarray(999.0), jnp.asarray(3))
+        >>> network = DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, num_embeds_ada_norm=10, key=key)
+        >>> network.shape, network.outputs, network.classes  # of network(x, timestep, label)
+        ((8, 8, 4), 4, 10)
 
     Reference: Peebles and Xie 2023 (arXiv:2212.09748).
     """

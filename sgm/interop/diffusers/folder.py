@@ -33,6 +33,12 @@ class Loaded(NamedTuple):
         sde: Process.
         model: Model. It is not clipped, so that it has a likelihood.
         scheduler: Scheduler, whose `sampler` draws samples of `sampled(model)`, as diffusers does.
+
+    Example:
+        >>> network = DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, key=key)
+        >>> loaded = load(save_network("dit", network), scheduler={"_class_name": "DDIMScheduler"})
+        >>> loaded.sde.steps, loaded.model.shape, loaded.scheduler.sampler.eta
+        (1000, (8, 8, 4), 0.0)
     """
 
     sde: AbstractSDE
@@ -79,8 +85,10 @@ def load(
         HubError: for a model that cannot be downloaded.
 
     Example:
-        >>> sde, model, scheduler = load("google/ddpm-cifar10-32")
-        >>> x = sgm.sample(sde, scheduler.sampled(model), jr.key(0), 16, method=scheduler.sampler)
+        >>> network = DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, key=key)
+        >>> folder = save_network("dit", network)  # of no scheduler; load("google/ddpm-cifar10-32") has one with it
+        >>> sde, model, scheduler = load(folder, scheduler={"_class_name": "DDIMScheduler"})
+        >>> drawn_by, method = scheduler.sampled(model), scheduler.sampler_of(20)  # for sgm.sample
     """
     check_dtype("load", dtype)
     if units is not None:
@@ -136,8 +144,9 @@ def load_network(
         HubError: as `load` does.
 
     Example:
-        >>> network = sgm.interop.diffusers.load_network("my_unet")
-        >>> noise = network(x, jnp.asarray(400.0))
+        >>> folder = save_network("dit", DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, key=key))
+        >>> network = load_network(folder)
+        >>> noise = eqx.filter_jit(network)(jnp.zeros((8, 8, 4)), timestep=jnp.asarray(400.0))
     """
     check_dtype("load_network", dtype)
     source = find_source(path, revision=revision)

@@ -70,8 +70,11 @@ class UNet2DModel(AbstractTimestepNetwork):
         ValueError: for fields that diffusers does not know, and for sizes that do not fit each other.
 
     Example:
-        >>> network = UNet2DModel(32, block_out_channels=(32, 64), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        ...                       up_block_types=("AttnUpBlock2D", "UpBlock2D"), key=jax.random.key(0))
+        >>> down, up = ("DownBlock2D", "AttnDownBlock2D"), ("AttnUpBlock2D", "UpBlock2D")
+        >>> options = {"block_out_channels": (32, 64), "layers_per_block": 1}
+        >>> network = UNet2DModel(8, down_block_types=down, up_block_types=up, **options, key=key)
+        >>> network.shape, network.outputs  # of network(x, timestep)
+        ((8, 8, 3), 3)
 
     Reference: Ho et al. 2020 (arXiv:2006.11239); Song et al. 2021 (arXiv:2011.13456, appendix H).
     """

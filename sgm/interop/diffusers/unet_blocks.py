@@ -1,8 +1,9 @@
 """The blocks of diffusers' `UNet2DModel`: of one resolution each, on the way down, in the middle and on the way up.
 
 Skip blocks carry a small image beside the features: on the way down the input at their resolution, which joins the
-features; on the way up the output so far, which the features are added to. Source: Song et al. 2021 (arXiv:2011.13456,
-appendix H), there "input skip" and "output skip".
+features; on the way up the output so far, which the features are added to.
+
+Reference: Song et al. 2021 (arXiv:2011.13456, appendix H), there "input skip" and "output skip".
 """
 
 import math

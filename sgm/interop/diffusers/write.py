@@ -59,8 +59,8 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
             of the pipeline, and a folder that holds something else.
 
     Example:
-        >>> sde, model = sgm.load("google/ddpm-cifar10-32")
-        >>> sgm.interop.diffusers.save("ours", sde, model, like="google/ddpm-cifar10-32")
+        >>> sde, model, scheduler = sgm.interop.diffusers.load("ddpm")
+        >>> folder = sgm.interop.diffusers.save("ours", sde, model, like="ddpm")  # of a model that was trained on
     """
     call = "diffusers.save"
     check_path(call, "folder", folder)
@@ -123,7 +123,10 @@ def save_network(folder: str | Path, model: AbstractModel | AbstractTimestepNetw
         ValueError: for a model that is none of diffusers, another precision, and a folder that holds something else.
 
     Example:
-        >>> save_network("unet", model)  # then, with torch, diffusers.UNet2DModel.from_pretrained("unet")
+        >>> network = DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, key=key)
+        >>> folder = save_network("dit", network)  # with torch: diffusers.DiTTransformer2DModel.from_pretrained("dit")
+        >>> sorted(path.name for path in folder.iterdir())
+        ['config.json', 'diffusion_pytorch_model.safetensors']
     """
     call = "save_network"
     check_path(call, "folder", folder)

@@ -49,7 +49,8 @@ class DhariwalUNet(AbstractEDMNetwork):
         ValueError: for sizes that do not fit each other.
 
     Example:
-        >>> network = DhariwalUNet(64, 3, 3, label_dim=1000, key=jax.random.key(0))
+        >>> network = DhariwalUNet(16, 3, 3, 10, model_channels=32, channel_mult=(1, 2), num_blocks=1, key=key)
+        >>> model = sgm.ScoreModel(OfTimesteps(network, EDMTimesteps()), Karras(), shape=network.shape)
 
     Reference: Dhariwal and Nichol 2021 (arXiv:2105.05233), as in Karras et al. 2022 (arXiv:2206.00364, table 7).
     """

@@ -63,7 +63,8 @@ class SongUNet(AbstractEDMNetwork):
         ValueError: for arguments that are not known, and for sizes that do not fit each other.
 
     Example:
-        >>> network = SongUNet(32, 3, 3, channel_mult=(2, 2, 2), key=jax.random.key(0))
+        >>> network = SongUNet(16, 3, 3, model_channels=32, channel_mult=(1, 2), num_blocks=1, key=key)
+        >>> model = sgm.ScoreModel(OfTimesteps(network, VPTimesteps(sde)), Noise(), shape=network.shape)
 
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix H), as in Karras et al. 2022 (arXiv:2206.00364, table 7).
     """

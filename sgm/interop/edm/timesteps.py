@@ -17,6 +17,11 @@ class VPTimesteps(AbstractTimesteps):
         sde: Process. It is never trained.
         steps: Number of steps of the chain whose limit the process is.
 
+    Example:
+        >>> sde = sgm.VP()
+        >>> round(float(VPTimesteps(sde, steps=1000)(sde.level(0.5)).number), 1)
+        499.5
+
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1, "VP").
     """
 
@@ -29,6 +34,11 @@ class VPTimesteps(AbstractTimesteps):
 
 class LogVETimesteps(AbstractTimesteps):
     """The timestep log(sigma / 2) of networks whose output at x = x0 + sigma noise is minus the noise.
+
+    Example:
+        >>> timesteps = LogVETimesteps()
+        >>> float(timesteps(jnp.log(2.0)).number)  # at sigma = 2
+        0.0
 
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1, "VE").
     """

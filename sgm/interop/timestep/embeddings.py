@@ -35,7 +35,7 @@ def sinusoids(
 class GaussianFourierProjection(eqx.Module):
     """Sines and cosines of log(timestep) times random frequencies, which are never trained.
 
-    Source: Song et al. 2021 (arXiv:2011.13456); Tancik et al. 2020 (arXiv:2006.10739).
+    Reference: Song et al. 2021 (arXiv:2011.13456); Tancik et al. 2020 (arXiv:2006.10739).
     """
 
     weight: Frozen

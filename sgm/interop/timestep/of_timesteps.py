@@ -22,8 +22,15 @@ class OfTimesteps(AbstractLevelNetwork):
         timesteps: Rule that makes a timestep of a noise level.
         precision: Precision in which the network computes; its parameters and its output keep their own.
 
+    Raises:
+        TypeError: for what is no network of a timestep, and no rule.
+        ValueError: for a precision that is not known.
+
     Example:
-        >>> model = ScoreModel(OfTimesteps(unet, ChainTimesteps(chain)), Noise(), shape=unet.shape)
+        >>> dit = sgm.interop.diffusers.DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, key=key)
+        >>> model = ScoreModel(OfTimesteps(dit, ChainTimesteps(chain)), Noise(), shape=dit.shape)
+        >>> model.shape, model.conditioning.classes
+        ((8, 8, 4), 1000)
     """
 
     network: AbstractTimestepNetwork

@@ -51,7 +51,7 @@ def every_other(conv: Convolution, x: Image, padding: tuple[int, int]) -> Halved
 def fir_halve(x: Image) -> Halved:
     """Every other pixel of the image filtered by (1, 3, 3, 1) / 8 along each axis, with zeros outside.
 
-    Source: Karras et al. 2020 (arXiv:1912.04958), as in Song et al. 2021 (arXiv:2011.13456, appendix H).
+    Reference: Karras et al. 2020 (arXiv:1912.04958), as in Song et al. 2021 (arXiv:2011.13456, appendix H).
     """
     return fir_halve_inside(jnp.pad(x, ((1, 1), (1, 1), (0, 0))))
 

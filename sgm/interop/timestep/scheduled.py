@@ -32,9 +32,9 @@ class Scheduler(eqx.Module):
         denoises: Whether the last of diffusers' steps leads to E[x0 | x], as `sgm.sample` does after all steps.
 
     Example:
-        >>> scheduler = read_scheduler(config, "scheduler/scheduler_config.json")
-        >>> model = scheduler.model(unet)
-        >>> x = sgm.sample(scheduler.sde, scheduler.sampled(model), key, 4, method=scheduler.sampler_of(20))
+        >>> scheduler = Scheduler(chain, Noise(), ChainTimesteps(chain), sgm.DDIM(20))
+        >>> scheduler.sampler_of(10).steps  # the step to E[x0 | x] is the tenth
+        9
     """
 
     sde: AbstractSDE

@@ -43,6 +43,11 @@ class ChainTimesteps(AbstractTimesteps):
 
     Arguments:
         chain: Chain that the network was trained on. It is never trained itself.
+
+    Example:
+        >>> timesteps = ChainTimesteps(chain)
+        >>> [float(timesteps(chain.level(k)).number) for k in (1, 2, 20)]
+        [0.0, 1.0, 19.0]
     """
 
     chain: DiscreteChain = eqx.field(static=True)
@@ -64,6 +69,15 @@ class FlowTimesteps(AbstractTimesteps):
 
     Arguments:
         num_train_timesteps: Number N.
+
+    Raises:
+        TypeError: for a number of timesteps that is not whole.
+        ValueError: for fewer than one timestep.
+
+    Example:
+        >>> sde = sgm.Rectified()
+        >>> round(float(FlowTimesteps(1000)(sde.level(0.25)).number), 3)
+        250.0
     """
 
     num_train_timesteps: int = eqx.field(static=True, default=1000)
@@ -81,6 +95,11 @@ class EDMTimesteps(AbstractTimesteps):
     Arguments:
         negated: Whether the output is minus EDM's, as with prediction type "v_prediction" of diffusers.
 
+    Example:
+        >>> timesteps = EDMTimesteps()
+        >>> round(float(timesteps(jnp.log(80.0)).number), 3)  # at sigma = 80, where EDM's samplers begin
+        1.096
+
     Reference: Karras et al. 2022 (arXiv:2206.00364, table 1).
     """
 
@@ -95,6 +114,11 @@ class VETimesteps(AbstractTimesteps):
 
     Their output at x = x0 + sigma noise is grad_x log p. Divided by cos(theta), that is the score of
     u = cos(theta) x, which `sgm.model.Score` reads.
+
+    Example:
+        >>> timestep = VETimesteps()(jnp.log(3.0))  # at sigma = 3, where x is 10^(1/2) u
+        >>> round(float(timestep.number), 4), round(float(timestep.input_scale), 4)
+        (3.0, 3.1623)
 
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix C).
     """
