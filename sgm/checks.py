@@ -161,6 +161,12 @@ def check_at_least(call: str, name: str, value: Any, least: float = 1) -> None:
         raise ValueError(f"{call}: {name} = {value}; pass {name} >= {least}.")
 
 
+def check_positive(call: str, name: str, value: Any) -> None:
+    """Raise if a concrete number is not above 0; traced ones pass."""
+    if not is_traced(value) and not value > 0:
+        raise ValueError(f"{call}: {name} = {value}; pass {name} > 0.")
+
+
 def check_count(call: str, name: str, value: Any, least: int = 1) -> int:
     """The whole number `value`. Raise TypeError for what is none, and ValueError if it is below `least`."""
     try:

@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_count, check_instance
+from sgm.checks import check_count, check_instance, check_positive
 from sgm.data import AbstractDataset
 from sgm.evaluation import AbstractMetric, LogLikelihood
 from sgm.likelihood import AbstractDequantisation, UniformDequantisation
@@ -47,8 +47,7 @@ class Drawing:
         check_count("Drawing", "n", self.n)
         check_count("Drawing", "frames", self.frames)
         check_count("Drawing", "film", self.film)
-        if not self.tolerance > 0:
-            raise ValueError(f"Drawing: tolerance = {self.tolerance}; pass tolerance > 0.")
+        check_positive("Drawing", "tolerance", self.tolerance)
 
 
 @dataclasses.dataclass(frozen=True)

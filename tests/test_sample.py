@@ -248,9 +248,12 @@ def test_wrong_arguments_are_named(options, message):
         sgm.sample(sgm.VP(), MODEL, jr.key(0), **options)
 
 
+@pytest.mark.usefixtures("types_unchecked")
 def test_solvers_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="ReverseSDE: Tsit5 solves no SDEs; pass a solver that does"):
         sgm.ReverseSDE(diffrax.Tsit5())
+    with pytest.raises(TypeError, match=r"ReverseSDE: solver = None; pass an instance such as diffrax\.ShARK\(\)"):
+        sgm.ReverseSDE(None)
     with pytest.raises(ValueError, match=r"ReverseSDE: HalfSolver divides its steps, .* pass the solver it wraps"):
         sgm.ReverseSDE(diffrax.HalfSolver(diffrax.Euler()), FixedSteps(10))
 

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from sgm.checks import check_count
+from sgm.checks import check_count, check_positive
 from sgm.data import AbstractDataset
 from sgm.evaluation.metric import AbstractMetric, Row
 from sgm.likelihood import AbstractTrace, Exact, bits_per_dim, dequantise, discrete_log_prob, log_prob, prior_mismatch
@@ -52,8 +52,8 @@ class LogLikelihood(AbstractMetric):
         check_count("LogLikelihood", "samples", self.samples)
         for name in ("tolerance", "accuracy"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"LogLikelihood: {name} = {value}; pass {name} > 0.")
+            if value is not None:
+                check_positive("LogLikelihood", name, value)
 
     def check(self, context):
         check_process("LogLikelihood", context.sde, "the metric sgm.evaluation.CategoricalBound()")

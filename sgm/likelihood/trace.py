@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sgm.checks import check_at_least, check_count
+from sgm.checks import check_count, check_instance
 from sgm.random import normal, rademacher
 
 Example = Float[Array, "*shape"]
@@ -204,7 +204,7 @@ class Probing(AbstractTrace):
         chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
 
     Raises:
-        TypeError: for a count or a chunk that is not whole.
+        TypeError: for strides that are no tuple, and a stride, a count or a chunk that is not whole.
         ValueError: for a stride, a count or a chunk below 1.
 
     Example:
@@ -221,7 +221,9 @@ class Probing(AbstractTrace):
     chunk: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_at_least("Probing", "the smallest stride", min(self.strides, default=0))
+        check_instance("Probing", "strides", self.strides, tuple, remedy="pass one stride an axis, such as (2, 2, 1)")
+        for axis, stride in enumerate(self.strides):
+            check_count("Probing", f"strides[{axis}]", stride)
         check_count("Probing", "count", self.count)
         _check_chunk("Probing", self.chunk)
 

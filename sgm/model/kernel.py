@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.checks import check_at_least
+from sgm.checks import check_count
 from sgm.model.base import Estimate
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.types import Example, Scalar
@@ -132,6 +132,7 @@ class Learned(AbstractVariance):
         steps: Number of steps of the chain on which it is learned.
 
     Raises:
+        TypeError: for a number of steps that is not whole.
         ValueError: for fewer than one step.
 
     Example:
@@ -145,7 +146,7 @@ class Learned(AbstractVariance):
     steps: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
-        check_at_least("Learned", "steps", self.steps)
+        check_count("Learned", "steps", self.steps)
 
     def log_variance(self, s, t, estimate):
         log_beta = log_transition_variance(s, t)

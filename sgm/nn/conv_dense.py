@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sgm.checks import check_count
 from sgm.nn.conditioning import Conditioning, Embedding, join_image
 from sgm.nn.convolution import Convolution
 from sgm.nn.layers import (
@@ -257,12 +258,11 @@ def _leaky_relu(x):
 
 
 def _check_parts(convolutions, dense, bumps):
-    if min(convolutions, dense) < 0 or convolutions + dense == 0:
-        raise ValueError(
-            f"ConvDense: convolutions = {convolutions}, dense = {dense}; pass 0 or more, and one of them >= 1."
-        )
-    if bumps < 2:
-        raise ValueError(f"ConvDense: bumps = {bumps}; pass bumps >= 2, one at each end of the chain.")
+    check_count("ConvDense", "convolutions", convolutions, 0)
+    check_count("ConvDense", "dense", dense, 0)
+    if convolutions + dense == 0:
+        raise ValueError("ConvDense: convolutions = 0, dense = 0; pass one of them >= 1.")
+    check_count("ConvDense", "bumps", bumps, 2)  # One at each end of the chain.
 
 
 def _increasing(levels):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sgm.checks import check_concrete, check_count
+from sgm.checks import check_concrete, check_count, check_positive
 
 LONGEST_WAVE = 2 * math.pi
 """The wavelength of cos(u)."""
@@ -16,8 +16,7 @@ def check_waves(call: str, frequencies: int, longest_wave: float) -> None:
     """Raise for a negative number of frequencies, and for a wave of no length."""
     check_count(call, "frequencies", frequencies, 0)
     check_concrete(call, longest_wave=longest_wave)
-    if not longest_wave > 0:
-        raise ValueError(f"{call}: longest_wave = {longest_wave}; pass longest_wave > 0.")
+    check_positive(call, "longest_wave", longest_wave)
 
 
 def waves(

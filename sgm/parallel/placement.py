@@ -126,8 +126,8 @@ def describe(state: PyTree) -> str:
 
     Example:
         >>> print(sgm.parallel.describe({"kernel": jnp.zeros((100, 50))}))
-        in all: 1 arrays, 20 kB, 20 kB a device
-        kernel (100, 50) whole: 1 arrays, 20 kB, 20 kB a device
+        in all: 1 array, 20 kB, 20 kB a device
+        kernel (100, 50) whole: 1 array, 20 kB, 20 kB a device
     """
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -162,7 +162,8 @@ def _cut(leaf) -> str:
 def _counted(leaves) -> str:
     on_devices = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
     each = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in on_devices)
-    return f"{len(leaves)} arrays, {_size(sum(leaf.nbytes for leaf in leaves))}, {_size(each)} a device"
+    count = "1 array" if len(leaves) == 1 else f"{len(leaves)} arrays"
+    return f"{count}, {_size(sum(leaf.nbytes for leaf in leaves))}, {_size(each)} a device"
 
 
 def _size(count: float) -> str:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from sgm.checks import check_at_least
 from sgm.posterior.evidence import AbstractGaussianLikelihood
 from sgm.posterior.guided import AbstractGuidance
 from sgm.posterior.method import AbstractPosteriorMethod
@@ -28,6 +29,9 @@ class DPS(AbstractGuidance):
         scale: Length of the steps of an entry, for each unit of log-SNR.
         sampler: Method that draws.
 
+    Raises:
+        ValueError: for a negative scale.
+
     Example:
         >>> evidence = Nonlinear(jnp.abs, jnp.asarray([0.5, 1.0]), std=0.1)
         >>> posterior = DPS(scale=0.1).guide(model, evidence)
@@ -38,6 +42,9 @@ class DPS(AbstractGuidance):
 
     scale: Number = 0.2
     sampler: AbstractMethod = EulerMaruyama(200)
+
+    def __check_init__(self):
+        check_at_least("DPS", "scale", self.scale, 0)
 
     def takes(self, evidence):
         return AbstractPosteriorMethod.takes(self, evidence)

@@ -15,7 +15,7 @@ class Exactly(AbstractGaussianLikelihood):
         known: Example, of which the entries under the mask are used, with batch axes in front for many.
 
     Raises:
-        ValueError: for a mask that is not boolean.
+        ValueError: for a mask that is not boolean, and for `known` of another shape.
 
     Example:
         >>> evidence = Exactly(jnp.asarray([True, False]), jnp.asarray([0.7, 0.0]))  # the first of two entries
@@ -32,6 +32,12 @@ class Exactly(AbstractGaussianLikelihood):
         self.mask, self.known = jnp.asarray(mask), jnp.asarray(known)
         if self.mask.dtype != jnp.bool_:
             raise ValueError(f"Exactly: mask has dtype {self.mask.dtype}; pass mask.astype(bool).")
+        shape = self.known.shape[self.known.ndim - self.mask.ndim :] if self.known.ndim >= self.mask.ndim else None
+        if shape != self.mask.shape:
+            raise ValueError(
+                f"Exactly: mask has shape {self.mask.shape}, known {self.known.shape}; pass a mask of the shape of an "
+                "example, and an example of that shape, or several with batch axes in front."
+            )
         self.y = jnp.where(self.mask, self.known, jnp.nan)
 
     def predicted(self, x):

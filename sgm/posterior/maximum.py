@@ -9,7 +9,15 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from sgm.checks import check_concrete, check_count, check_instance, is_traced, trace_floats, trace_process
+from sgm.checks import (
+    check_concrete,
+    check_count,
+    check_instance,
+    check_positive,
+    is_traced,
+    trace_floats,
+    trace_process,
+)
 from sgm.likelihood.log_prob import log_prob
 from sgm.likelihood.trace import AbstractTrace, Exact
 from sgm.model.base import AbstractModel, check_process_and_model
@@ -113,8 +121,7 @@ def maximum_a_posteriori(
     starts = check_count(call, "starts", starts, 2)
     keep, steps = min(check_count(call, "keep", keep), starts), check_count(call, "steps", steps)
     check_concrete(call, tolerance=tolerance)
-    if not tolerance > 0:
-        raise ValueError(f"{call}: tolerance = {tolerance}; pass tolerance > 0.")
+    check_positive(call, "tolerance", tolerance)
     check_one_condition(call, model, cond)
     key_draws, key_trace = jr.split(key)
     options = {"cond": cond, "method": method, "mesh": mesh}

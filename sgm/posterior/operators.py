@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from sgm.checks import check_at_least, check_count
 from sgm.random import normal
 from sgm.types import Example, Number
 
@@ -42,12 +43,18 @@ class Blur(eqx.Module):
     Arguments:
         width: Standard deviation of the Gaussian, in pixels.
 
+    Raises:
+        ValueError: for a negative width.
+
     Example:
         >>> blurred = Blur(1.5)(image)
         >>> evidence = sgm.posterior.Linear(Blur(1.5), blurred, std=0.05)
     """
 
     width: Number
+
+    def __check_init__(self):
+        check_at_least("Blur", "width", self.width, 0)
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
         axes = tuple(range(x.ndim - 1))
@@ -65,7 +72,8 @@ class Downsample(eqx.Module):
         factor: Pixels along each side of a block.
 
     Raises:
-        ValueError: when it is called, for a factor that does not divide the axes of space.
+        TypeError: for a factor that is not whole.
+        ValueError: for a factor below 1; when it is called, for one that does not divide the axes of space.
 
     Example:
         >>> Downsample(4)(jnp.ones((28, 28, 1))).shape
@@ -74,6 +82,9 @@ class Downsample(eqx.Module):
     """
 
     factor: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_count("Downsample", "factor", self.factor)
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*coarse channels"]:
         if any(size % self.factor for size in x.shape[:-1]):

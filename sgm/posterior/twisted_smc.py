@@ -70,6 +70,7 @@ class TwistedSMC(AbstractPosteriorMethod):
     def __check_init__(self):
         for name in ("particles", "runs", "steps"):
             check_count("TwistedSMC", name, getattr(self, name))
+        check_count("TwistedSMC", "most_products", self.most_products, 0)
         if not is_traced(self.threshold) and not 0 <= self.threshold <= 1:
             raise ValueError(f"TwistedSMC: threshold = {self.threshold}; pass 0 <= threshold <= 1.")
 

@@ -19,6 +19,7 @@ class AbsorbingChain(AbstractCategoricalChain):
         betas: Table of betas between 0 and 1, of which the last is 1: all entries end masked. They are never trained.
 
     Raises:
+        TypeError: for betas of another type, and a number of categories that is not whole.
         ValueError: for betas out of range, a last beta below 1, and fewer than two categories.
 
     Example:

@@ -16,6 +16,7 @@ class BinomialChain(AbstractCategoricalChain):
         p: Probability of a 1 at the end of the chain.
 
     Raises:
+        TypeError: for betas of another type.
         ValueError: for betas or a p out of range.
 
     Example:

@@ -14,8 +14,8 @@ entry. They are what the other entries and the data say of it. Then
 
 has positive terms alone, so that nothing cancels, and no division by what may be zero.
 
-Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix B.2); Austin et al. 2021 (D3PM, arXiv:2107.03006, section
-3 and appendix A).
+Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix B.2); Austin et al. 2021 (D3PM, arXiv:2107.03006,
+section 3 and appendix A).
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ class LearnedLogSNR(AbstractSchedule):
 
     Raises:
         TypeError: for a width that is not whole.
-        ValueError: for a width below 1, and ratios that are not 0 < ratio_min < ratio_max.
+        ValueError: for a width below 1, and unless 0 < ratio_min < ratio_max.
 
     Example:
         >>> sde = sgm.VP(LearnedLogSNR(ratio_min=1e-3, ratio_max=1e2), t0=0.0)

@@ -15,7 +15,7 @@ class Rectified(AbstractSDE):
         t1: Time at which the process ends, at noise.
 
     Raises:
-        ValueError: for ends that are not 0 < t0 < t1 <= 1.
+        ValueError: unless 0 < t0 < t1 <= 1.
 
     Example:
         >>> mean, std = Rectified().marginal(0.25, x)

@@ -69,7 +69,7 @@ class Linear(AbstractSchedule):
         beta_max: Rate at t = 1.
 
     Raises:
-        ValueError: for rates that are not 0 < beta_min <= beta_max.
+        ValueError: unless 0 < beta_min <= beta_max.
 
     Example:
         >>> sde = sgm.VP(Linear(0.1, 20.0))
@@ -107,7 +107,7 @@ class Cosine(AbstractSchedule):
         ratio_max: Ratio sigma/alpha at t = 1.
 
     Raises:
-        ValueError: for ratios that are not 0 < ratio_min < ratio_max.
+        ValueError: unless 0 < ratio_min < ratio_max.
 
     Example:
         >>> sde = sgm.VP(Cosine(ratio_max=1e4), t0=0.0)

@@ -43,7 +43,7 @@ class InformationSteps(AbstractStepSampling):
         share: Share of draws that are drawn from all steps alike, between 0 and 1.
 
     Raises:
-        ValueError: for a share that is not 0 < share <= 1, or is traced.
+        ValueError: unless 0 < share <= 1, and for a share that is traced.
 
     Example:
         >>> metric = sgm.evaluation.CategoricalBound(steps=100, times=InformationSteps())

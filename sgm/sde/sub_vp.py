@@ -23,7 +23,7 @@ class SubVP(AbstractSDE):
 
     Raises:
         TypeError: for what is no schedule.
-        ValueError: for t0 that is not below t1, and ends between which the log-SNR does not fall, from a finite one.
+        ValueError: unless t0 < t1, and the log-SNR is finite at t0 and falls from there to t1.
 
     Example:
         >>> sde = SubVP(Linear(0.1, 15.0))

@@ -16,6 +16,7 @@ class UniformChain(AbstractCategoricalChain):
         betas: Table of betas between 0 and 1, of which the last may be 1. They are never trained.
 
     Raises:
+        TypeError: for betas of another type, and a number of categories that is not whole.
         ValueError: for betas out of range, and fewer than two categories.
 
     Example:

@@ -17,7 +17,7 @@ class VE(AbstractSDE):
         t1: Time at which the process ends, at noise.
 
     Raises:
-        ValueError: for standard deviations that are not 0 < sigma_min < sigma_max, and t0 that is not below t1.
+        ValueError: unless 0 < sigma_min < sigma_max, and t0 < t1.
 
     Example:
         >>> sde = VE(sigma_min=0.01, sigma_max=50.0)

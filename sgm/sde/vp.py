@@ -16,7 +16,7 @@ class AbstractVP(AbstractSDE):
     dx = -beta/2 x dt + sqrt(beta) dw.
 
     Raises:
-        ValueError: for t0 that is not below t1, and ends between which the log-SNR does not fall, from a finite one.
+        ValueError: unless t0 < t1, and the log-SNR is finite at t0 and falls from there to t1.
 
     Example:
         >>> class Short(AbstractVP):
@@ -24,7 +24,7 @@ class AbstractVP(AbstractSDE):
         ...     t0: float = 0.0
         ...     t1: float = 0.5
         >>> round(float(Short().alpha(0.5)), 2)  # of a process that ends where there is as much noise as data
-        0.7
+        0.71
 
     Reference: Song et al. 2021 (arXiv:2011.13456, eq. 11).
     """
@@ -58,7 +58,7 @@ class VP(AbstractVP):
 
     Raises:
         TypeError: for what is no schedule.
-        ValueError: for t0 that is not below t1, and ends between which the log-SNR does not fall, from a finite one.
+        ValueError: unless t0 < t1, and the log-SNR is finite at t0 and falls from there to t1.
 
     Example:
         >>> sde = VP(Cosine())

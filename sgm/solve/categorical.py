@@ -23,6 +23,7 @@ class CategoricalAncestral(AbstractSamplingMethod[AbstractCategoricalChain, Abst
         steps: Number of steps, evenly spaced from N to 0; None for all N.
 
     Raises:
+        TypeError: for a number of steps that is not whole, and, when used, for another kind of process.
         ValueError: for fewer than one step, and, when used, for more than the chain's.
 
     Example:

@@ -25,7 +25,7 @@ class DDIM(AbstractSampler):
 
     Raises:
         TypeError: for a grid of another type, and a number of steps that is not whole.
-        ValueError: for fewer than one step, and an eta that is not 0 <= eta <= 1.
+        ValueError: for fewer than one step, and unless 0 <= eta <= 1.
 
     Example:
         >>> x = sgm.sample(sde, model, key, 8, method=DDIM(20))

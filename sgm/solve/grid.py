@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sgm.checks import check_count, check_instance, is_traced
+from sgm.checks import check_count, check_instance, check_positive, is_traced
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
 
@@ -116,8 +116,7 @@ class KarrasGrid(AbstractGrid):
     power: Number = 7.0
 
     def __check_init__(self):
-        if not is_traced(self) and not self.power > 0:
-            raise ValueError(f"KarrasGrid: power = {self.power}; pass power > 0.")
+        check_positive("KarrasGrid", "power", self.power)
 
     def levels(self, sde, steps):
         first, last = _ends(sde)
@@ -148,8 +147,7 @@ class ShiftedGrid(AbstractGrid):
     shift: Number = 3.0
 
     def __check_init__(self):
-        if not is_traced(self) and not self.shift > 0:
-            raise ValueError(f"ShiftedGrid: shift = {self.shift}; pass shift > 0.")
+        check_positive("ShiftedGrid", "shift", self.shift)
 
     def levels(self, sde, steps):
         first, last = (t / (self.shift - (self.shift - 1) * t) for t in (sde.t1, sde.t0))

@@ -30,7 +30,7 @@ class PredictorCorrector(AbstractSampler):
 
     Raises:
         TypeError: for a variance or a grid of another type, and numbers of steps or corrections that are not whole.
-        ValueError: for fewer than one step, fewer than no corrections, and an snr that is not 0 < snr < 1.
+        ValueError: for fewer than one step, corrections below 0, and unless 0 < snr < 1.
 
     Example:
         >>> method = PredictorCorrector(100, corrections=2, snr=0.1)

@@ -2,6 +2,7 @@
 
 import diffrax
 
+from sgm.checks import check_instance
 from sgm.solve.grid import FixedSteps
 from sgm.solve.method import AbstractMethod
 from sgm.solve.terms import UniversalSDE
@@ -18,7 +19,7 @@ class ReverseSDE(AbstractMethod):
         stepping: Step size controller of Diffrax, or fixed steps on a grid.
 
     Raises:
-        TypeError: for a stepping of another type.
+        TypeError: for a solver or a stepping of another type.
         ValueError: for a solver that solves no SDEs, and one that divides its steps, such as `diffrax.HalfSolver`, on
             fixed steps.
 
@@ -37,6 +38,7 @@ class ReverseSDE(AbstractMethod):
     )
 
     def __check_init__(self):
+        check_instance("ReverseSDE", "solver", self.solver, diffrax.AbstractSolver, "diffrax.ShARK()")
         if not isinstance(self.solver, diffrax.AbstractItoSolver | diffrax.AbstractStratonovichSolver):
             raise ValueError(f"ReverseSDE: {type(self.solver).__name__} solves no SDEs; pass a solver that does.")
         if isinstance(self.stepping, FixedSteps) and isinstance(self.solver, diffrax.AbstractWrappedSolver):

@@ -28,16 +28,17 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / str(step)
 
 
-def saved_steps(run: Path) -> list[int]:
+def saved_steps(run: str | Path) -> list[int]:
     """The steps of the checkpoints of a run, in increasing order."""
-    if not (run / "checkpoints").is_dir():
+    folder = Path(run) / "checkpoints"
+    if not folder.is_dir():
         return []
     import orbax.checkpoint as ocp  # here, because it takes a second to import
 
-    return sorted(ocp.utils.checkpoint_steps(run / "checkpoints"))
+    return sorted(ocp.utils.checkpoint_steps(folder))
 
 
-def latest_step(run: Path) -> int | None:
+def latest_step(run: str | Path) -> int | None:
     """Find the newest checkpoint of a run.
 
     Arguments:
@@ -48,7 +49,7 @@ def latest_step(run: Path) -> int | None:
 
     Example:
         >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, run="runs/maps")
-        >>> latest_step(Path("runs/maps"))
+        >>> latest_step("runs/maps")
         10
     """
     return max(saved_steps(run), default=None)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Shaped
 
-from sgm.checks import check_at_least, check_concrete, check_examples, check_instance
+from sgm.checks import check_at_least, check_concrete, check_examples, check_instance, check_positive
 from sgm.likelihood.flow import Course
 from sgm.likelihood.log_prob import log_prob_of_each
 from sgm.likelihood.trace import AbstractTrace, Hutchinson
@@ -57,8 +57,7 @@ class LogLikelihoodLoss(AbstractLoss):
     def __check_init__(self):
         check_instance("LogLikelihoodLoss", "trace", self.trace, AbstractTrace, "sgm.Hutchinson(1)")
         check_concrete("LogLikelihoodLoss", tolerance=self.tolerance)
-        if not self.tolerance > 0:
-            raise ValueError(f"LogLikelihoodLoss: tolerance = {self.tolerance}; pass tolerance > 0.")
+        check_positive("LogLikelihoodLoss", "tolerance", self.tolerance)
 
     @property
     def condition_dropout(self):

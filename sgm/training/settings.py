@@ -9,7 +9,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from sgm.checks import check_at_least, check_concrete, check_count
+from sgm.checks import check_at_least, check_concrete, check_count, check_positive
 from sgm.nn.convolution import Convolution
 
 
@@ -176,8 +176,7 @@ def _check(optimiser, *positive):
     for option in positive:
         value = getattr(optimiser, option)
         check_concrete(name, **{option: value})
-        if not value > 0:
-            raise ValueError(f"{name}: {option} = {value}; pass {option} > 0.")
+        check_positive(name, option, value)
     check_count(name, "warmup", optimiser.warmup, 0)
 
 

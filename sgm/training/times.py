@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from sgm.checks import check_positive
 from sgm.sde.base import AbstractSDE
 from sgm.sde.level import LARGEST_LEVEL
 from sgm.types import Number
@@ -69,6 +70,9 @@ class NormalLogSNR(AbstractTimeSampling):
         mean: Mean of the noise level log(sigma/alpha).
         std: Standard deviation of the noise level.
 
+    Raises:
+        ValueError: for std <= 0.
+
     Example:
         >>> loss = sgm.Loss(KarrasWeighting(sigma_data=0.5), NormalLogSNR(mean=-1.2, std=1.2))
 
@@ -77,6 +81,9 @@ class NormalLogSNR(AbstractTimeSampling):
 
     mean: Number = -1.2
     std: Number = 1.2
+
+    def __check_init__(self):
+        check_positive("NormalLogSNR", "std", self.std)
 
     def quantile(self, sde, probability):
         lower, upper = self._ends(sde)

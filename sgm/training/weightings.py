@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from sgm.checks import check_positive
 from sgm.sde.base import AbstractSDE
 from sgm.types import Number
 
@@ -56,6 +57,9 @@ class KarrasWeighting(AbstractWeighting):
         mean: Mean of the noise level log(sigma/alpha).
         std: Standard deviation of the noise level.
 
+    Raises:
+        ValueError: for sigma_data <= 0 and std <= 0.
+
     Example:
         >>> model = sgm.ScoreModel(MLP((2,), key=key), sgm.model.Karras(sigma_data=0.5), shape=(2,))
         >>> loss = sgm.Loss(KarrasWeighting(sigma_data=0.5), NormalLogSNR())
@@ -66,6 +70,10 @@ class KarrasWeighting(AbstractWeighting):
     sigma_data: Number = 1.0
     mean: Number = -1.2
     std: Number = 1.2
+
+    def __check_init__(self):
+        check_positive("KarrasWeighting", "sigma_data", self.sigma_data)
+        check_positive("KarrasWeighting", "std", self.std)
 
     def weight(self, sde, t):
         level = sde.level(t)

@@ -111,7 +111,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(trace):
     [
         (lambda: sgm.Hutchinson(0), "Hutchinson: count = 0; pass count >= 1"),
         (lambda: sgm.Exact(chunk=0), "Exact: chunk = 0; pass chunk >= 1"),
-        (lambda: sgm.Probing((2, 0)), "Probing: the smallest stride = 0"),
+        (lambda: sgm.Probing((2, 0)), r"Probing: strides\[1\] = 0"),
         (
             lambda: sgm.log_prob(sgm.VP(), gaussian(2), jnp.ones(2), jr.key(0), trace=sgm.Probing((2, 2, 1))),
             r"Probing: strides = \(2, 2, 1\), but examples have the shape \(2,\); pass one stride an axis",
@@ -169,3 +169,16 @@ def test_groups_change_nothing(trace):
     alone, grouped = (sgm.log_prob(sgm.VP(), gaussian(3), x, jr.key(11), trace=each) for each in traces)
     assert trace.examples((3,)) == 2
     np.testing.assert_allclose(grouped, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize(
+    ("strides", "message"),
+    [
+        (2, r"Probing: strides = 2; pass one stride an axis, such as \(2, 2, 1\)"),
+        ((2.5, 2), r"Probing: strides\[0\] = 2.5; pass a whole number"),
+    ],
+)
+def test_strides_of_another_type_are_named(strides, message):
+    with pytest.raises(TypeError, match=message):
+        sgm.Probing(strides)

@@ -193,8 +193,8 @@ class TestNetwork:
         [
             ((2,), dict(convolutions=2), r"ConvDense: shape = \(2,\); pass \(height, width, channels\)"),
             ((6, 8, 1), dict(scales=3), r"ConvDense: the height of \(6, 8, 1\) is 6, but .* multiples of 4"),
-            ((2,), dict(dense=0), r"ConvDense: convolutions = 0, dense = 0; pass 0 or more, and one of them >= 1"),
-            (SHAPE, dict(dense=-1), r"ConvDense: convolutions = 4, dense = -1; pass"),
+            ((2,), dict(dense=0), r"ConvDense: convolutions = 0, dense = 0; pass one of them >= 1"),
+            (SHAPE, dict(dense=-1), r"ConvDense: dense = -1; pass dense >= 0"),
             (SHAPE, dict(bumps=1), "ConvDense: bumps = 1; pass bumps >= 2"),
             (SHAPE, dict(upper=0), "ConvDense: upper = 0; pass upper >= 1"),
             (SHAPE, dict(dropout=1.0), "ConvDense: dropout = 1.0; pass 0 <= dropout < 1"),

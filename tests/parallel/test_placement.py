@@ -139,13 +139,13 @@ def test_a_state_is_described():
     state = {"kernel": jnp.zeros((128, 64)), "bias": jnp.zeros(64), "name": "not an array"}
     lines = describe(state).splitlines()
     assert lines[0] == "in all: 2 arrays, 33.02 kB, 33.02 kB a device"
-    assert lines[1] == "kernel (128, 64) whole: 1 arrays, 32.77 kB, 32.77 kB a device"
+    assert lines[1] == "kernel (128, 64) whole: 1 array, 32.77 kB, 32.77 kB a device"
 
 
 def test_arrays_of_numpy_are_described_and_shapes_refused():
     lines = describe({"kernel": np.zeros((4, 2), np.float32), "bias": jnp.zeros(2)}).splitlines()
     assert lines[0] == "in all: 2 arrays, 40 B, 8 B a device"
-    assert lines[1] == "kernel (4, 2) of the host: 1 arrays, 32 B, 0 B a device"
+    assert lines[1] == "kernel (4, 2) of the host: 1 array, 32 B, 0 B a device"
     with pytest.raises(TypeError, match=r"describe: \['kernel'\] is a shape, not an array; pass arrays on devices"):
         describe({"kernel": jax.ShapeDtypeStruct((4, 2), jnp.float32)})
 

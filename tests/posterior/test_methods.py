@@ -275,6 +275,8 @@ def test_what_does_not_go_together_is_named(method, evidence, error, message):
     [
         (lambda: MMPS(iterations=0), "MMPS: iterations = 0; pass iterations >= 1"),
         (lambda: SplitGibbs(smallest=20.0), "largest = 10.0, smallest = 20.0; pass largest >= smallest > 0"),
+        (lambda: DPS(scale=-0.1), "DPS: scale = -0.1; pass scale >= 0"),
+        (lambda: TwistedSMC(most_products=-1), "TwistedSMC: most_products = -1; pass most_products >= 0"),
         (lambda: TwistedSMC(threshold=1.5), "threshold = 1.5; pass 0 <= threshold <= 1"),
         (
             lambda: sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), 2, method=TwistedSMC(), batch_size=2),

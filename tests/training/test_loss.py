@@ -126,3 +126,16 @@ def test_dropout_conditions_and_single_examples_pass_through():
     assert sgm.score_matching_loss(sgm.VP(), MODEL, jnp.ones(4), jr.key(0)).shape == ()
     with pytest.raises(ValueError, match=r"Loss: x has shape \(3,\)"):
         sgm.score_matching_loss(sgm.VP(), MODEL, jnp.ones(3), jr.key(0))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: NormalLogSNR(std=0.0), "NormalLogSNR: std = 0.0; pass std > 0"),
+        (lambda: KarrasWeighting(std=-1.0), "KarrasWeighting: std = -1.0; pass std > 0"),
+        (lambda: KarrasWeighting(sigma_data=0.0), "KarrasWeighting: sigma_data = 0.0; pass sigma_data > 0"),
+    ],
+)
+def test_wrong_options_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
