@@ -99,8 +99,6 @@ def maps():
 
 # What the example of a part has besides, or instead: made when it runs.
 OWN = {
-    # sgm, sde, solve, likelihood, encode
-    # model, nn, training, parallel
     "AutoGuidance": lambda: {"early": Gaussian(jnp.zeros(2), 2 * jnp.eye(2))},
     "Observations": lambda: {"prior": Gaussian(jnp.zeros(2), 4 * jnp.eye(2))},
     "Unobserved": lambda: {
@@ -110,9 +108,7 @@ OWN = {
         "x": jnp.ones((8, 5)),
     },
     "best_step": maps,
-    "latest_step": lambda: {"Path": pathlib.Path},
     "load_run": maps,
-    # data, evaluation, plot, posterior, interop
     "C2ST": pairs,
     "Calibration": pairs,
     "ExpectedCoverage": pairs,
@@ -128,50 +124,44 @@ OWN = {
 }
 # Examples that need a download, a file or hours: they are compiled, and their names of the library looked up.
 NOT_RUN = {
-    # sgm, sde, solve, likelihood, encode
-    # model, nn, training, parallel
     "initialise": "the other processes of a run",
-    # data, evaluation, plot, posterior, interop
     "push": "an account on the hub",
 }
 # Examples of more than two seconds.
 SLOW = {
-    # sgm, sde, solve, likelihood, encode
     "Ancestral",
-    "DDIM",
-    "DiscreteLogProb",
-    "Experiment",
-    "LogProb",
-    "Probing",
-    "ProbabilityFlow",
-    "SDEDPMSolverPP",
-    "SingleDPMSolverPP",
+    "best_step",
+    "C2ST",
     "categorical_elbo",
+    "CategoricalBound",
+    "DDIM",
     "decode",
     "discrete_log_prob",
+    "DiscreteLogProb",
+    "Draws",
     "encode",
-    "log_prob",
-    "sample",
-    "sample_and_log_prob",
-    # model, nn, training, parallel
-    "Observations",
-    "Unobserved",
-    "LogLikelihoodLoss",
-    "best_step",
+    "Experiment",
     "load_run",
-    # data, evaluation, plot, posterior, interop
-    "C2ST",
-    "CategoricalBound",
+    "local_c2st",
     "LocalC2ST",
+    "log_prob",
+    "log_prob_within",
     "LogLikelihood",
+    "LogLikelihoodLoss",
+    "LogProb",
+    "Maximum",
+    "maximum_a_posteriori",
+    "Observations",
     "PosteriorPredictive",
     "PowerSpectrum",
-    "local_c2st",
-    "Draws",
-    "Maximum",
+    "ProbabilityFlow",
+    "Probing",
+    "sample",
+    "sample_and_log_prob",
+    "SDEDPMSolverPP",
+    "SingleDPMSolverPP",
     "TwistedSMC",
-    "log_prob_within",
-    "maximum_a_posteriori",
+    "Unobserved",
 }
 
 
