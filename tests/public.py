@@ -7,6 +7,8 @@ import inspect
 import operator
 import pkgutil
 
+import equinox as eqx
+
 import sgm
 
 
@@ -19,8 +21,14 @@ def public_packages():
 
 
 def exports(package):
-    """The classes and functions of the library that a folder exports, by their names."""
-    return {name: part for name, part in vars(package).items() if not name.startswith("_") and _is_ours(part)}
+    """The classes and functions of the library that a folder exports, by their names; functions as they are written."""
+    written = {name: _written(part) for name, part in vars(package).items() if not name.startswith("_")}
+    return {name: part for name, part in written.items() if _is_ours(part)}
+
+
+def _written(part):
+    """The function that `equinox.filter_jit` was given."""
+    return inspect.unwrap(part) if isinstance(part, eqx.Module) and hasattr(part, "__wrapped__") else part
 
 
 def _is_ours(part):

@@ -124,7 +124,8 @@ DIRECTIVES = [path for text in API.values() for path in re.findall(r"^::: (\S+)$
 
 def documented(path):
     module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    package = importlib.import_module(module)
+    return exports(package).get(name, getattr(package, name))
 
 
 @pytest.mark.quick

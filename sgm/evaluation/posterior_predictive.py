@@ -116,8 +116,9 @@ def simulate(
         Observations along the first axis: of draws of a posterior, draws of its predictive distribution.
 
     Example:
-        >>> theta = sgm.sample(sde, model, jr.key(0), 1000, cond=sgm.Condition(params=observed))
-        >>> tails = predictive_tails(simulate(simulator, jr.key(1), theta), observed)
+        >>> theta = model.sample(jr.key(0), 1000)  # draws of a posterior
+        >>> observations = simulate(lambda key, theta: theta + jr.normal(key, (2,)), jr.key(1), theta)
+        >>> tails = predictive_tails(observations, jnp.asarray([0.3, -4.0]))
     """
     return jax.vmap(simulator)(jr.split(key, len(theta)), theta)
 
