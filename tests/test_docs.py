@@ -26,7 +26,8 @@ def programs(page):
 # run by test_tutorials.py.
 ELSEWHERE = {DOCS / "extending.md", *(DOCS / "tutorials").glob("*.md")}
 EXECUTED = [page for page in PAGES if programs(page) and page not in ELSEWHERE]
-SLOW = [DOCS / f"{name}.md" for name in ("inference", "interop", "likelihood", "networks", "sampling", "training")]
+LONG = "chains", "evaluation", "inference", "interop", "likelihood", "networks", "posteriors", "sampling", "training"
+SLOW = [DOCS / f"{name}.md" for name in LONG]
 
 
 def name_of(page):

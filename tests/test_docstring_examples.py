@@ -127,20 +127,37 @@ NOT_RUN = {
     "initialise": "the other processes of a run",
     "push": "an account on the hub",
 }
-# Examples of more than two seconds.
+# Examples of more than a second or two, most of which goes by in compiling.
 SLOW = {
+    "Acceptance",
     "Ancestral",
+    "AutoGuidance",
     "best_step",
     "C2ST",
+    "Calibration",
     "categorical_elbo",
     "CategoricalBound",
+    "ClassifierFree",
+    "Conditioned",
+    "Custom",
+    "DAPS",
     "DDIM",
     "decode",
+    "Denoising",
     "discrete_log_prob",
     "DiscreteLogProb",
+    "DiT",
+    "DiTTransformer2DModel",
+    "DPS",
     "Draws",
     "encode",
+    "evaluate",
+    "Exactly",
     "Experiment",
+    "Guided",
+    "Karras",
+    "Learned",
+    "Linear",
     "load_run",
     "local_c2st",
     "LocalC2ST",
@@ -149,18 +166,35 @@ SLOW = {
     "LogLikelihood",
     "LogLikelihoodLoss",
     "LogProb",
+    "Loss",
+    "MatchedDenoising",
     "Maximum",
     "maximum_a_posteriori",
+    "mesh",
+    "MMPS",
+    "Muon",
     "Observations",
+    "PerExample",
+    "PiGDM",
+    "PosteriorAncestral",
     "PosteriorPredictive",
     "PowerSpectrum",
     "ProbabilityFlow",
     "Probing",
+    "reconstruction",
+    "Report",
     "sample",
     "sample_and_log_prob",
+    "sample_posterior",
+    "sample_within",
     "SDEDPMSolverPP",
     "SingleDPMSolverPP",
+    "SplitGibbs",
+    "ToldTransitions",
+    "train",
+    "Transformer",
     "TwistedSMC",
+    "UNetModel",
     "Unobserved",
 }
 
@@ -179,6 +213,11 @@ EXAMPLES = [
     for part, package in parts()
     if ">>> " in (inspect.getdoc(part) or "")
 ]
+
+
+@pytest.mark.quick
+def test_the_tables_name_public_parts():
+    assert {*OWN, *NOT_RUN, *SLOW} <= {part.__qualname__ for part, _ in parts()}
 
 
 def namespace(part, package):
