@@ -25,6 +25,7 @@ def test_a_plane_gets_its_own_pictures(tmp_path, capsys):
     assert "minus_entropy            -2.3939 nats" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_classes_that_come_with_parameters_are_drawn_as_they_come(tmp_path):
     path, run, rng = tmp_path / "maps.npz", tmp_path / "run", np.random.default_rng(0)
     np.savez(path, x=rng.normal(size=(40, 2)), theta=rng.uniform(size=(40, 2)), kind=np.arange(40) % 3)
@@ -114,6 +115,7 @@ def test_coins_are_compared_with_their_entropy(tmp_path, capsys):
     assert "entropy_bits_per_dim     0.7504" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_digits_conditioned_on_classes_by_a_chain(tmp_path, capsys):
     """Bits over a Gaussian are of data of variance one, which digits are not."""
     options = ("--config", "digits", "--data.label", *TINY, "--sde", "DiscreteChain", "--sde.betas.steps", "20")

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 import pandas
 import pytest
+from classes import forget_module
 from pictures import numbered, write_parquet
 from public import exports, find, names_in, public_packages
 
@@ -30,6 +31,7 @@ from sgm.model import Gaussian
 from sgm.sde import DiscreteChain, LinearBetas
 
 PACKAGES = public_packages()
+MODULE = "example_of_a_docstring"
 LIBRARIES = {
     "np": np, "jax": jax, "jnp": jnp, "jr": jr, "eqx": eqx, "optax": optax, "diffrax": diffrax, "partial": partial,
     "sgm": sgm,
@@ -229,11 +231,18 @@ def namespace(part, package):
 @pytest.mark.usefixtures("standard_promotion")
 def test_an_example_runs_and_prints_what_it_says(part, package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines, names = doctest.DocTestParser().get_examples(inspect.getdoc(part)), namespace(part, package)
+    lines = doctest.DocTestParser().get_examples(inspect.getdoc(part))
+    try:
+        run(lines, namespace(part, package) | {"__name__": MODULE}, part.__qualname__)
+    finally:
+        forget_module(MODULE)
+
+
+def run(lines, names, part):
     for line in lines:
         assert all(find(name) is not None for name in names_in(line.source))
-        code = compile(line.source, part.__qualname__, "single")
-        if part.__qualname__ in NOT_RUN:
+        code = compile(line.source, part, "single")
+        if part in NOT_RUN:
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

@@ -327,8 +327,11 @@ def results(make, value):
     return make(value), jax.jit(traced)(value)
 
 
-KEPT = {name.rpartition(".")[0]: name for name in CASES}.values()
-"""One number of each class and function, which the others are much like."""
+DRAWS = "DPS", "SplitGibbs", "TwistedSMC"
+"""Methods whose draws take many seconds to be compiled."""
+
+KEPT = {name.rpartition(".")[0]: name for name in CASES if name.partition(".")[0] not in DRAWS}.values()
+"""One number of each other class and function, which the others are much like."""
 
 
 @pytest.mark.slow_except(*KEPT)

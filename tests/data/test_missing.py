@@ -50,6 +50,7 @@ def test_a_network_without_a_place_for_them_is_refused():
         sgm.train(sgm.VP(), model, data, jr.key(1), steps=1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_transformer_learns_from_rows_with_holes():
     data = Arrays(HOLES, missing=True)

@@ -66,6 +66,7 @@ def test_the_bound_is_the_sum_over_all_paths(name):
     assert found.transitions is None and found.prior.shape == (4000,)
 
 
+@pytest.mark.slow
 def test_the_best_factorised_bound_of_2015():
     """The exact model's bound is an estimate of the sum by enumeration, here at fewer steps than in 2015."""
     (bound, of_2015), of_steps = heartbeats.bounds(30, 0.2), heartbeats.terms(30, 0.2)
@@ -112,6 +113,7 @@ def test_a_masked_chain_is_a_weighted_sum_of_masked_language_models():
         np.testing.assert_allclose(term(chain, step, x0, x, logits), expected, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_those_of_the_bound():
     """Of each member, at masks and at the prior too."""
     for chain in CHAINS.values():

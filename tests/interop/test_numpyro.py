@@ -55,6 +55,7 @@ def test_draws_have_the_shapes_and_the_moments_of_the_model():
     moments_agree(np.asarray(x.reshape(-1, 2)), EXACT, 2000)
 
 
+@pytest.mark.slow
 def test_the_batch_axes_of_the_condition_are_the_batch_shape():
     params = jnp.asarray([[[1.0, 2.0]], [[-1.0, 0.5]], [[0.0, 0.0]]])  # (3, 1, 2)
     density = Density(SDE, Shifted(0.5), sgm.Condition(params=params))

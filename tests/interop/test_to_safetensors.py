@@ -62,7 +62,7 @@ KINDS = {
 }
 
 
-@pytest.mark.slow_except("EDMPrecond", "iDDPMPrecond")
+@pytest.mark.slow_except("EDMPrecond")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pickle_of_edm_denoises_as_in_torch(kind, tool, tmp_path):
     name, changes = KINDS[kind]
@@ -132,6 +132,7 @@ def test_a_pickle_of_another_network_is_refused(tool, tmp_path):
         tool.main(["edm", str(path), str(tmp_path / "folder"), "--flags", FLAGS])
 
 
+@pytest.mark.slow_except("linear-True")
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_dictionary_of_adm_is_loaded(schedule, learns, tool, tmp_path):

@@ -46,6 +46,7 @@ def test_gradients_of_a_mixture_are_those_of_its_density():
     assert_close(gradients(by_flow, model, x), gradients(exactly, model, x), rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_gradients_by_a_learned_schedule_are_those_of_the_density():
     """They enter by the ends of the clock and the scales there: between them the flow is the same for all schedules."""
     sde, model = sgm.VP(LearnedLogSNR(3e-2, 30.0, width=4)), mixture(2)
@@ -154,6 +155,7 @@ def test_second_derivatives_are_the_precision():
     assert_close(jax.jacfwd(jax.grad(value))(jnp.asarray([0.3, -0.2])), exact, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_call_may_be_mapped_over_and_solved_in_groups():
     means, x = jnp.asarray([[0.0, 1.0], [-0.5, 0.2], [2.0, 0.0]]), jr.normal(jr.key(0), (5, 2))
     sde = sgm.VP()

@@ -206,7 +206,7 @@ class LinearGaussian(AbstractModel):
         return Gaussian(gain @ cond.params, cov).predict(level, u)
 
 
-@pytest.mark.slow_except("8")
+@pytest.mark.slow_except("1")
 @pytest.mark.parametrize("count", [1, 8])
 def test_independent_observations_have_the_closed_form_posterior(count):
     y = np.random.default_rng(0).normal([0.5, -0.3], 1.0, (count, 2))

@@ -29,7 +29,7 @@ def shifted(x, by):
     return jnp.roll(x, by, tuple(range(x.ndim - 1)))
 
 
-@pytest.mark.slow_except("signal-*", "volume-DiT")
+@pytest.mark.slow_except("*-DiT")
 @each
 @each_shape
 def test_every_output_depends_on_every_input(name, shape):

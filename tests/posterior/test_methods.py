@@ -103,6 +103,7 @@ def test_log_prob_of_the_guided_model_is_the_density_of_the_posterior():
     np.testing.assert_allclose(found, multivariate_normal.logpdf(x, mean, cov), atol=0.02)
 
 
+@pytest.mark.slow
 def test_each_observation_is_that_of_its_own_call():
     method, key = MMPS(sampler=sgm.DDIM(20)), jr.key(3)
     x = sgm.sample_posterior(SDE, MODEL, EVIDENCE, key, 1, method=method)
@@ -117,6 +118,7 @@ def test_each_observation_is_that_of_its_own_call():
     assert sgm.sample_posterior(SDE, MODEL, Linear(operator, Y[0], STD), key, method=method).shape == (DIM,)
 
 
+@pytest.mark.slow
 def test_draws_have_a_derivative_by_the_observation():
     """The mean of a Gaussian's posterior moves with y by the gain."""
     method = MMPS(sampler=sgm.DDIM(50))
@@ -160,6 +162,7 @@ def test_draws_of_every_guidance_have_finite_derivatives(guidance):
     assert slope != 0 and slope == pytest.approx(float(total(at + step) - total(at - step)) / (2 * step), rel=0.05)
 
 
+@pytest.mark.slow
 def test_conditions_go_with_their_observations():
     """Of a model whose data are N(cond, 1/4), seen under noise of 1/2: the mean is half way."""
     model = sgm.ScoreModel(lambda level, u, cond, key=None: _velocity(level, u, cond.params), shape=(1,))

@@ -81,6 +81,7 @@ def test_a_support_may_be_a_function_and_a_condition_one_for_all():
     assert float(log_p) == pytest.approx(expected, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_the_density_within_has_the_derivative_of_the_whole_also_forwards():
     acceptance = Acceptance(30, 100)
 

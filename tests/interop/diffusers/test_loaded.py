@@ -60,6 +60,7 @@ def tuned(pipeline, images, tmp_path_factory):
     return model, trained, history, run, sde
 
 
+@pytest.mark.slow
 def test_a_loaded_model_is_trained_on_in_bfloat16(tuned):
     model, trained, history, _, _ = tuned
     assert model.network.precision == "bfloat16"
