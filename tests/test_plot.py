@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from sgm import plot
+from sgm.plot import films
 from sgm.plot.training import sizes_of
 
 
@@ -240,6 +241,16 @@ def test_a_film_has_a_frame_for_each_time(shape, tmp_path):
             sizes.append(film.size)
             times.append(film.info["duration"])
     assert len(set(sizes)) == 1 and times == [100] * 4 + [2000]
+
+
+def test_a_film_of_much_noise_has_few_colours_and_frames(tmp_path, monkeypatch):
+    """Twelve frames of noise take 430 kB in 16 colours."""
+    monkeypatch.setattr(films, "_LARGEST", 100_000)
+    noise = np.random.default_rng(0).normal(size=(1, 12, 150, 150, 3)).astype(np.float32)
+    plot.save_film(plot.film(noise), tmp_path / "film.gif")
+    assert (tmp_path / "film.gif").stat().st_size < 100_000
+    with PIL.Image.open(tmp_path / "film.gif") as film:
+        assert 1 < film.n_frames < 12
 
 
 def test_the_clouds_of_a_film_are_on_one_scale_and_paths_grow():

@@ -1,5 +1,6 @@
 """Films: figures that follow one another."""
 
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from sgm.plot.base import Batch, Figure, axes_in_a_row, check_batch
 from sgm.plot.plane import framed
 from sgm.plot.shapes import examples
 
-_DPI, _COLOURS = 60, 16
+_DPI, _COLOURS, _FEWEST_COLOURS = 60, 16, 4
+_LARGEST = 1_000_000  # bytes
 _SECONDS, _LAST_SECONDS = 0.1, 2.0
 
 
 def save_film(figures: Iterable[Figure], path: Path) -> None:
     """Write figures as an animated GIF, the last of which stays for two seconds. Of several processes, the first does.
+
+    The file has less than 1 MB: it has 16 colours, or 8, or 4, and then half as many frames as often as need be.
 
     Arguments:
         figures: Figures of one size, of which one at a time is kept.
@@ -37,11 +41,20 @@ def save_film(figures: Iterable[Figure], path: Path) -> None:
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        # Few colours, of which each pixel takes the nearest: a file of some hundred kilobytes.
-        images.append(Image.fromarray(pixels).quantize(_COLOURS, dither=Image.Dither.NONE))
-    milliseconds = [round(1000 * _SECONDS)] * (len(images) - 1) + [round(1000 * _LAST_SECONDS)]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    colours, stride = _COLOURS, 1
+    while len(encoded := _encoded(images, colours, stride)) >= _LARGEST and stride < len(images):
+        colours, stride = (colours // 2, stride) if colours > _FEWEST_COLOURS else (colours, 2 * stride)
+    path.write_bytes(encoded)
+
+
+def _encoded(images: list[Any], colours: int, stride: int) -> bytes:
+    """The bytes of a GIF of every image at a multiple of `stride` from the last, its pixels of the nearest colours."""
+    first, *others = (image.quantize(colours, dither=0) for image in images[::-1][::stride][::-1])
+    milliseconds = [round(1000 * stride * _SECONDS)] * len(others) + [round(1000 * _LAST_SECONDS)]
+    file = io.BytesIO()
+    first.save(file, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return file.getvalue()
 
 
 def film(frames: Batch, title: str = "") -> Iterator[Figure]:
