@@ -12,7 +12,7 @@ from sgm.plot.base import Batch, Figure, axes_in_a_row, check_batch
 from sgm.plot.plane import framed
 from sgm.plot.shapes import examples
 
-_DPI, _COLOURS, _FEWEST_COLOURS = 60, 16, 4
+_DPI, _COLOURS, _FEWEST_COLOURS = 56, 16, 4
 _LARGEST = 1_000_000  # bytes
 _SECONDS, _LAST_SECONDS = 0.1, 2.0
 
