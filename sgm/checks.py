@@ -157,7 +157,7 @@ def check_order(call: str, order: int) -> None:
 
 def check_at_least(call: str, name: str, value: Any, least: float = 1) -> None:
     """Raise if a concrete number is below `least`; traced ones pass."""
-    if not is_traced(value) and value < least:
+    if not is_traced(value) and not value >= least:
         raise ValueError(f"{call}: {name} = {value}; pass {name} >= {least}.")
 
 

@@ -55,6 +55,7 @@ def encode(
         is exact.
 
     Raises:
+        TypeError: for arguments of other types.
         ValueError: for entries of x that are not finite, and examples or a condition of other shapes than the model's.
         RuntimeError: where a solve does not finish; inside `jax.jit` its entries are nan instead.
 

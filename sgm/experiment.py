@@ -109,7 +109,8 @@ class Experiment:
         seed: Seed of all randomness.
 
     Raises:
-        TypeError: for parts of other types, and a network or a guidance that is no `functools.partial`.
+        TypeError: for data, a process, a prediction, a loss, a dequantisation, a sampler or metrics of other types, and
+            a network or a guidance that is no `functools.partial`.
         ExperimentError: for a partial of another class than is asked for, or with options that are not named.
 
     Example:

@@ -105,7 +105,7 @@ def load(
 
     Example:
         >>> folder = sgm.save("maps", sde, model)
-        >>> sde, model = sgm.load("maps")  # so also "runs/digits", or "google/ddpm-cifar10-32" of the hub
+        >>> sde, model = sgm.load("maps")  # likewise a run, "runs/digits", or "google/ddpm-cifar10-32" of the hub
     """
     source = find_source(path, revision=revision)
     folder, raw = source.folder, None if average else False

@@ -57,11 +57,6 @@ def pairs():
     return {"data": Arrays(rows[:, :2], params=rows[:, 2:], held_out=0.5)}
 
 
-def signals():
-    """Signals, and a model of them."""
-    return {"data": sgm.data.GaussianProcess(16), "model": Gaussian(jnp.zeros((16, 1)), jnp.eye(16))}
-
-
 def maps_file():
     """Maps in a file."""
     rng = np.random.default_rng(0)
@@ -118,13 +113,10 @@ OWN = {
     "ImageStream": image_files,
     "LocalC2ST": pairs,
     "PosteriorPredictive": pairs,
-    "PowerSpectrum": signals,
     "save": pipeline,
     "Table": frame,
-    "Blur": lambda: {"image": jnp.ones((8, 8, 1))},
-    "Nonlinear": lambda: {"image": jnp.ones((8, 8, 1))},
 }
-# Examples that need a download, a file or hours: they are compiled, and their names of the library looked up.
+# Examples that need other processes or an account: they are compiled, and their names of the library looked up.
 NOT_RUN = {
     "initialise": "the other processes of a run",
     "push": "an account on the hub",

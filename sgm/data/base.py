@@ -227,7 +227,7 @@ def prefetch(make: Callable[[int], T], start: int, stop: int, ahead: int = 2) ->
         An iterator over the results, in order. An exception of `make` is raised at the step it belongs to.
 
     Raises:
-        ValueError: for `ahead` below 1.
+        ValueError: for `ahead` below 1, when the first result is asked for.
 
     Example:
         >>> batches = prefetch(lambda step: data.batch(step, 16, seed=0), start=0, stop=3)

@@ -31,7 +31,7 @@ class Heartbeat(AbstractSimulated):
         >>> data.examples.shape  # all that there are, each of probability 1/5
         (5, 1, 20, 1)
 
-    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 3.2.1), who have 20 bits of period 5.
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, section 3.1.2), who have 20 bits of period 5.
     """
 
     length: int = 20

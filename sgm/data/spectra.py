@@ -27,7 +27,7 @@ def power_spectrum(x: Float[Array, "*space 1"]) -> tuple[Float[Array, " shells"]
         The wave numbers k = 1 ... length // 2; and the mean of |x_k|^2 over the modes whose length rounds to each.
 
     Raises:
-        ValueError: for axes of different lengths.
+        ValueError: for other than one to three axes of one length, and for more than one channel.
 
     Example:
         >>> wave = jnp.cos(2 * jnp.pi * 3 * jnp.arange(32) / 32)[:, None]  # three cycles
@@ -36,7 +36,7 @@ def power_spectrum(x: Float[Array, "*space 1"]) -> tuple[Float[Array, " shells"]
         (3.0, 8.0)
     """
     resolution, rank = x.shape[0], x.ndim - 1
-    if rank not in _BY_RANK or set(x.shape[:-1]) != {resolution}:
+    if rank not in _BY_RANK or set(x.shape[:-1]) != {resolution} or x.shape[-1] != 1:
         raise ValueError(f"power_spectrum: x has shape {x.shape}; pass one, two or three axes of one length, and (1,).")
     last = resolution // 2
     shells = np.rint(wave_numbers(resolution, rank)).astype(np.int32).ravel()

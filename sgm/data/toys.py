@@ -65,8 +65,8 @@ class TwoGaussians(AbstractNoisyToy):
     """Two equally likely modes at (-2, 0) and (2, 0), each of standard deviation 1/2.
 
     Example:
-        >>> means, halves = jnp.asarray([[-2.0, 0.0], [2.0, 0.0]]), jnp.asarray([0.5, 0.5])
-        >>> exact = sgm.model.GaussianMixture(means, stds=halves, weights=halves)
+        >>> means, stds = jnp.asarray([[-2.0, 0.0], [2.0, 0.0]]), jnp.full(2, 0.5)
+        >>> exact = sgm.model.GaussianMixture(means, stds, weights=jnp.full(2, 0.5))
         >>> x, _ = TwoGaussians().batch(0, 1000, seed=0)
         >>> nats = -jnp.mean(jax.vmap(exact.log_prob)(x))  # TwoGaussians().entropy, as far as 1000 points tell
     """

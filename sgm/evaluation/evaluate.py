@@ -132,7 +132,7 @@ def evaluate(
 
     Example:
         >>> metrics = [ContinuousBound(), SlicedWasserstein()]
-        >>> report = evaluate(sde, model, data, metrics, key, n=1000, sampler=sgm.DDIM(10))
+        >>> report = evaluate(sde, model, data, metrics, key, sampler=sgm.DDIM(10))
         >>> print(report)
         test set, 4 examples, ...
         >>> nats = report["continuous_bound"].value
@@ -210,7 +210,7 @@ def _columns(metric, context, key, total, batch_size, folder, progress) -> tuple
     return {name: np.concatenate([gathered[f"{start}/{name}"] for start in every]) for name in names}, seconds
 
 
-def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+def write_columns(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Write columns to a parquet file, whole or not at all.
 
     Arguments:
@@ -218,13 +218,13 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
         columns: Columns by their names, of shape (n, ...); entries that are arrays become lists.
 
     Example:
-        >>> from pathlib import Path
         >>> columns = {"log_prob": np.zeros(8), "draws": np.zeros((8, 100, 2))}
-        >>> write_columns(Path("scores.parquet"), columns)
+        >>> write_columns("scores.parquet", columns)
     """
     import pyarrow  # here, because it takes a while to import
     import pyarrow.parquet
 
+    path = Path(path)
     part = path.with_suffix(".part")
     shapes = {name: values.shape[1:] for name, values in columns.items() if values.ndim > 1}
     arrays = {
@@ -236,7 +236,7 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     part.replace(path)
 
 
-def read_columns(path: Path) -> Columns:
+def read_columns(path: str | Path) -> Columns:
     """Read a table of examples, as `evaluation.parquet` of a run.
 
     Arguments:
@@ -246,9 +246,8 @@ def read_columns(path: Path) -> Columns:
         Each column by its name, of the shape that it was written in.
 
     Example:
-        >>> from pathlib import Path
-        >>> write_columns(Path("scores.parquet"), {"log_prob": np.zeros(8), "draws": np.zeros((8, 100, 2))})
-        >>> read_columns(Path("scores.parquet"))["draws"].shape
+        >>> write_columns("scores.parquet", {"log_prob": np.zeros(8), "draws": np.zeros((8, 100, 2))})
+        >>> read_columns("scores.parquet")["draws"].shape
         (8, 100, 2)
     """
     import pyarrow.parquet

@@ -37,7 +37,7 @@ class LogLikelihood(AbstractMetric):
 
     Example:
         >>> metric = LogLikelihood(sgm.Hutchinson(4), tolerance=1e-3)
-        >>> report = sgm.evaluate(sde, model, data, [metric], key, n=1000)
+        >>> report = sgm.evaluate(sde, model, data, [metric], key)
         >>> nats, evaluations = report["log_prob"].value, report["evaluations"].value
 
     Reference: Song et al. 2021 (arXiv:2011.13456, appendix D.2).

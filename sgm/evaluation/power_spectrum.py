@@ -16,9 +16,11 @@ class PowerSpectrum(AbstractMetric):
     the spectra themselves are among the columns.
 
     Raises:
-        ValueError: when evaluated, for examples of other shapes, and for one example alone.
+        ValueError: when evaluated, for examples of other shapes, and for a split of one example.
 
     Example:
+        >>> data = sgm.data.GaussianProcess(16)
+        >>> model = sgm.model.Gaussian(jnp.zeros((16, 1)), jnp.asarray(data.covariance, jnp.float32))
         >>> report = sgm.evaluate(sde, model, data, [PowerSpectrum()], key, n=8, sampler=sgm.DDIM(10))
         >>> report.columns["samples_power"].shape, report.columns["data_power"].shape  # a row an example
         ((8, 8), (8, 8))

@@ -97,7 +97,8 @@ def categorical_elbo(
 
     Raises:
         TypeError: for a process that is no chain of categories, and a model that is not of one.
-        ValueError: for examples that are no categories of the model's shape, and a condition of another.
+        ValueError: for a chain of other categories than the model's, examples that are no categories or of another
+            shape than the model's, and a condition that is not the model's.
 
     Example:
         >>> chain = sgm.BinomialChain(HarmonicBetas(20))

@@ -24,13 +24,10 @@ class AbstractCategoricalReconstruction(eqx.Module):
 
 
 class Modelled(AbstractCategoricalReconstruction):
-    """log p(x_0 | x_1) of the model, which is that by which it draws x_0.
+    """log p(x_0 | x_1) of the model: the last step is that by which the model draws x_0.
 
     Example:
         >>> metric = sgm.evaluation.CategoricalBound(reconstruction=Modelled())
-        >>> chain = sgm.BinomialChain(HarmonicBetas(4))
-        >>> Modelled().log_prob(chain, jnp.asarray([0, 1, 1]), by_model=-0.7)
-        -0.7
     """
 
     def log_prob(self, chain, x0, by_model):
@@ -46,10 +43,10 @@ class ForwardEntropy(AbstractCategoricalReconstruction):
     Example:
         >>> metric = sgm.evaluation.CategoricalBound(reconstruction=ForwardEntropy())
         >>> chain = sgm.BinomialChain(HarmonicBetas(4))
-        >>> round(float(chain.entropy(jnp.asarray(1), jnp.asarray([0, 1, 1]))), 3)  # of three bits, flipped by 1/8 each
+        >>> round(float(chain.entropy(jnp.asarray(1), jnp.asarray([0, 1, 1]))), 3)  # three bits, each flipped with 1/8
         1.13
 
-    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14 and appendix A).
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14 and appendix B.2).
     """
 
     def log_prob(self, chain, x0, by_model):

@@ -88,7 +88,7 @@ def continuous_elbo(
     """Estimate the lower bound on log p(x0) of any process, without bias, in nats.
 
     It needs no solve: each example costs `draws * (noise_levels + 1)` evaluations of the model. Of an exact model the
-    bound is log p(x0) itself.
+    mean of the estimate is log p(x0), up to what the prior at t1 and the step from t0 to the data lose.
 
     Arguments:
         sde: Process.

@@ -178,7 +178,7 @@ def log_prob(
             and for a missing key.
 
     Example:
-        >>> log_p = sgm.log_prob(sgm.VP(), model, x, jax.random.key(0), trace=sgm.Exact())
+        >>> log_p = sgm.log_prob(sgm.VP(), model, x, trace=sgm.Exact())  # random probes would need a key
         >>> log_p.shape
         (8,)
 

@@ -27,7 +27,7 @@ def prior_mismatch(sde: AbstractSDE, x0: Float[Array, "batch *shape"]) -> Float[
         The divergence of each example, in nats.
 
     Raises:
-        ValueError: for examples that are no real numbers.
+        ValueError: for examples that are no real numbers, and entries that are not finite.
 
     Example:
         >>> round(float(prior_mismatch(sgm.VE(sigma_max=50.0), jnp.ones((1, 2)))[0]), 4)

@@ -36,12 +36,12 @@ def reconstruction(
         The difference for each example, in nats.
 
     Raises:
-        ValueError: for x and x0 of different shapes, and shapes that are not the model's.
+        ValueError: for x and x0 of different shapes, shapes that are not the model's, and entries that are not finite.
 
     Example:
         >>> mean, std = sde.marginal(sde.t0, x)
         >>> noisy = mean + std * jr.normal(key, x.shape)
-        >>> log_p = jax.vmap(model.marginal(sde, sde.t0).log_prob)(noisy)  # or sgm.log_prob(sde, model, noisy, key)
+        >>> log_p = sgm.log_prob(sde, model, noisy, trace=sgm.Exact())
         >>> bound = log_p + reconstruction(sde, model, x, noisy)
 
     Reference: Song et al. 2021 (arXiv:2101.09258).

@@ -101,7 +101,7 @@ class Exact(AbstractTrace):
         ValueError: for a chunk below 1.
 
     Example:
-        >>> Exact().products((32, 32, 3))  # with the Jacobian, each time that the divergence is evaluated
+        >>> Exact().products((32, 32, 3))  # with the Jacobian, in each evaluation of the divergence
         3072
         >>> metric = sgm.evaluation.LogLikelihood(trace=Exact(chunk=256))
     """
@@ -137,7 +137,7 @@ class Hutchinson(AbstractTrace):
     out the diagonal; normal vectors have 2 sum_ij S_ij^2.
 
     Arguments:
-        count: Number of random vectors.
+        count: Number of random vectors; two or more for a standard error.
         distribution: Distribution of their entries, "rademacher" (random signs) or "normal".
         chunk: Number of products with J at a time, which sets the memory. None chooses 2^18 / D.
 

@@ -47,7 +47,7 @@ class Gaussian(AbstractAnalyticModel):
         >>> model = Gaussian(jnp.zeros(2), jnp.asarray([[1.0, 0.8], [0.8, 1.0]]))
         >>> model.log_prob(jnp.zeros(2)).round(3)
         Array(-1.327, dtype=float32)
-        >>> x = model.sample(key, 8)  # draws without error, beside those of sgm.sample(sde, model, key, 8)
+        >>> x = model.sample(key, 8)  # exact; sgm.sample(sde, model, jr.key(1), 8) draws by the reverse process
     """
 
     mean: Float[Array, "*shape"]

@@ -33,8 +33,8 @@ class Estimate(eqx.Module):
         denoised: E[x0 | u].
         noise: E[noise | u].
         velocity: E[velocity | u].
-        log_variance: Second output of a model that has one: how far the log-variance of a reverse transition is moved,
-            as a variance of `sgm.model.kernel` reads it.
+        log_variance: Second output of a model that has one, from which `Interpolated`, `Learned` or `Given` of
+            `sgm.model` find the variance of a reverse transition.
 
     Example:
         >>> estimate = model.predict(jnp.asarray(0.0), jnp.ones(2))  # of N(0, I), where cos = sin

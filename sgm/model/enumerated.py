@@ -27,7 +27,7 @@ class Enumerated(AbstractExactCategoricalModel):
     Example:
         >>> chain = sgm.BinomialChain(HarmonicBetas(20))
         >>> model = Enumerated(chain, jnp.asarray([[0, 1], [1, 0]]))
-        >>> x = sgm.sample(chain, model, key, 8, method=sgm.CategoricalAncestral())  # one of the two, each
+        >>> x = sgm.sample(chain, model, key, 8, method=sgm.CategoricalAncestral())  # nearly always one of the two
     """
 
     chain: AbstractCategoricalChain

@@ -109,7 +109,7 @@ class Interpolated(AbstractVariance):
 
 
 class Given(AbstractVariance):
-    """The model's second output itself, of the steps for which it is learned: nan where that is negative.
+    """The model's second output as the variance itself, for the steps on which it was learned; nan where negative.
 
     Example:
         >>> method = sgm.Ancestral(chain.steps - 1, Given(), ChainGrid())  # of a model WithVariance()
@@ -137,7 +137,7 @@ class Learned(AbstractVariance):
 
     Example:
         >>> model = sgm.ScoreModel(MLP((2,), outputs=2, key=key), WithVariance(), shape=(2,))
-        >>> bound = sgm.elbo(chain, model, x, key, variance=Learned(chain.steps))
+        >>> bound = sgm.elbo(chain, model, x, jr.key(1), variance=Learned(chain.steps))
 
     Reference: Sohl-Dickstein et al. 2015, by its published code.
     """

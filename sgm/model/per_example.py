@@ -12,7 +12,8 @@ from sgm.nn.condition import Condition
 class PerExample(eqx.Module):
     """A number or array of a model, one for each example of a call, as a guidance weight or an observation.
 
-    `sgm.sample`, `sgm.log_prob` and the other calls give each example its own. Elsewhere such a model is mapped over.
+    `sgm.sample`, `sgm.log_prob` and the other calls give each example its own. Elsewhere, as in `model.predict`, it
+    raises ValueError: map over models of one value each there.
 
     Arguments:
         value: Values along the leading axis, one for each example.

@@ -34,9 +34,9 @@ class ScoreModel(AbstractModel):
 
     `network(level, u, cond, key=None)` acts on one example, with `level = log tan(theta)` a scalar, clipped to -20 ...
     20 so that it is finite for pure noise too, and `u` and the output of shape `shape`, or as many times its last axis
-    as the prediction reads outputs. It sees standardised data, `cond.observed` too, and drops units out only when given
-    a key. Conditions are checked against its `conditioning`, if it has that. Entries that are observed are estimated by
-    what they are.
+    as the prediction reads outputs. It sees standardised data, `cond.observed` too, and applies dropout only when
+    given a key. Conditions are checked against its `conditioning`, if it has that. Entries that are observed are
+    estimated by what they are.
 
     Arguments:
         network: Network.

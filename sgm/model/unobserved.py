@@ -32,7 +32,7 @@ class Unobserved(AbstractWrapper):
             and other values than so many finite ones.
 
     Example:
-        >>> rest = Unobserved(model, (0, 3), jnp.asarray([0.2, 1.4]))
+        >>> rest = Unobserved(model, (0, 3), jnp.asarray([0.2, 1.4]))  # of a model of five entries
         >>> rest.unobserved
         (1, 2, 4)
         >>> log_p = sgm.log_prob(sde, rest, x[:, jnp.asarray(rest.unobserved)], trace=sgm.Exact())

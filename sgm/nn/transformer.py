@@ -47,7 +47,9 @@ class Transformer(AbstractNetwork):
         key: Key of the initial weights.
 
     Raises:
-        ValueError: for examples that are no vectors, an image, or another number of entries to observe.
+        TypeError: for a width, a depth, heads, outputs or frequencies that are no integers.
+        ValueError: for examples that are no vectors, a width that the heads do not divide, an image, or another number
+            of entries to observe.
 
     Example:
         >>> network = Transformer((5,), conditioning=Conditioning(observed=5), key=jax.random.key(0))

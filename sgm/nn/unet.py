@@ -137,13 +137,14 @@ class UNet(AbstractNetwork):
         width: Number of channels at the finest level, before its multiplier.
         multipliers: Number of channels at each level, as a multiple of the width, the finest first.
         blocks: Number of residual blocks at each level on the way down.
-        attention: Sizes of the first axis at the levels whose blocks, but for those that change the level, attend among
-            their positions; at the lowest level one always does.
+        attention: Levels with attention, named by the size of their first axis. All their blocks attend but those that
+            change the level; at the lowest level one always does.
         outputs: Number of outputs of each entry, one after the other along the last axis; 2 for
             `sgm.model.WithVariance`.
         frequencies: Number of frequencies of the `waves` of u that join it, for densities of fine structure.
-        longest_wave: Length of the longest wave; each further one is half as long. Grey levels of 8 bits lie at the
-            same phase of waves that are 2 / 256 long: the ninth of `longest_wave=2`, as a prediction shows u itself.
+        longest_wave: Length of the longest wave; each further one is half as long. With `longest_wave=2` the ninth
+            is 2 / 256 long, the distance of two grey levels of 8 bits, where the prediction calls the network on u
+            itself, as `Velocity()` does.
         periodic: Whether space is a torus: convolutions and resizing go on at the other side, and a shift of the input
             by a multiple of 2^(levels - 1) shifts the output.
         rotary: Whether attention knows how far apart two positions are, by rotary positions.

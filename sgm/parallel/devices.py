@@ -26,7 +26,8 @@ def mesh(model: int = 1) -> Mesh:
         The mesh, of shape (devices / model, model). Its devices are in the order of their processes.
 
     Raises:
-        ValueError: where the devices cannot be so arranged.
+        TypeError: for a number that is not whole.
+        ValueError: for a number below 1, and one that does not divide the number of devices.
 
     Example:
         >>> mesh = sgm.parallel.mesh()  # or mesh(model=8), which cuts the state over groups of eight

@@ -17,19 +17,19 @@ _LARGEST = 1_000_000  # bytes
 _SECONDS, _LAST_SECONDS = 0.1, 2.0
 
 
-def save_film(figures: Iterable[Figure], path: Path) -> None:
+def save_film(figures: Iterable[Figure], path: str | Path) -> None:
     """Write figures as an animated GIF, the last of which stays for two seconds. Of several processes, the first does.
 
-    The file has less than 1 MB: it has 16 colours, or 8, or 4, and then half as many frames as often as need be.
+    A film has less than 1 MB: it has 16 colours, or 8, or 4, and then every second frame alone, or every fourth, and
+    so on.
 
     Arguments:
         figures: Figures of one size, of which one at a time is kept.
         path: File.
 
     Example:
-        >>> from pathlib import Path
         >>> paths = np.random.default_rng(0).normal(size=(50, 3, 2)).cumsum(axis=1)
-        >>> sgm.plot.save_film(growing_trajectories(paths), Path("flow.gif"))
+        >>> sgm.plot.save_film(growing_trajectories(paths), "flow.gif")
     """
     if not is_first():
         return
@@ -45,7 +45,7 @@ def save_film(figures: Iterable[Figure], path: Path) -> None:
     colours, stride = _COLOURS, 1
     while len(encoded := _encoded(images, colours, stride)) >= _LARGEST and stride < len(images):
         colours, stride = (colours // 2, stride) if colours > _FEWEST_COLOURS else (colours, 2 * stride)
-    path.write_bytes(encoded)
+    Path(path).write_bytes(encoded)
 
 
 def _encoded(images: list[Any], colours: int, stride: int) -> bytes:
@@ -72,7 +72,7 @@ def film(frames: Batch, title: str = "") -> Iterator[Figure]:
         ValueError: for other shapes.
 
     Example:
-        >>> noise = jr.normal(key, x.shape)
+        >>> noise = jr.normal(jr.key(3), x.shape)
         >>> frames = jnp.stack([sde.alpha(t) * x + sde.sigma(t) * noise for t in (1.0, 0.5, 0.2, 0.01)], axis=1)
         >>> len(list(sgm.plot.film(frames, "from noise to data")))  # figures, for `save_film`
         4

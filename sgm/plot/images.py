@@ -49,7 +49,7 @@ def film_strip(frames: Batch, title: str = "") -> Figure:
         ValueError: for an array of another rank, as the frames of one image alone.
 
     Example:
-        >>> clean = np.zeros((2, 1, 8, 8, 1))
+        >>> clean = np.broadcast_to(np.linspace(-1, 1, 8)[:, None], (2, 1, 8, 8, 1))  # a ramp
         >>> noise = np.random.default_rng(0).normal(size=clean.shape)
         >>> frames = np.concatenate([clean + sigma * noise for sigma in (10.0, 1.0, 0.1)], axis=1)
         >>> figure = sgm.plot.film_strip(frames, "three noise levels")

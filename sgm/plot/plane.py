@@ -85,7 +85,7 @@ def density(
 
 
 def trajectories(paths: Float[Array | np.ndarray, "n times 2"], title: str = "probability flow") -> Figure:
-    """Draw paths in the plane, from noise (open) to data (filled), each frame at the scale of the process.
+    """Draw paths in the plane, from their first points (open, noise) to their last ones (filled, data).
 
     Arguments:
         paths: Paths (n, times, 2).
@@ -96,7 +96,7 @@ def trajectories(paths: Float[Array | np.ndarray, "n times 2"], title: str = "pr
 
     Example:
         >>> t = jnp.linspace(1, 0, 20)[:, None]
-        >>> paths = (1 - t) * x[:, None] + t * jr.normal(key, x.shape)[:, None]  # straight ones
+        >>> paths = (1 - t) * x[:, None] + t * jr.normal(jr.key(3), x.shape)[:, None]  # straight ones
         >>> figure = sgm.plot.trajectories(paths)
     """
     figure, axes = axes_in_a_row(1, (4, 4))

@@ -74,7 +74,7 @@ def predictive(quantiles: Float[np.ndarray, "5 outputs"], observed: Float[np.nda
 
     Arguments:
         quantiles: Quantiles of each output, at the shares of `PREDICTIVE_QUANTILES`.
-        observed: Observed value of each output. Of more than 60, as many are shown, evenly spaced.
+        observed: Observed value of each output. Of more than 60, 60 are shown, evenly spaced.
 
     Returns:
         The figure.

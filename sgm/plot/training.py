@@ -29,7 +29,7 @@ def objective(metrics: list[dict[str, float]]) -> Figure:
 
     Example:
         >>> lines = [{"step": step, "loss": 1 / step, "gradient_norm": 2 / step} for step in range(1, 201)]
-        >>> figure = sgm.plot.objective(lines)  # of a run, those of its metrics.jsonl, each by json.loads
+        >>> figure = sgm.plot.objective(lines)  # of a run: each line of its metrics.jsonl, by json.loads
     """
     figure, axes = axes_in_a_row(2, (11, 3.5))
     window = max(1, len(metrics) // 100)

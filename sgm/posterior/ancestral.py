@@ -29,7 +29,9 @@ class PosteriorAncestral(AbstractSampler):
         grid: Times of the steps.
 
     Raises:
-        ValueError: where the evidence is not of the shape of the model's examples.
+        TypeError: for what is no path evidence or no variance, and a number of steps that is no integer.
+        ValueError: for fewer than one step; when it is used, for evidence of another shape than the model's examples,
+            and for levels at which the evidence cannot be told.
 
     Example:
         >>> evidence = MatchedDenoising(jnp.asarray([0.2, 1.0]), std=0.3)

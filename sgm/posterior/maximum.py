@@ -101,8 +101,9 @@ def maximum_a_posteriori(
         The likeliest of the `keep` points that were reached.
 
     Raises:
-        ValueError: for a condition with batch axes, counts below 1, a tolerance that is not above 0, and a box of
-            another shape or that holds too few of the draws.
+        TypeError: for arguments of other types, and counts that are not whole.
+        ValueError: for a condition with batch axes, starts below 2, keep or steps below 1, a tolerance that is traced
+            or not above 0, and a box of another shape or that holds too few of the draws.
         RuntimeError: where no log p is a number.
 
     Example:

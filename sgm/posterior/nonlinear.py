@@ -21,6 +21,7 @@ class Nonlinear(AbstractGaussianLikelihood):
         ValueError: for std <= 0.
 
     Example:
+        >>> image = jr.normal(key, (8, 8, 1))
         >>> def amplitudes(x):
         ...     return jnp.abs(jnp.fft.fft2(x[..., 0]))
         >>> evidence = Nonlinear(amplitudes, amplitudes(image), std=0.1)  # an image without its phases

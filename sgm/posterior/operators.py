@@ -47,6 +47,7 @@ class Blur(eqx.Module):
         ValueError: for a negative width.
 
     Example:
+        >>> image = jr.normal(key, (16, 16, 1))
         >>> blurred = Blur(1.5)(image)
         >>> evidence = sgm.posterior.Linear(Blur(1.5), blurred, std=0.05)
     """
@@ -78,7 +79,8 @@ class Downsample(eqx.Module):
     Example:
         >>> Downsample(4)(jnp.ones((28, 28, 1))).shape
         (7, 7, 1)
-        >>> evidence = sgm.posterior.Linear(Downsample(4), jnp.zeros((7, 7, 1)), std=0.1)  # coarse images
+        >>> coarse = Downsample(4)(jr.normal(key, (28, 28, 1)))
+        >>> evidence = sgm.posterior.Linear(Downsample(4), coarse, std=0.1)
     """
 
     factor: int = eqx.field(static=True)
@@ -128,7 +130,7 @@ class LineSums(eqx.Module):
 
     Example:
         >>> operator = LineSums((0.0, 0.5, 1.0))
-        >>> operator(jnp.ones((28, 28, 1))).shape  # three angles, and as many lines as a diagonal is long
+        >>> operator(jnp.ones((28, 28, 1))).shape  # three angles, and the lines, a pixel apart, that cover the diagonal
         (3, 41, 1)
         >>> evidence = sgm.posterior.Linear(operator, jnp.zeros((3, 41, 1)), std=1.0)
     """

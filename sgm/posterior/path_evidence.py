@@ -25,7 +25,10 @@ from sgm.types import Example, Scalar
 
 
 class AbstractPathEvidence(AbstractEvidence):
-    """What is known of one example, as a rule for each transition of the path; for `PosteriorAncestral` alone."""
+    """What is known of one example, as a rule for each transition of the path.
+
+    It is for `PosteriorAncestral` and `ToldTransitions`.
+    """
 
     def observation_shape(self, shape):
         return shape
@@ -49,8 +52,9 @@ class Inpainting(AbstractPathEvidence):
     trained on. Known entries under the noise of their level, cos_s known + sin_s z, are no better on exact Gaussians.
 
     Arguments:
-        known: Example, in the data's units, of which the entries under the mask are used.
-        mask: Truth values of the same shape, true where an entry is known.
+        known: Example, in the data's units, of which the entries under the mask are used, with batch axes in front for
+            many.
+        mask: Truth values of the shape of one example, true where an entry is known.
 
     Raises:
         ValueError: for a mask that is not boolean or of another shape.
@@ -68,7 +72,7 @@ class Inpainting(AbstractPathEvidence):
         if self.mask.shape != self.known.shape[-self.mask.ndim :] or self.mask.dtype != jnp.bool_:
             raise ValueError(
                 f"Inpainting: mask has shape {self.mask.shape} and dtype {self.mask.dtype}, known has shape "
-                f"{self.known.shape}; pass a boolean mask of the shape of known."
+                f"{self.known.shape}; pass a boolean mask of the shape of one example."
             )
 
     @property
@@ -93,7 +97,7 @@ class Denoising(AbstractPathEvidence):
     is Langevin dynamics of u with a drift of twice the score of N(observed, std^2).
 
     Arguments:
-        observed: Noisy example, in the data's units.
+        observed: Noisy example, in the data's units, with batch axes in front for many.
         std: Standard deviation of the noise, in the data's units, broadcast to the example.
 
     Raises:
@@ -137,11 +141,11 @@ class MatchedDenoising(AbstractPathEvidence):
     above are wasted: a process may end there, a few steps higher, as `sgm.VP(t1=...)` at time(arctan(1.2 std)).
 
     Arguments:
-        observed: Noisy example, in the data's units.
+        observed: Noisy example, in the data's units, with batch axes in front for many.
         std: Standard deviation of the noise, in the data's units, broadcast to the example.
 
     Raises:
-        ValueError: for std <= 0, and a process that is below this level after its first step.
+        ValueError: for std <= 0; when it is used, for a process that is below this level after its first step.
 
     Example:
         >>> evidence = MatchedDenoising(jnp.asarray([0.2, 1.0]), std=0.3)

@@ -25,7 +25,7 @@ class Poisson(AbstractGaussianLikelihood):
         ValueError: for negative counts.
 
     Example:
-        >>> evidence = Poisson(lambda x: 50 * jax.nn.relu(x), jnp.asarray([31, 4]))
+        >>> evidence = Poisson(lambda x: 50 * jax.nn.softplus(x), jnp.asarray([31, 4]))
         >>> x = sgm.sample_posterior(sde, model, evidence, key, 8, method=SplitGibbs(sweeps=10))
     """
 

@@ -91,8 +91,9 @@ def sample_posterior(
         Draws in the data's units, of shape (*observations, n, *shape); or `Draws`.
 
     Raises:
-        TypeError: for evidence that the method cannot take.
-        ValueError: for evidence about examples of another shape, an operator that is not linear, and std <= 0.
+        TypeError: for arguments of other types, and evidence that the method cannot take.
+        ValueError: for evidence about examples of another shape, infinite entries of y, an operator that is not linear,
+            n < 1, and a condition of another batch.
 
     Example:
         >>> evidence = sgm.posterior.Linear(jnp.sum, jnp.asarray(1.5), std=0.1)  # the sum of the entries is known

@@ -34,7 +34,7 @@ class SplitGibbs(AbstractChains):
 
     Raises:
         TypeError: for a count that is no integer.
-        ValueError: for counts below 1, and couplings that do not fall or are not above 0.
+        ValueError: for counts below 1, and couplings that rise, or are not above 0.
 
     Example:
         >>> evidence = Poisson(lambda x: 20 * jax.nn.softplus(x), jnp.asarray([3, 40]))

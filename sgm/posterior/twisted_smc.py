@@ -48,8 +48,7 @@ class TwistedSMC(AbstractPosteriorMethod):
 
     Raises:
         TypeError: for a count that is no integer.
-        TypeError: for a count that is no integer.
-        ValueError: for counts below 1, and a threshold outside [0, 1].
+        ValueError: for particles, runs or steps below 1, a negative most_products, and a threshold outside [0, 1].
 
     Example:
         >>> evidence = Linear(Mask(jnp.asarray([True, False])), jnp.asarray([1.0]), std=0.1)

@@ -32,7 +32,7 @@ class Prior(eqx.Module):
     Example:
         >>> prior = sgm.VE(sigma_max=50.0).prior
         >>> x1 = prior.sample(key, (32, 32, 3))
-        >>> round(float(prior.std), 2)
+        >>> round(float(prior.std), 2)  # sqrt(1 + 50^2): the data have variance 1
         50.01
     """
 

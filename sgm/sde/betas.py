@@ -90,7 +90,7 @@ class ScaledLinearBetas(AbstractBetas):
 
     Example:
         >>> chain = sgm.DiscreteChain(ScaledLinearBetas())
-        >>> round(float(chain.alpha(1000.0)), 4)  # much is left of the data at the end
+        >>> round(float(chain.alpha(1000.0)), 4)  # 7% of the data's amplitude is left at the end
         0.0683
 
     Reference: Rombach et al. 2022 (latent diffusion, arXiv:2112.10752), by its published code.
@@ -349,8 +349,8 @@ def sigmoid_betas(*options: Any, **named: Any) -> Table:
         beta_1 ... beta_N, float64.
 
     Example:
-        >>> betas = sigmoid_betas(1000, reach=4.0)
-        >>> chain = sgm.DiscreteChain(betas[:300])  # its first steps
+        >>> sigmoid_betas(3, reach=4.0).round(5)
+        array([0.00046, 0.01005, 0.01964])
     """
     return SigmoidBetas(*options, **named).values
 

@@ -24,7 +24,7 @@ class BinomialChain(AbstractCategoricalChain):
         >>> round(float(chain.transition(0, 1)[0, 1]), 6)  # the probability that a 0 is a 1 after one step
         0.0001
 
-    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix B.2 and table C.1).
+    Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, table App.1 and appendix D.1.2).
     """
 
     betas: AbstractBetas

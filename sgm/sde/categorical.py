@@ -14,7 +14,7 @@ entry. They are what the other entries and the data say of it. Then
 
 has positive terms alone, so that nothing cancels, and no division by what may be zero.
 
-Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, appendix B.2); Austin et al. 2021 (D3PM, arXiv:2107.03006,
+Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, table App.1); Austin et al. 2021 (D3PM, arXiv:2107.03006,
 section 3 and appendix A).
 """
 

@@ -30,8 +30,8 @@ class DiscreteChain(AbstractVP):
 
     Example:
         >>> chain = DiscreteChain(LinearBetas(1000))
-        >>> float(chain.betas.values[0])
-        0.0001
+        >>> chain.t0, chain.t1
+        (1.0, 1000.0)
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (DDPM, arXiv:2006.11239).
     """

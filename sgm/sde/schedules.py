@@ -111,11 +111,11 @@ class Cosine(AbstractSchedule):
 
     Example:
         >>> sde = sgm.VP(Cosine(ratio_max=1e4), t0=0.0)
-        >>> round(float(sde.theta(0.5)), 3)  # pi/4, in the middle
+        >>> round(float(sde.theta(0.5)), 3)  # about pi/4, in the middle
         0.786
 
-    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the truncation of Salimans and Ho 2022
-    (arXiv:2202.00512, appendix B) in place of the offset s.
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 17), with the bounded log-SNR of Ho and Salimans 2022
+    (arXiv:2207.12598, section 2) in place of the offset s.
     """
 
     ratio_min: Number = 1e-3

@@ -19,7 +19,7 @@ class AbstractStepSampling(eqx.Module):
 
 
 class UniformSteps(AbstractStepSampling):
-    """Every step as often.
+    """All steps equally often.
 
     Example:
         >>> loss = sgm.CategoricalLoss(times=UniformSteps())
@@ -34,7 +34,7 @@ class UniformSteps(AbstractStepSampling):
 
 
 class InformationSteps(AbstractStepSampling):
-    """Steps as often as they take information on x_0 (see `AbstractCategoricalChain.information`).
+    """Steps in proportion to the information on x_0 that they take (see `AbstractCategoricalChain.information`).
 
     For entries that are independent of one another and have all categories as often, every draw then counts as much. An
     equal share of all steps keeps the weight of any of them bounded.

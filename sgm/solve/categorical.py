@@ -31,7 +31,7 @@ class CategoricalAncestral(AbstractSamplingMethod[AbstractCategoricalChain, Abst
         >>> model = Enumerated(chain, jnp.asarray([[0, 0, 1], [1, 1, 0]]))
         >>> x = sgm.sample(chain, model, key, 8, method=CategoricalAncestral(10))
 
-    Reference: Austin et al. 2021 (D3PM, arXiv:2107.03006, section 3.3 and appendix A.5).
+    Reference: Austin et al. 2021 (D3PM, arXiv:2107.03006, section 3.3).
     """
 
     steps: int | None = eqx.field(static=True, default=None)

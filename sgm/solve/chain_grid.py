@@ -49,15 +49,15 @@ class ChainGrid(AbstractChainGrid):
     """From the last k to 1, evenly and rounded: `chain.steps - 1` steps take all of them.
 
     Arguments:
-        early_end: Whether it is the grid of one step more, without that step, so that the path is denoised before it
-            comes to k = 1.
+        early_end: Whether the grid of steps + 1 steps is taken and its last step left out, so that the path is denoised
+            before it comes to k = 1.
 
     Example:
         >>> ChainGrid().numbers(sgm.DiscreteChain(), 1000, 3)
         array([1000,  667,  334,    1])
         >>> method = sgm.DDIM(49, grid=ChainGrid())
 
-    Reference: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3, linear); "linspace".
+    Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, section 4); "linspace" of diffusers.
     """
 
     early_end: bool = eqx.field(static=True, default=False)
@@ -74,7 +74,7 @@ class LeadingGrid(AbstractChainGrid):
 
     Arguments:
         offset: First k, less 1.
-        early_end: Whether it is the grid of one step more, without that step.
+        early_end: Whether the grid of steps + 1 steps is taken and its last step left out.
 
     Raises:
         TypeError: for an offset that is not whole.
@@ -85,7 +85,7 @@ class LeadingGrid(AbstractChainGrid):
         array([751, 501, 251,   1])
         >>> method = sgm.DDIM(49, grid=LeadingGrid(offset=1))
 
-    Reference: "leading", the DDIM and PNDM of diffusers.
+    Reference: Song et al. 2021 (DDIM, arXiv:2010.02502); "leading" of diffusers.
     """
 
     offset: int = eqx.field(static=True, default=0)
@@ -128,7 +128,7 @@ class TrailingGrid(AbstractChainGrid):
 
 
 class WithinGrid(AbstractGrid):
-    """Steps of the one grid between the ends of another.
+    """Steps placed by the grid `inner`, between the first and the last level of the grid `ends`.
 
     Arguments:
         ends: Grid whose first and last level are taken.

@@ -87,8 +87,8 @@ class DPMSolverPP(_AbstractMultistep):
     Example:
         >>> experiment = sgm.Experiment(Digits(), partial(MLP, width=64), sampler=DPMSolverPP(30, order=3))
 
-    Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 2); order 3 takes the curvature that its expansion (eq. 3.4)
-    asks for, twice that of published code.
+    Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 2). Order 3 takes the second derivative that the Taylor
+    expansion asks for, twice that of published code.
     """
 
     steps: int = eqx.field(static=True, default=20)

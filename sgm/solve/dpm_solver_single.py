@@ -25,7 +25,7 @@ class SingleDPMSolverPP(AbstractSampler):
         ValueError: for fewer than one step, and another order.
 
     Example:
-        >>> noised = sde.alpha(0.4) * x + sde.sigma(0.4) * jr.normal(key, x.shape)
+        >>> noised = sde.alpha(0.4) * x + sde.sigma(0.4) * jr.normal(jr.key(1), x.shape)
         >>> variants = sgm.sample(sde, model, key, method=SingleDPMSolverPP(5), start=(0.4, noised))
 
     Reference: Lu et al. 2022 (arXiv:2211.01095, algorithm 1 and appendix B).

@@ -54,7 +54,7 @@ class QuadraticGrid(AbstractGrid):
         [1.   0.56 0.25 0.06 0.  ]
         >>> method = sgm.DDIM(50, grid=QuadraticGrid())
 
-    Reference: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.3).
+    Reference: Song et al. 2021 (DDIM, arXiv:2010.02502, appendix D.2).
     """
 
     def levels(self, sde, steps):
@@ -106,7 +106,7 @@ class KarrasGrid(AbstractGrid):
 
     Example:
         >>> levels = KarrasGrid().levels(sgm.VE(2e-3, 80.0), 4)
-        >>> print(jnp.exp(levels).round(1))  # sigma
+        >>> print(jnp.exp(levels).round(1))  # sigma; the last is 0.002
         [80.  17.5  2.5  0.2  0. ]
         >>> method = sgm.DPMSolverPP(20, grid=KarrasGrid(power=5.0))
 
@@ -131,7 +131,7 @@ class ShiftedGrid(AbstractGrid):
     """Uniform in t / (shift - (shift - 1) t), for a process on [0, 1]: with shift > 1 denser near the noise.
 
     Arguments:
-        shift: Factor of (1 - t) / t by which all times but 0 and 1 are moved. It is uniform in t at 1.
+        shift: Factor by which t / (1 - t) of evenly spaced times is multiplied. At 1 the grid is uniform in t.
 
     Raises:
         ValueError: for a shift that is not above 0.

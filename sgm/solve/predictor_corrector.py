@@ -37,7 +37,8 @@ class PredictorCorrector(AbstractSampler):
         >>> method.draws  # of each step, one of them for the ancestral step
         3
 
-    Reference: Song et al. 2021 (arXiv:2011.13456, algorithms 2 to 5).
+    Reference: Song et al. 2021 (arXiv:2011.13456, algorithms 4 and 5, the correctors); their algorithms 2 and 3 predict
+    by reverse diffusion instead.
     """
 
     steps: int = eqx.field(static=True, default=500)

@@ -10,8 +10,9 @@ from sgm.solve.terms import UniversalFlow
 class ProbabilityFlow(AbstractMethod):
     """Any Diffrax ODE solver on the probability flow of u: adaptive, or on fixed steps.
 
-    An adaptive controller's `atol` is a share of the noise of the level, sin(theta), so that data of any width are
-    drawn as well; its `rtol` is a share of |u|, and is to be far smaller than the data are narrow.
+    An adaptive controller's `atol` is relative to the noise of the level, sin(theta), so that narrow data are drawn as
+    accurately as wide ones. Its `rtol` is relative to |u|: take it far below the width of the narrowest direction of
+    the data.
 
     Arguments:
         solver: Solver of Diffrax.

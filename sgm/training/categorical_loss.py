@@ -48,8 +48,10 @@ class CategoricalLoss(AbstractLoss):
         ValueError: for a negative weight.
 
     Example:
-        >>> parts = {"sde": sgm.BinomialChain(), "prediction": sgm.model.Logits(), "loss": CategoricalLoss()}
-        >>> experiment = sgm.Experiment(data=sgm.data.Heartbeat(), network=partial(MLP, width=64), **parts)
+        >>> experiment = sgm.Experiment(
+        ...     data=sgm.data.Heartbeat(), network=partial(MLP, width=64), sde=sgm.BinomialChain(),
+        ...     prediction=sgm.model.Logits(), loss=CategoricalLoss()
+        ... )
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14); Austin et al. 2021 (arXiv:2107.03006, eq. 5).
     """

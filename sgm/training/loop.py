@@ -103,6 +103,7 @@ def train(
         "step", "loss", "gradient_norm", and "held_out_loss", which is nan at steps where it was not found.
 
     Raises:
+        TypeError: for arguments of other types, and numbers that are not whole.
         RunMismatch: where `run` was begun with other arguments, naming them.
         TrainingDiverged: at the first loss or gradient that is not finite.
         ProcessLost: where another process of the run has ended.

@@ -70,8 +70,8 @@ class Loss(AbstractLoss):
         ValueError: for a condition_dropout outside [0, 1).
 
     Example:
-        >>> value = Loss()(sde, model, x, key)
-        >>> gradient = eqx.filter_jit(eqx.filter_grad(lambda model: Loss()(sde, model, x, key)))(model)
+        >>> value_and_gradient = eqx.filter_value_and_grad(lambda model: Loss()(sde, model, x, key))
+        >>> value, gradient = eqx.filter_jit(value_and_gradient)(model)
 
     Reference: Song et al. 2021 (arXiv:2011.13456); Kingma et al. 2021 (VDM, arXiv:2107.00630).
     """

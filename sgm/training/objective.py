@@ -58,7 +58,7 @@ class SquaredVelocity(AbstractObjective):
         >>> value = loss(sgm.Rectified(), model, x, key)  # of a process that ends in pure noise
 
     Reference: Salimans and Ho 2022 (arXiv:2202.00512, section 4, "SNR+1 weighting");
-    Lin et al. 2023 (arXiv:2305.08891).
+        Lin et al. 2023 (arXiv:2305.08891).
     """
 
     def error(self, sde, level, x0, noise, estimate):
@@ -90,7 +90,7 @@ class Bound(AbstractObjective):
         reconstruction: Last step of the bound, log p(x_0 | x_1).
 
     Example:
-        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Bound())  # as sgm.train(chain, ..., loss=loss)
+        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Bound())  # for sgm.train(chain, ..., loss=loss)
 
     Reference: Sohl-Dickstein et al. 2015 (arXiv:1503.03585, eq. 14).
     """
@@ -121,7 +121,7 @@ class Hybrid(AbstractObjective):
 
     Example:
         >>> model = sgm.ScoreModel(MLP((2,), 32, 2, outputs=2, key=key), sgm.model.WithVariance(), shape=(2,))
-        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Hybrid(share=1e-3))  # as sgm.train(chain, ..., loss=loss)
+        >>> loss = sgm.Loss(UniformWeighting(), ChainSteps(), Hybrid(share=1e-3))  # for sgm.train(chain, ...)
 
     Reference: Nichol and Dhariwal 2021 (arXiv:2102.09672, eq. 16).
     """

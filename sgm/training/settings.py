@@ -76,7 +76,7 @@ class AdamW(AbstractOptimiser):
         learning_rate: Largest learning rate.
         warmup: Number of steps over which the learning rate rises.
         clip: Largest global norm of a gradient.
-        weight_decay: Share of a weight that is taken off at each step, before the learning rate.
+        weight_decay: Share of a weight that is taken off at each step, times the learning rate.
 
     Raises:
         TypeError: for a warmup that is no integer.
@@ -122,7 +122,7 @@ class Muon(AbstractOptimiser):
         learning_rate: Largest learning rate.
         warmup: Number of steps over which the learning rate rises.
         clip: Largest global norm of a gradient.
-        weight_decay: Share of a matrix that is taken off at each step, before the learning rate.
+        weight_decay: Share of a matrix that is taken off at each step, times the learning rate.
 
     Raises:
         TypeError: for a warmup that is no integer.

@@ -86,7 +86,7 @@ def load(
 
     Example:
         >>> network = DiTTransformer2DModel(2, 8, num_layers=1, sample_size=8, key=key)
-        >>> folder = save_network("dit", network)  # of no scheduler; load("google/ddpm-cifar10-32") has one with it
+        >>> folder = save_network("dit", network)  # a pipeline, as "google/ddpm-cifar10-32", has a scheduler
         >>> sde, model, scheduler = load(folder, scheduler={"_class_name": "DDIMScheduler"})
         >>> drawn_by, method = scheduler.sampled(model), scheduler.sampler_of(20)  # for sgm.sample
     """

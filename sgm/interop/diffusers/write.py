@@ -60,7 +60,7 @@ def save(folder: str | Path, sde: AbstractSDE, model: AbstractModel, *, like: st
 
     Example:
         >>> sde, model, scheduler = sgm.interop.diffusers.load("ddpm")
-        >>> folder = sgm.interop.diffusers.save("ours", sde, model, like="ddpm")  # of a model that was trained on
+        >>> folder = sgm.interop.diffusers.save("ours", sde, model, like="ddpm")  # after further training
     """
     call = "diffusers.save"
     check_path(call, "folder", folder)

@@ -23,7 +23,7 @@ class OfTimesteps(AbstractLevelNetwork):
         precision: Precision in which the network computes; its parameters and its output keep their own.
 
     Raises:
-        TypeError: for what is no network of a timestep, and no rule.
+        TypeError: for a network that reads no timestep, and timesteps that are no `AbstractTimesteps`.
         ValueError: for a precision that is not known.
 
     Example:
