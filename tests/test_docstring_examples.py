@@ -111,8 +111,6 @@ OWN = {
     "ExpectedCoverage": pairs,
     "Files": maps_file,
     "ImageStream": image_files,
-    "LocalC2ST": pairs,
-    "PosteriorPredictive": pairs,
     "save": pipeline,
     "Table": frame,
 }

@@ -36,7 +36,7 @@ class LocalC2ST(AbstractMetric):
 
     Arguments:
         observation: Number of the record of the split whose condition is observed, or the vector of observed parameters
-            of a condition itself, as 0.3 1.7.
+            of a condition itself, as (0.3, 1.7); 0.3 1.7 on the command line.
         nulls: Number of classifiers that are trained on permuted labels, for the p-value.
         seed: Seed of the classifiers and of the permutations.
 
@@ -47,8 +47,9 @@ class LocalC2ST(AbstractMetric):
             an observation that they have not.
 
     Example:
+        >>> data = sgm.data.Simulations(lambda key, theta: theta + 0.1 * jr.normal(key, (2,)), prior=model)
         >>> metric = LocalC2ST(observation=(0.3, 1.7), nulls=10)
-        >>> report = sgm.evaluate(sde, model, data, [metric], key, sampler=sgm.DDIM(10))
+        >>> report = sgm.evaluate(sde, model, data, [metric], key, n=40, sampler=sgm.DDIM(10))
         >>> p_value = report["local_c2st_p"].value
 
     Reference: Linhart, Gramfort and Rodrigues 2023 (arXiv:2306.03580).

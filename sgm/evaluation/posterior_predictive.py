@@ -38,8 +38,9 @@ class PosteriorPredictive(AbstractMetric):
             of another shape, that fails, or that draws by np.random.
 
     Example:
-        >>> metric = PosteriorPredictive(lambda key, theta: theta + 0.1 * jr.normal(key, (2,)), draws=20)
-        >>> report = sgm.evaluate(sde, model, data, [metric], key, sampler=sgm.DDIM(10))
+        >>> data = sgm.data.Simulations(lambda key, theta: theta + 0.1 * jr.normal(key, (2,)), prior=model)
+        >>> metric = PosteriorPredictive(data.simulator, draws=20)
+        >>> report = sgm.evaluate(sde, model, data, [metric], key, n=40, sampler=sgm.DDIM(10))
         >>> share = report["predictive_small"].value  # of a right model 0.1 at most
 
     Reference: Gelman, Meng and Stern 1996 (Statistica Sinica 6); the share by Meng 1994 (doi:10.1214/aos/1176325622).
