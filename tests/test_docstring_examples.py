@@ -237,6 +237,5 @@ def run(lines, names, part):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, names)
-        if line.want:
-            same = doctest.OutputChecker().check_output(line.want, printed.getvalue(), doctest.ELLIPSIS)
-            assert same, f"{line.source}prints {printed.getvalue()}"
+        same = doctest.OutputChecker().check_output(line.want, printed.getvalue(), doctest.ELLIPSIS)
+        assert same, f"{line.source}prints {printed.getvalue()!r}, not {line.want!r}"

@@ -62,6 +62,15 @@ def check_std(call: str, std: Float[Array, "..."], exact: str = "Exactly(mask, k
         raise ValueError(f"{call}: std = {std}; pass std > 0, or {exact} for entries known exactly.")
 
 
+def check_mask(call: str, mask: Array, known: Array) -> None:
+    """Raise ValueError for a mask that is not boolean, and for a known example, or several, of another shape."""
+    if mask.dtype != jnp.bool_ or known.shape[max(0, known.ndim - mask.ndim) :] != mask.shape:
+        raise ValueError(
+            f"{call}: mask has shape {mask.shape} and dtype {mask.dtype}, known has shape {known.shape}; pass a "
+            "boolean mask of the shape of one example."
+        )
+
+
 def with_y(evidence: Evidence, y: Any) -> Evidence:
     """The evidence with another `y`, or with None where each example is to have its own."""
     return eqx.tree_at(lambda evidence: evidence.y, evidence, y, is_leaf=lambda leaf: leaf is None)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from sgm.posterior.evidence import AbstractGaussianLikelihood
+from sgm.posterior.evidence import AbstractGaussianLikelihood, check_mask
 
 
 class Exactly(AbstractGaussianLikelihood):
@@ -30,14 +30,7 @@ class Exactly(AbstractGaussianLikelihood):
 
     def __init__(self, mask: Shaped[Array | np.ndarray, "*shape"], known: Float[Array | np.ndarray, "..."]):
         self.mask, self.known = jnp.asarray(mask), jnp.asarray(known)
-        if self.mask.dtype != jnp.bool_:
-            raise ValueError(f"Exactly: mask has dtype {self.mask.dtype}; pass mask.astype(bool).")
-        shape = self.known.shape[self.known.ndim - self.mask.ndim :] if self.known.ndim >= self.mask.ndim else None
-        if shape != self.mask.shape:
-            raise ValueError(
-                f"Exactly: mask has shape {self.mask.shape}, known {self.known.shape}; pass a mask of the shape of an "
-                "example, and an example of that shape, or several with batch axes in front."
-            )
+        check_mask("Exactly", self.mask, self.known)
         self.y = jnp.where(self.mask, self.known, jnp.nan)
 
     def predicted(self, x):

@@ -19,7 +19,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from sgm.checks import is_traced
 from sgm.nn.units import Units
-from sgm.posterior.evidence import AbstractEvidence, check_std
+from sgm.posterior.evidence import AbstractEvidence, check_mask, check_std
 from sgm.sde.level import cos_of, removed, sin_of
 from sgm.types import Example, Scalar
 
@@ -69,11 +69,7 @@ class Inpainting(AbstractPathEvidence):
 
     def __init__(self, known: Float[Array | np.ndarray, "..."], mask: Shaped[Array | np.ndarray, "*shape"]):
         self.known, self.mask = jnp.asarray(known), jnp.asarray(mask)
-        if self.mask.shape != self.known.shape[-self.mask.ndim :] or self.mask.dtype != jnp.bool_:
-            raise ValueError(
-                f"Inpainting: mask has shape {self.mask.shape} and dtype {self.mask.dtype}, known has shape "
-                f"{self.known.shape}; pass a boolean mask of the shape of one example."
-            )
+        check_mask("Inpainting", self.mask, self.known)
 
     @property
     def y(self):

@@ -261,6 +261,8 @@ def gradient_rms(state: Any) -> PyTree:
         >>> def report(step, metrics, state):
         ...     print(step, optax.tree.norm(sgm.training.gradient_rms(state)))
         >>> sde, model, history = sgm.train(sde, model, data, key, steps=10, log_every=5, callbacks=[report])
+        5 0...
+        10 0...
     """
     return jax.tree.map(jnp.sqrt, optax.tree.get(state.opt_state, "nu"))
 
