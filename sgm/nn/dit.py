@@ -33,6 +33,7 @@ from sgm.nn.layers import (
     zeros_like,
 )
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.stacked import Stacked
 
 Tokens = Float[Array, "tokens width"]
 
@@ -80,25 +81,23 @@ class DiTBlock(eqx.Module):
         return x + gate2 * dropout(hidden, self.rate, key2)
 
 
-def stacked_blocks(depth: int, width: int, heads: int, rate: float, *, key: PRNGKeyArray) -> DiTBlock:
-    """So many blocks, as one whose parameters have a leading axis."""
-    return eqx.filter_vmap(lambda key: DiTBlock(width, heads, rate, key=key))(jr.split(key, depth))
+def stacked_blocks(depth: int, width: int, heads: int, rate: float, *, key: PRNGKeyArray) -> Stacked:
+    """So many blocks."""
+    return Stacked(eqx.filter_vmap(lambda key: DiTBlock(width, heads, rate, key=key))(jr.split(key, depth)))
 
 
 def through_blocks(
-    blocks: DiTBlock, tokens: Tokens, embedded: Features, key: PRNGKeyArray | None, remat: bool, *more: Any
+    blocks: Stacked, tokens: Tokens, embedded: Features, key: PRNGKeyArray | None, remat: bool, *more: Any
 ) -> Tokens:
-    """What the stacked blocks make of the tokens, as one scan. `more` is given to the attention of each."""
-    depth = len(blocks.modulation.kernel)
-    arrays, static = eqx.partition((blocks, None if key is None else jr.split(key, depth)), eqx.is_array)
+    """What the blocks make of the tokens. `more` is given to the attention of each."""
 
-    def apply(tokens, arrays):
-        block, block_key = eqx.combine(arrays, static)
+    def apply(block, tokens, block_key):
         return block(tokens, embedded, block_key, *more), None
 
     # A scan keeps what is computed again from being merged with what it repeats.
-    kept = jax.checkpoint(apply, policy=None if remat else SAVE_LINEAR, prevent_cse=False)
-    return jax.lax.scan(kept, tokens, arrays)[0]
+    kept = eqx.filter_checkpoint(apply, policy=None if remat else SAVE_LINEAR, prevent_cse=False)
+    keys = None if key is None else jr.split(key, len(blocks))
+    return blocks.scan(kept, tokens, keys)[0]
 
 
 class DiT(AbstractNetwork):
@@ -141,7 +140,7 @@ class DiT(AbstractNetwork):
 
     embedding: Embedding
     inlet: Linear
-    blocks: DiTBlock
+    blocks: Stacked
     modulation: Linear
     outlet: Linear
     shape: tuple[int, ...] = eqx.field(static=True)

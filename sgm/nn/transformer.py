@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from sgm.nn.conditioning import Conditioning, Embedding
-from sgm.nn.dit import DiTBlock, stacked_blocks, through_blocks
+from sgm.nn.dit import stacked_blocks, through_blocks
 from sgm.nn.layers import (
     Features,
     Linear,
@@ -19,6 +19,7 @@ from sgm.nn.layers import (
     zeros_like,
 )
 from sgm.nn.network import AbstractNetwork
+from sgm.nn.stacked import Stacked
 from sgm.nn.waves import LONGEST_WAVE, check_waves, waves
 from sgm.random import normal
 
@@ -60,7 +61,7 @@ class Transformer(AbstractNetwork):
     embedding: Embedding
     identities: Float[Array, "variables width"]
     inlet: Linear
-    blocks: DiTBlock
+    blocks: Stacked
     modulation: Linear
     outlet: Linear
     shape: tuple[int, ...] = eqx.field(static=True)

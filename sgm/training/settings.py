@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from sgm.checks import check_at_least, check_concrete, check_count, check_positive
 from sgm.nn.convolution import Convolution
+from sgm.nn.stacked import Stacked
 
 
 class AbstractOptimiser(eqx.Module):
@@ -159,16 +160,21 @@ class Muon(AbstractOptimiser):
 def _matrices(weights: PyTree) -> PyTree:
     """The axes of each parameter that are inputs and outputs of a matrix; None for those that Adam trains."""
 
-    def axes(part, window):
-        if part.ndim < 2:
+    def axes(part, window, first):
+        if part.ndim < first + 2:
             return None
-        inputs = tuple(range(part.ndim - 1)) if window else (part.ndim - 2,)
+        inputs = tuple(range(first, part.ndim - 1)) if window else (part.ndim - 2,)
         return optax.contrib.MuonDimensionNumbers(inputs, (part.ndim - 1,))
 
-    def of_layer(layer):
-        return jax.tree.map(lambda part: axes(part, isinstance(layer, Convolution)), layer)
+    def of_tree(tree, first):
+        def of_layer(layer):
+            if isinstance(layer, Stacked):  # whose first axis counts blocks
+                return Stacked(of_tree(layer.each, first + 1))
+            return jax.tree.map(lambda part: axes(part, isinstance(layer, Convolution), first), layer)
 
-    return jax.tree.map(of_layer, weights, is_leaf=lambda layer: isinstance(layer, Convolution))
+        return jax.tree.map(of_layer, tree, is_leaf=lambda layer: isinstance(layer, Convolution | Stacked))
+
+    return of_tree(weights, 0)
 
 
 def _check(optimiser, *positive):

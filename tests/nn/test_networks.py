@@ -131,7 +131,7 @@ def test_branches_start_at_zero():
     blocks = [*unet.down, *unet.middle, *unet.up]
     attends = [block.attention.outlet for block in blocks if block.attention is not None]
     zeros = [block.conv2 for block in blocks] + attends + [block.second for block in mlp.blocks]
-    zeros += [dit.blocks.modulation, dit.modulation]
+    zeros += [dit.blocks.each.modulation, dit.modulation]
     assert len(attends) >= 2
     assert not any(leaf.any() for layer in zeros for leaf in jax.tree.leaves(layer))
 

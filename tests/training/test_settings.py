@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from sgm.nn.convolution import Convolution
+from sgm.nn.stacked import Stacked
 from sgm.training import Adam, AdamW, Muon, Training
 from sgm.training.settings import warmup_cosine
 
@@ -48,6 +49,21 @@ def test_muon_makes_the_singular_values_of_a_step_alike():
     # Of Adam with Nesterov's momentum: the mean of the gradients after the next step, had it the same gradient.
     first = 0.1 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
     np.testing.assert_allclose(update["convolution"].bias, -first * jnp.sign(gradients["convolution"].bias), rtol=1e-4)
+
+
+def test_muon_takes_the_blocks_of_a_stack_one_by_one():
+    blocks = [Convolution(4, 8, 3, key=jr.key(number)) for number in range(3)]
+    stacked = Stacked(jax.tree.map(lambda *parts: jnp.stack(parts), *blocks))
+
+    def update(weights):
+        gradients = jax.tree.map(lambda part: jnp.sin(100 * part) + part, weights)
+        rule = Muon(0.1, warmup=0).unclipped().build(1000)
+        return rule.update(gradients, rule.init(weights), weights)[0]
+
+    together = update(stacked).each
+    for number, alone in enumerate(update(blocks)):
+        np.testing.assert_allclose(together.kernel[number], alone.kernel, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(together.bias[number], alone.bias, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sgm.checks import check_at_least, check_count
 from sgm.interop.diffusers.dit_blocks import ACTIVATIONS, Block, PatchEmbed
 from sgm.interop.timestep.network import AbstractTimestepNetwork
-from sgm.interop.timestep.tensors import Stacked
 from sgm.nn.dit import SAVE_LINEAR, from_patches
 from sgm.nn.layers import Image, Linear, check_divisible, check_input, check_options, layer_norm, modulate
+from sgm.nn.stacked import Stacked
 
 
 class DiTTransformer2DModel(AbstractTimestepNetwork):
@@ -171,7 +171,7 @@ class DiTTransformer2DModel(AbstractTimestepNetwork):
         check_divisible(name, x.shape, patch, "resize the data")
         grid = (x.shape[0] // patch, x.shape[1] // patch)
         row = jnp.asarray(self.classes) if label is None else label
-        embeddings = self.transformer_blocks.blocks.norm1.emb
+        embeddings = self.transformer_blocks.each.norm1.emb
         embedded = jax.vmap(lambda embedding: embedding(timestep, row, x.dtype))(embeddings)
         tokens = self._through_blocks(self.pos_embed(x, self.sample_size // patch), embedded, key)
         shift, scale = jnp.split(self.proj_out_1(jax.nn.silu(embedded[0])), 2)
@@ -179,13 +179,12 @@ class DiTTransformer2DModel(AbstractTimestepNetwork):
 
     def _through_blocks(self, tokens, embedded, key):
         # Without the embeddings: a loop would carry a table of labels into each step.
-        blocks = eqx.tree_at(lambda blocks: blocks.norm1.emb, self.transformer_blocks.blocks, None)
+        blocks = eqx.tree_at(lambda blocks: blocks.each.norm1.emb, self.transformer_blocks, None)
         keys = None if key is None else jr.split(key, self.num_layers)
-        arrays, static = eqx.partition((blocks, embedded, keys), eqx.is_array)
 
-        def apply(tokens, arrays):
-            block, embedded, key = eqx.combine(arrays, static)
-            return block(tokens, embedded, key), None
+        def apply(block, tokens, more):
+            return block(tokens, *more), None
 
         # A scan keeps what is computed again from being merged with what it repeats.
-        return jax.lax.scan(jax.checkpoint(apply, policy=SAVE_LINEAR, prevent_cse=False), tokens, arrays)[0]
+        kept = eqx.filter_checkpoint(apply, policy=SAVE_LINEAR, prevent_cse=False)
+        return blocks.scan(kept, tokens, (embedded, keys))[0]

@@ -25,12 +25,6 @@ _PRECISIONS = ("float32", "float16", "bfloat16")
 _AXES = {2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0)}
 
 
-class Stacked(eqx.Module):
-    """Blocks of one shape, as one block whose arrays have a leading axis."""
-
-    blocks: Any
-
-
 class _Place(NamedTuple):
     """Where an array of ours is found: the names of its tensors, and the order of their axes."""
 
@@ -143,7 +137,7 @@ def _words(path) -> Iterator[str]:
             yield str(key.idx)
         elif isinstance(key, jax.tree_util.DictKey):
             yield str(key.key)
-        elif key.name == "blocks":  # of `Stacked`
+        elif key.name == "each":  # of `Stacked`
             yield "*"
         else:
             yield key.name

@@ -5,9 +5,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from sgm.interop.timestep.tensors import Stacked, from_tensors, to_tensors
+from sgm.interop.timestep.tensors import from_tensors, to_tensors
 from sgm.nn import Frozen
 from sgm.nn.layers import Linear
+from sgm.nn.stacked import Stacked
 
 RNG = np.random.default_rng(0)
 SHAPES = {"conv.weight": (130, 5, 3, 2), "line.weight": (70, 4, 3), "waves.weight": (7,)} | {
@@ -52,8 +53,8 @@ def test_tensors_are_found_by_torchs_names(of):
     np.testing.assert_array_equal(network.line.kernel, np.transpose(TENSORS["line.weight"], (2, 1, 0)))
     np.testing.assert_array_equal(network.waves.weight.value, TENSORS["waves.weight"])
     for number in range(3):
-        np.testing.assert_array_equal(network.layers.blocks.kernel[number], TENSORS[f"layers.{number}.weight"].T)
-        np.testing.assert_array_equal(network.layers.blocks.bias[number], TENSORS[f"layers.{number}.bias"])
+        np.testing.assert_array_equal(network.layers.each.kernel[number], TENSORS[f"layers.{number}.weight"].T)
+        np.testing.assert_array_equal(network.layers.each.bias[number], TENSORS[f"layers.{number}.bias"])
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(network))
     back = to_tensors(network)
     assert back.keys() == TENSORS.keys()
@@ -71,7 +72,7 @@ def test_precision_is_kept(dtype):
         for name, shape in shapes.items()
     }
     network = from_tensors(skeleton, tensors, "folder")
-    assert network.blocks.kernel.dtype == dtype
+    assert network.each.kernel.dtype == dtype
     for name, tensor in to_tensors(network).items():
         np.testing.assert_array_equal(tensor, tensors[name])
 
@@ -81,14 +82,14 @@ def test_what_is_loaded_is_no_view_of_the_file():
     network = from_tensors(Network(), tensors, "folder")
     for tensor in tensors.values():
         tensor[...] = 0
-    np.testing.assert_array_equal(network.layers.blocks.bias[1], TENSORS["layers.1.bias"])
-    np.testing.assert_array_equal(network.layers.blocks.kernel[1], TENSORS["layers.1.weight"].T)
+    np.testing.assert_array_equal(network.layers.each.bias[1], TENSORS["layers.1.bias"])
+    np.testing.assert_array_equal(network.layers.each.kernel[1], TENSORS["layers.1.weight"].T)
 
 
 def test_donated_arrays_are_safe():
     network = from_tensors(Network(), TENSORS, "folder")
     doubled = eqx.filter_jit(lambda tree: jax.tree.map(lambda leaf: leaf + leaf, tree), donate="all")(network.layers)
-    np.testing.assert_array_equal(doubled.blocks.bias[1], 2 * TENSORS["layers.1.bias"])
+    np.testing.assert_array_equal(doubled.each.bias[1], 2 * TENSORS["layers.1.bias"])
     np.testing.assert_array_equal(
         to_tensors(from_tensors(Network(), TENSORS, ""))["conv.weight"], TENSORS["conv.weight"]
     )
