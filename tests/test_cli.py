@@ -85,6 +85,7 @@ def test_the_example_evaluates_a_run_by_library_calls(digits, monkeypatch, capsy
     assert 3 < float(words[0]) < 8  # the model has seen six steps
 
 
+@pytest.mark.slow
 def test_the_example_of_posteriors_draws_film_strips(digits, tmp_path):
     example = runpy.run_path(str(Path(__file__).parents[1] / "docs/examples/digits_posterior.py"))
     example["main"](str(digits), tmp_path)
@@ -108,7 +109,7 @@ def test_the_example_interpolates_between_digits(digits, tmp_path):
     assert is_picture(tmp_path / "digits_interpolation.png")
 
 
-@pytest.mark.slow_except("options0")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -125,6 +126,7 @@ def test_evaluations_have_their_options(digits, tmp_path, capsys, options):
     assert np.all(columns["stderr"] > 0) if "Probing" in options else np.all(columns["stderr"] <= 2)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_by_other_metrics(digits, tmp_path, capsys):
     folder = tmp_path / "digits"
     shutil.copytree(digits, folder)
@@ -172,6 +174,7 @@ def test_later_stages_need_no_repetition_of_the_options(digits):
     assert PIL.Image.open(digits / "samples.png").size[0] > 0
 
 
+@pytest.mark.slow
 def test_options_that_are_given_hold_though_they_are_the_defaults(digits, tmp_path):
     folder = tmp_path / "digits"
     shutil.copytree(digits, folder)
@@ -225,6 +228,7 @@ def test_a_number_of_devices_that_does_not_fit_names_its_flag(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_preview_gathers_the_average_alone(tmp_path, monkeypatch):
     """All else of a state may be too large for a device."""
     experiment = load_config("digits")
@@ -240,6 +244,7 @@ def test_a_preview_gathers_the_average_alone(tmp_path, monkeypatch):
     assert average is state.average
 
 
+@pytest.mark.slow
 def test_a_run_that_never_trained_takes_other_options(tmp_path, capsys, monkeypatch):
     arguments = ("--config", "digits", "--network.depth", "1", "--stages", "train")
     for empty in ("train", "test"):

@@ -80,7 +80,6 @@ def _count_compilations():
     "log_prob, Clipped.low",
     "log_prob, PIDController.rtol",
     "sample, FixedSteps",
-    "sample, DDIM.eta",
     "sample, VE.sigma_max",
     "score_matching_loss, KarrasWeighting",
     "elbo, *",

@@ -26,7 +26,8 @@ def programs(page):
 # run by test_tutorials.py.
 ELSEWHERE = {DOCS / "extending.md", *(DOCS / "tutorials").glob("*.md")}
 EXECUTED = [page for page in PAGES if programs(page) and page not in ELSEWHERE]
-LONG = "chains", "evaluation", "inference", "interop", "likelihood", "networks", "posteriors", "sampling", "training"
+LONG = "chains", "discrete", "evaluation", "inference", "interop", "likelihood", "networks", "posteriors", "sampling"
+LONG += "training", "concepts/chains", "concepts/guidance", "concepts/likelihood", "concepts/path"
 SLOW = [DOCS / f"{name}.md" for name in LONG]
 
 

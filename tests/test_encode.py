@@ -28,7 +28,7 @@ def flow_of_gaussian(sde, variance, z):
     return ends
 
 
-@pytest.mark.slow_except("*-VE", "*-Rectified")
+@pytest.mark.slow_except("*-VE")
 @each_process
 @pytest.mark.parametrize("std", [1.0, 1e-2])
 def test_latents_of_a_gaussian_are_those_of_its_closed_form(sde, std):
@@ -43,7 +43,7 @@ def test_latents_of_a_gaussian_are_those_of_its_closed_form(sde, std):
     np.testing.assert_allclose(sgm.decode(sde, model, latent) / width, x / width, rtol=0, atol=1e-3)
 
 
-@pytest.mark.slow_except("VP", "chain", "pure noise")
+@pytest.mark.slow_except("VP", "chain")
 @each_process
 def test_decoding_undoes_encoding(sde):
     x = jnp.stack([jnp.linspace(-1.3, 1.2, 6), jnp.linspace(0.9, -0.4, 6)], axis=1)
@@ -53,6 +53,7 @@ def test_decoding_undoes_encoding(sde):
     np.testing.assert_allclose(two_axes, x.reshape(2, 3, 2), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_one_example_has_the_latent_that_it_has_in_a_batch():
     x = jnp.asarray([[0.2, -0.3], [1.1, 0.4]])
     latent = sgm.encode(sgm.VP(), MODES, x)
@@ -91,7 +92,7 @@ def test_a_sample_begins_at_a_latent():
     np.testing.assert_allclose(path[:, 0], latent, atol=1e-6)
 
 
-@pytest.mark.slow_except("VP", "chain", "pure noise")
+@pytest.mark.slow_except("VP", "chain")
 @each_process
 def test_a_sample_begins_at_a_noised_example(sde):
     """Draws given x_t of a Gaussian have its conditional mean and variance, here those of independent entries."""

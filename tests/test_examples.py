@@ -49,6 +49,7 @@ def truth(field):
     return mean, np.sqrt(np.average((grid - mean) ** 2, axis=0, weights=mass))
 
 
+@pytest.mark.slow
 def test_exact_posterior(infer_field, field, truth):
     grid, mass = infer_field.exact_posterior(DATA, field)
     assert mass.sum() == pytest.approx(1, abs=1e-4)

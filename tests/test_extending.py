@@ -85,6 +85,7 @@ def test_the_run_is_loaded(run):
     assert sgm.sample(sde, model, jax.random.key(0), 3, method=sgm.DDIM(4)).shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_a_schedule_of_the_page_is_named_by_a_flag(script, tmp_path):
     flags = ("--sde", "VP", "--sde.schedule", "Sine", "--sde.schedule.largest", "15", "--stages", "train")
     assert main(["--config", str(script), *flags, *SMALL, "--run", str(tmp_path / "run")]) == 0
@@ -94,6 +95,7 @@ def test_a_schedule_of_the_page_is_named_by_a_flag(script, tmp_path):
     assert float(sde.schedule.integral(t)) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_masking_of_the_page_is_named_by_a_flag(script, tmp_path):
     flags = ("--network", "Transformer", "--network.width", "8", "--network.depth", "1", "--network.heads", "2")
     flags += ("--loss.masking", "Halves", "--loss.masking.share", "0.3", "--stages", "train")

@@ -327,10 +327,10 @@ def results(make, value):
     return make(value), jax.jit(traced)(value)
 
 
-DRAWS = "DPS", "SplitGibbs", "TwistedSMC"
-"""Methods whose draws take many seconds to be compiled."""
+LONG = "DDIM", "DPS", "SplitGibbs", "TwistedSMC", "discrete_log_prob"
+"""What takes many seconds to be compiled."""
 
-KEPT = {name.rpartition(".")[0]: name for name in CASES if name.partition(".")[0] not in DRAWS}.values()
+KEPT = {name.rpartition(".")[0]: name for name in CASES if name.partition(".")[0] not in LONG}.values()
 """One number of each other class and function, which the others are much like."""
 
 

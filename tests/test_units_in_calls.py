@@ -97,6 +97,7 @@ def test_noised_and_denoised_examples_are_in_raw_units():
     np.testing.assert_allclose((denoised - MEAN) / SCALES, expected.T, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_draws_with_their_log_prob():
     x, log_p = sgm.sample_and_log_prob(SDE, GAUSSIAN, jr.key(0), 5, trace=sgm.Exact())
     again = sgm.log_prob(SDE, GAUSSIAN, x, trace=sgm.Exact())

@@ -48,6 +48,7 @@ def by_all_paths(chain, model, x0):
     return bound, math.log(marginal)
 
 
+@pytest.mark.slow_except("absorbing")
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_bound_is_the_sum_over_all_paths(name):
     chain, x0 = CHAINS[name], [1, 0]

@@ -141,6 +141,7 @@ def test_a_chain_that_does_not_reach_its_prior_is_told():
         CategoricalLoss().check(UniformChain(2, LinearBetas(4, 0.1, 0.2)))
 
 
+@pytest.mark.slow
 def test_metrics_of_samples_know_an_exact_model():
     """All draws of an exact model are heartbeats, whose levels are not dequantised."""
     data, chain = Heartbeat(), BinomialChain(HarmonicBetas(200), p=0.2)

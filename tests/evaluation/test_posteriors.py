@@ -102,6 +102,7 @@ class TestExpectedCoverage:
 ALL = [C2ST(folds=2), Calibration(9), ExpectedCoverage(9), LocalC2ST(3, nulls=1), PosteriorPredictive(AddNoise(), 9)]
 
 
+@pytest.mark.slow_except("C2ST", "Calibration", "ExpectedCoverage", "PosteriorPredictive")
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: type(metric).__name__)
 def test_an_evaluation_that_goes_on_has_the_same_report_and_figures(metric, tmp_path):
     how = {"n": 50, "batch_size": 20, "sampler": sgm.DPMSolverPP(4), "progress": False}
@@ -125,6 +126,7 @@ def test_an_evaluation_that_goes_on_has_the_same_report_and_figures(metric, tmp_
     )
 
 
+@pytest.mark.slow_except("C2ST", "Calibration", "ExpectedCoverage")
 @pytest.mark.parametrize("metric", ALL[:4], ids=lambda metric: type(metric).__name__)
 def test_draws_that_are_not_finite_are_left_out_and_said(metric):
     columns = sgm.evaluate(

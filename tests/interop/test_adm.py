@@ -98,7 +98,7 @@ def gap(found, wanted):
     return np.linalg.norm(np.asarray(found) - wanted) / np.linalg.norm(wanted)
 
 
-@pytest.mark.slow_except("imagenet", "labels", "new_order", "residual_resampling", "scale_shift")
+@pytest.mark.slow_except("labels", "new_order", "residual_resampling", "scale_shift")
 @pytest.mark.parametrize("case", CASES)
 def test_the_output_is_that_of_torch(case, theirs):
     config = BASE | CASES[case]

@@ -104,8 +104,8 @@ def gap(found, wanted):
 
 
 @pytest.mark.slow_except(
-    *("ddpm++", "ncsn++", "skip_filter", "fourier", "labels_dropped", "augmented", "one_level"),
-    *("adm", "adm_labels_dropped", "adm_augmented"),
+    *("ddpm++", "ncsn++", "skip_filter", "fourier", "augmented", "one_level"),
+    *("adm", "adm_augmented"),
 )
 @pytest.mark.parametrize("case", CASES)
 def test_the_output_is_that_of_torch(case):
@@ -164,7 +164,7 @@ def test_dropout_acts_with_a_key_alone():
     assert gap(one, two) > 1e-2 and gap(network(x, timestep, key=jr.key(0)), one) == 0
 
 
-@pytest.mark.slow_except("adm_labels")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["ncsn++", "adm_labels"])
 def test_it_computes_in_the_precision_of_its_input(case):
     name, config = CASES[case]

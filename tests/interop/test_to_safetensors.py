@@ -132,7 +132,7 @@ def test_a_pickle_of_another_network_is_refused(tool, tmp_path):
         tool.main(["edm", str(path), str(tmp_path / "folder"), "--flags", FLAGS])
 
 
-@pytest.mark.slow_except("linear-True")
+@pytest.mark.slow
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_dictionary_of_adm_is_loaded(schedule, learns, tool, tmp_path):

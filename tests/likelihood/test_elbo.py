@@ -109,6 +109,7 @@ def test_normal_data_are_no_better_than_the_gaussian():
     np.testing.assert_allclose(sgm.bits_over_gaussian(-0.5 * math.log(2 * math.pi * math.e), 1), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences(float64):
     model = Gaussian(jnp.asarray([0.2, -0.1]), jnp.asarray([[0.5, 0.1], [0.1, 0.8]]))
     x, chain = model.sample(jr.key(8), 5), DiscreteChain(linear_betas(20, 1e-3, 0.3))

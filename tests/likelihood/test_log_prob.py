@@ -20,7 +20,7 @@ def truth(sde, model, x):
     return jax.vmap(model.marginal(sde, sde.t0).log_prob)(x)
 
 
-@pytest.mark.slow_except("mixture 2-VE", "mixture 2-VP", "gaussian 16-VP")
+@pytest.mark.slow_except("mixture 2-VE", "mixture 2-VP")
 @pytest.mark.parametrize("process", FOUR)
 @pytest.mark.parametrize("name", MODELS)
 def test_exact_models_have_their_closed_form_density(process, name):
@@ -60,7 +60,7 @@ def test_latents_are_carried_to_the_end():
     np.testing.assert_allclose(jnp.cov(latent.T), 1e4 * jnp.eye(2), atol=700)
 
 
-@pytest.mark.slow_except("solver0", "solver3")
+@pytest.mark.slow_except("solver0")
 @pytest.mark.parametrize("solver", [diffrax.Dopri5(), diffrax.Tsit5(), diffrax.Bosh3(), diffrax.Heun()])
 def test_evaluations_are_counted(solver):
     calls = []
@@ -119,6 +119,7 @@ def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float
     assert by_gradient == pytest.approx(by_differences, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_with_respect_to_x_is_the_score():
     sde, model = sgm.VP(), mixture(2)
     x, prior = data(sde, model, 20), model.marginal(sde, sde.t1)

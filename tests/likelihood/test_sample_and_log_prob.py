@@ -30,6 +30,7 @@ def test_log_p_is_the_truth_where_the_prior_is():
     np.testing.assert_allclose(log_p, jax.vmap(model.marginal(sde, sde.t0).log_prob)(x), atol=5e-4)
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_the_probability_flow():
     x, _ = sgm.sample_and_log_prob(sgm.VP(), gaussian(4), jr.key(3), 8, trace=sgm.Exact())
     flow = sgm.ProbabilityFlow(stepping=diffrax.PIDController(rtol=1e-7, atol=1e-5))

@@ -113,6 +113,7 @@ class NanBeyond(sgm.model.AbstractModel):
         return jax.tree.map(lambda part: jnp.where(u > 5, jnp.nan, part), self.mixture.predict(level, u))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [0, 2])
 def test_an_example_that_does_not_finish_leaves_the_others_gradients_as_they_are(row):
     good = jnp.asarray([[0.1, 0.2], [-0.4, 0.3]])
@@ -143,6 +144,7 @@ def test_a_solve_that_is_out_of_steps_is_nan_and_says_so():
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_the_precision():
     sde, model = sgm.VP(), gaussian(2)
     prior = model.marginal(sde, sde.t1)
@@ -182,6 +184,7 @@ def test_forward_mode_is_as_before():
     np.testing.assert_allclose(forwards, jax.grad(lambda mean: value(mean, None))(mean), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_compiler_has_nothing_to_complain_of(capfd):
     """Nor does it take the time for it: a constant that is broadcast sent its simplifier round in circles."""
     jax.config.update("jax_enable_compilation_cache", False)  # What is found there says nothing.

@@ -161,7 +161,7 @@ def test_a_batch_of_images_takes_no_more_memory_than_a_chunk():
     assert memory(10) < 1.3 * memory(1)
 
 
-@pytest.mark.slow_except("Exact")
+@pytest.mark.slow
 @pytest.mark.parametrize("trace", [sgm.Exact(chunk=6), sgm.Hutchinson(4, chunk=8)], ids=["Exact", "Hutchinson"])
 def test_groups_change_nothing(trace):
     x = gaussian(3).sample(jr.key(10), 7)

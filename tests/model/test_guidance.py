@@ -101,6 +101,7 @@ class TestClassifierFree:
         with pytest.raises(ValueError, match=r"values of shape \(3,\), .* but the call is of 4 examples"):
             sgm.sample(sgm.VP(), ClassifierFree(MODEL, PerExample(weights)), key, 4, cond=COND, method=method)
 
+    @pytest.mark.slow
     def test_log_prob_takes_weights_of_each_example(self):
         x, weights = jnp.stack([U, U]), jnp.asarray([0.0, 2.0])
         model = ClassifierFree(MODEL, PerExample(weights))

@@ -131,6 +131,7 @@ def test_the_box_itself():
         assert scipy.stats.kstest(np.asarray(x[:, place]), "uniform", (low, high - low)).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_draws_of_the_reverse_process_are_uniform():
     x = sgm.sample(sgm.VP(), PRIOR, jr.key(4), 4000, method=sgm.DDIM(200))[:, 0]
     assert scipy.stats.kstest(np.asarray(x), "uniform", (LOW, HIGH - LOW)).pvalue > 1e-3

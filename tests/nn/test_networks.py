@@ -55,6 +55,7 @@ def test_output_depends_on_level_and_on_all_of_u(name):
     assert bool(jnp.all(jacobian != 0))
 
 
+@pytest.mark.slow_except("DiT", "MLP")
 @each_network
 def test_a_second_output_is_one_of_the_same_shape(name):
     network = randomised(NETWORKS[name](outputs=2))
@@ -87,7 +88,7 @@ def test_bfloat16_stays_near_float32(name):
     assert 1e-5 < error < 2e-2
 
 
-@pytest.mark.slow_except("DiT", "MLP")
+@pytest.mark.slow_except("MLP")
 @each_network
 def test_networks_work_in_float64(name, float64):
     network = randomised(NETWORKS[name]())
@@ -99,7 +100,7 @@ def test_networks_work_in_float64(name, float64):
     np.testing.assert_allclose(output, single, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.slow_except("DiT", "MLP")
+@pytest.mark.slow_except("MLP")
 @each_network
 def test_remat_leaves_output_and_gradient_unchanged(name):
     def gradient(remat):

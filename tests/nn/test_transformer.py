@@ -142,6 +142,7 @@ class TestMasking:
             ):
                 FixedEntries(wrong)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("standard_promotion")  # on which optax relies
     def test_a_network_of_observed_entries_that_is_trained_without_a_masking_is_told(self):
         data = sgm.data.Arrays(np.random.default_rng(0).normal(size=(64, 5)))

@@ -180,6 +180,7 @@ def cut(on_eight):
     return on_eight["cut"]
 
 
+@pytest.mark.slow
 def test_the_held_out_loss_is_the_same_on_any_number_of_devices(on_eight):
     losses = on_eight["held out"][8]
     for n in (6, 13):

@@ -56,7 +56,8 @@ def test_the_maximum_under_a_condition_and_compiled_once():
     assert len(calls) == traced  # neither another condition nor another start is another compilation
 
 
-@pytest.mark.parametrize("inside", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [False, True])
 def test_the_maximum_within_a_box(inside):
     mean, cov = jnp.asarray([0.5, -1.0]), jnp.asarray([[1.0, 0.6], [0.6, 1.0]])
     if inside:

@@ -95,6 +95,7 @@ def test_the_guided_estimate_of_mmps_is_that_of_the_posterior():
         np.testing.assert_allclose(found.velocity, expected.velocity, atol=2e-4 / np.sin(np.arctan(np.exp(level))))
 
 
+@pytest.mark.slow
 def test_log_prob_of_the_guided_model_is_the_density_of_the_posterior():
     mean, cov, _ = posterior(Y[0])
     x = jnp.asarray(np.random.default_rng(0).multivariate_normal(mean, cov, 3), jnp.float32)
@@ -131,7 +132,7 @@ def test_draws_have_a_derivative_by_the_observation():
     np.testing.assert_allclose(jax.grad(mean)(jnp.asarray(Y[0], jnp.float32)), gain.sum(axis=0), rtol=0.02)
 
 
-@pytest.mark.slow_except("MMPS")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [MMPS(), SplitGibbs(), DAPS()], ids=lambda method: type(method).__name__)
 def test_entries_known_exactly_are_so_and_the_others_have_their_posterior(method):
     mask, known = np.asarray([True, False, True, False]), np.asarray([[1.0, 0.0, 4.0, 0.0], [2.5, 0.0, 1.0, 0.0]])
@@ -210,6 +211,7 @@ def test_twisted_smc_has_the_weights_of_modes_and_the_evidence():
     assert 0 < float(draws.stderr[0]) < 0.1
 
 
+@pytest.mark.slow
 def test_the_error_of_the_log_evidence_that_is_told_holds_that_of_few_steps():
     y, std = np.linspace(-1.5, 1.5, 6), 0.2
     evidence = Linear(lambda x: x[:1], jnp.asarray(y)[:, None], std)

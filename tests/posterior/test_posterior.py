@@ -130,6 +130,7 @@ def test_matched_denoising_draws_the_posterior(std):
     assert abs(many[1] - 1) < 0.011
 
 
+@pytest.mark.slow
 def test_matched_denoising_draws_the_modes_of_a_mixture():
     model, std = mixture(2), 0.6
     x0 = model.sample(jr.key(4), 6)
@@ -165,6 +166,7 @@ def test_without_evidence_its_step_is_the_ancestral_one(evidence):
         np.testing.assert_array_equal(u, sgm.Ancestral().advance(MODEL.predict, *step)[0])
 
 
+@pytest.mark.slow
 def test_with_nothing_known_it_is_the_ancestral_sampler():
     method = PosteriorAncestral(Inpainting(X0[0], np.zeros(4, bool)), 30)
     x = sgm.sample(sgm.VP(), MODEL, jr.key(6), 50, method=method)
@@ -182,6 +184,7 @@ def test_known_entries_are_exact_in_the_path():
     assert 1e-3 < np.abs(moved[:, MASK]).max() < 2 * chain.sigma(chain.t0)
 
 
+@pytest.mark.slow
 def test_observations_are_mapped_over():
     def draw(y, key):
         return sgm.sample(sgm.VP(), MODEL, key, 3, method=PosteriorAncestral(Denoising(y, 0.3), 20))

@@ -79,7 +79,7 @@ def test_brightness_is_right_where_the_process_ends_in_pure_noise(method):
     assert bias(sgm.VP()) < -0.1
 
 
-@pytest.mark.slow_except("DPMSolverPP")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [sgm.DPMSolverPP(20), sgm.DDIM(20), sgm.EDMHeun(20), sgm.ProbabilityFlow()], ids=type
 )

@@ -72,7 +72,7 @@ def test_times_may_be_a_list():
     np.testing.assert_array_equal(draw([1.0, 0.5, 1e-5]), draw(jnp.asarray([1.0, 0.5, 1e-5])))
 
 
-@pytest.mark.slow_except("steps")
+@pytest.mark.slow
 @pytest.mark.parametrize("ts", [[1.0, 0.4, 1e-5], "steps"], ids=["between", "steps"])
 def test_saved_times_of_a_traced_process(ts):
     """Whose levels are not known while tracing: the same frames for a method that is exact on any grid."""

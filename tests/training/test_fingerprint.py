@@ -136,6 +136,7 @@ def test_a_run_is_loaded_by_a_model_like_its_own(begun):
         load_run(begun / "elsewhere", sgm.VP(), model())
 
 
+@pytest.mark.slow
 def test_a_trained_schedule_is_of_the_run(tmp_path):
     learned = dict(sde=sgm.VP(LearnedLogSNR()), loss=Loss(times=UniformTime()))
     run_to(tmp_path, stop=2, **learned)

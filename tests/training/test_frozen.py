@@ -65,6 +65,7 @@ def test_the_optimiser_has_no_state_of_frozen_parts():
     assert sizes == [sum(leaf.size for leaf in leaves(ends(model())))]
 
 
+@pytest.mark.slow
 def test_a_learned_schedule_is_trained_beside_frozen_weights():
     sde = sgm.VP(LearnedLogSNR(), t0=1e-3)
     loss = Loss(sgm.training.LikelihoodWeighting(), sgm.training.UniformTime())

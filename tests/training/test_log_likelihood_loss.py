@@ -45,6 +45,7 @@ def test_the_loss_of_an_exact_model_is_its_density():
     assert np.std(draws) > 0 and abs(np.mean(draws) - expected) < 5 * np.std(draws) / math.sqrt(len(draws)) + 2e-3
 
 
+@pytest.mark.slow
 def test_units_of_the_data_do_not_change_it():
     x = GAUSSIAN.sample(jr.key(0), 8)
     in_units = score_model(units=sgm.nn.Units(mean=2.0, std=3.0))

@@ -71,6 +71,7 @@ def test_a_loaded_model_is_trained_on_in_bfloat16(tuned):
     assert not eqx.tree_equal(model.network.network.up_blocks, trained.network.network.up_blocks)
 
 
+@pytest.mark.slow
 def test_the_average_is_kept_beside_the_raw_weights(tuned):
     model, trained, _, run, sde = tuned
     raw = load_run(run, sde, model, average=False)[1]

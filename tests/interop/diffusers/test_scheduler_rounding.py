@@ -26,7 +26,7 @@ ROUGHER = {
 }
 
 
-@pytest.mark.slow_except("Heun sample")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ROUGHER)
 def test_the_same_algorithm_differs_by_rounding(case):
     name, config, bound = ROUGHER[case]

@@ -180,7 +180,7 @@ def test_output_is_diffusers(name):
         np.testing.assert_array_equal(back[tensor], tensors[tensor], strict=True)
 
 
-@pytest.mark.slow_except("positional")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, timesteps, most",
     [
@@ -214,7 +214,7 @@ def test_a_label_that_is_none_of_them_is_nan():
     np.testing.assert_array_equal(labels(jnp.asarray(3)), labels.table[3])
 
 
-@pytest.mark.slow_except("scale_shift_skip")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["padding_0_attention", "scale_shift_skip"])
 def test_gradients_are_diffusers(name):
     """Of sum(output^2) over a batch, with regard to the input and to every tensor."""
