@@ -23,6 +23,14 @@ def command(folder, *arguments):
     return main([*SMALL, *arguments, "--run", str(folder), "--stages", "train"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_previews():
+    """What a training draws is looked at by test_cli.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sgm.stages.Preview.__call__", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"

@@ -59,8 +59,8 @@ def test_digits_leave_all_that_is_promised(digits):
     assert np.isfinite(rows["bits_per_dim"]["value"]) and np.isfinite(rows["bits_per_dim"]["stderr"])
 
 
-def test_a_trained_run_is_filmed(digits):
-    assert command(digits, *DIGITS, "--stages", "film", "--drawing.film", "4") == 0
+def test_a_trained_run_is_filmed_without_its_options(digits):
+    assert main(["--run", str(digits), "--stages", "film", "--drawing.film", "4"]) == 0
     with PIL.Image.open(digits / "film.gif") as film:
         assert film.n_frames == 3 + 5  # The levels of four steps; every other one of them as data dissolve.
 
@@ -76,6 +76,7 @@ def test_each_example_of_an_evaluation_is_stored(digits):
     assert not list(digits.glob("evaluation_????????"))
 
 
+@pytest.mark.slow
 def test_the_example_evaluates_a_run_by_library_calls(digits, monkeypatch, capsys):
     monkeypatch.setattr(Digits, "size", lambda self, split: 6)
     monkeypatch.setattr("sys.argv", ["evaluate.py", str(digits)])
@@ -165,13 +166,15 @@ def test_load_gives_averaged_weights_or_raw_ones(digits):
     assert 0 < difference < 0.1
 
 
+@pytest.mark.slow
 def test_later_stages_need_no_repetition_of_the_options(digits):
+    before = (digits / "samples.png").stat().st_mtime_ns
     assert main(["--run", str(digits), "--stages", "sample", "--sampler.steps", "3"]) == 0
     experiment = read_experiment(digits)
     assert experiment.network.func is MLP
     assert experiment.network.keywords["width"] == 16 and experiment.network.keywords["dropout"] == 0.15
     assert (experiment.sampler.steps, experiment.drawing.n, experiment.evaluation.n) == (5, 4, 5)  # as trained
-    assert PIL.Image.open(digits / "samples.png").size[0] > 0
+    assert (digits / "samples.png").stat().st_mtime_ns > before
 
 
 @pytest.mark.slow

@@ -26,8 +26,9 @@ def programs(page):
 # run by test_tutorials.py.
 ELSEWHERE = {DOCS / "extending.md", *(DOCS / "tutorials").glob("*.md")}
 EXECUTED = [page for page in PAGES if programs(page) and page not in ELSEWHERE]
-LONG = "chains", "discrete", "evaluation", "inference", "interop", "likelihood", "networks", "posteriors", "sampling"
-LONG += "training", "concepts/chains", "concepts/guidance", "concepts/likelihood", "concepts/path"
+LONG = "chains", "discrete", "evaluation", "how_do_i", "inference", "interop", "likelihood", "networks", "posteriors"
+LONG += "sampling", "training"
+LONG += tuple(f"concepts/{name}" for name in ("chains", "guidance", "likelihood", "path", "predictions"))
 SLOW = [DOCS / f"{name}.md" for name in LONG]
 
 

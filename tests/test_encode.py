@@ -43,7 +43,7 @@ def test_latents_of_a_gaussian_are_those_of_its_closed_form(sde, std):
     np.testing.assert_allclose(sgm.decode(sde, model, latent) / width, x / width, rtol=0, atol=1e-3)
 
 
-@pytest.mark.slow_except("VP", "chain")
+@pytest.mark.slow_except("chain")
 @each_process
 def test_decoding_undoes_encoding(sde):
     x = jnp.stack([jnp.linspace(-1.3, 1.2, 6), jnp.linspace(0.9, -0.4, 6)], axis=1)

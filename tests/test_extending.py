@@ -34,19 +34,20 @@ def script(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
-    """All parts of the page in one run, each named by a flag."""
+    """All parts of the page in one trained run, each named by a flag."""
     folder = tmp_path_factory.mktemp("runs") / "own"
     parts = ("--data", "Ring", "--data.radius", "4", "--network", "Plain", "--network.width", "8", "--sde", "Exploding")
     parts += ("--prediction", "Residual", "--loss.weighting", "MinSNR", "--loss.weighting.gamma", "4")
     parts += ("--sampler", "Euler", "--sampler.steps", "5", "--metrics", "LogLikelihood", "MeanError")
     parts += ("--metrics.LogLikelihood.trace", "Sphere", "--metrics.LogLikelihood.trace.count", "3")
     with jax.numpy_dtype_promotion("standard"):
-        assert main(["--config", str(script), *parts, *SMALL, "--run", str(folder)]) == 0
+        assert main(["--config", str(script), *parts, *SMALL, "--stages", "train", "--run", str(folder)]) == 0
     return folder
 
 
 @pytest.mark.slow
 def test_a_command_has_every_part_of_the_page(run):
+    assert main(["--stages", "sample", "evaluate", "--run", str(run)]) == 0
     written = json.loads((run / "experiment.json").read_text())
     named = {
         "data": written["data"],
@@ -67,7 +68,7 @@ def test_a_command_has_every_part_of_the_page(run):
     assert np.isfinite(rows["log_prob"]["value"]) and rows["mean_error"]["value"] > 0
 
 
-def test_the_run_goes_on_and_is_evaluated_again(run, script, capsys):
+def test_the_run_is_evaluated_later(run, script, capsys):
     """As by a new process, which knows no class of the file before the configuration is read."""
     del sys.modules["extending"]
     forget_module("extending")

@@ -59,7 +59,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.slow_except("table")
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_short_form_of_the_page_runs(page, run):
     run(page, short(page.read_text()))

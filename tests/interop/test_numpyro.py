@@ -71,6 +71,7 @@ def test_the_batch_axes_of_the_condition_are_the_batch_shape():
     )
 
 
+@pytest.mark.slow
 def test_a_likelihood_has_the_gradient_of_the_closed_form_by_its_condition():
     observed = jnp.asarray([0.3, 0.1])
 

@@ -80,6 +80,7 @@ def test_the_average_is_kept_beside_the_raw_weights(tuned):
     assert not eqx.tree_equal(raw, trained)
 
 
+@pytest.mark.slow
 def test_a_tuned_model_is_saved_in_both_layouts(tuned, pipeline, tmp_path):
     _, trained, _, _, sde = tuned
     diffusers.save(tmp_path / "theirs", sde, trained, like=pipeline)
