@@ -160,6 +160,7 @@ def test_batches_are_functions_of_step_and_seed():
         assert not (first == other).reshape(5, -1).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_splits_are_fixed_draws_of_their_own():
     data = DeadLeaves(resolution=3, r_min=1.0, r_max=2.0)
     train, test = (data.rows(split, 0, 20_000)[0] for split in ("train", "test"))

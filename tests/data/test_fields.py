@@ -122,6 +122,7 @@ def test_hidden_pixels_have_no_say():
         np.testing.assert_array_equal(value, again)
 
 
+@pytest.mark.slow
 def test_simulated_fields_scatter_about_their_posteriors():
     data = GaussianFieldMap(resolution=8)
     x, fields = data.batch(0, 400, seed=0)
@@ -131,6 +132,7 @@ def test_simulated_fields_scatter_about_their_posteriors():
     assert scipy.stats.kstest(distances, scipy.stats.chi2(64).cdf).pvalue > 1e-3
 
 
+@pytest.mark.slow_except("7")
 @pytest.mark.parametrize("resolution", [7, 16])
 def test_a_quarter_is_hidden_by_rectangles_that_lie_anywhere(resolution):
     data = GaussianFieldMap(resolution=resolution)

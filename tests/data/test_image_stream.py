@@ -116,6 +116,7 @@ def test_a_run_that_begins_at_any_step_has_the_same_batches(folder, step):
     assert not np.array_equal(order(whole, range(5), 8, seed=3), order(whole, range(5), 8, seed=4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_run_that_was_killed_goes_on_with_the_batches_it_would_have_seen(folder, tmp_path, monkeypatch):
     def train(run, data):
@@ -281,7 +282,7 @@ def test_threads_end_with_the_data_set(folder):
     deadline = time.monotonic() + 10
     while any(thread.is_alive() for thread in ours) and time.monotonic() < deadline:
         gc.collect()  # More than once: a window that is being read keeps the stream until it is there.
-        time.sleep(0.01)
+        time.sleep(0.1)
     assert not any(thread.is_alive() for thread in ours)
 
 

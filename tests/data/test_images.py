@@ -289,7 +289,7 @@ def test_an_unreadable_file_is_named(folder):
         Images(None, str(folder), resolution=4).size("train")
 
 
-@pytest.mark.slow_except("mnist*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "resolution", "channels", "size", "classes"),
     [("mnist", 28, 1, 10_000, 10), ("cifar10", 32, 3, 10_000, 10), ("flowers", 64, 3, 459, 14)],

@@ -42,7 +42,7 @@ def test_entropy_is_the_integral_over_a_grid(toy):
 def test_draws_have_the_stated_density(toy):
     # -E log p(x) equals the entropy only if x is drawn from p
     x = np.asarray(toy.rows("test", 0, 4000)[0], np.float64)
-    nodes = centres(toy, 2048)
+    nodes = centres(toy, 1024)
     log_p = np.log(np.mean(axis_density(toy, x[:, 0], nodes[:, 0]) * axis_density(toy, x[:, 1], nodes[:, 1]), axis=1))
     assert -log_p.mean() == pytest.approx(toy.entropy, abs=4 * log_p.std() / math.sqrt(len(x)))
 

@@ -45,6 +45,7 @@ def test_draws_have_the_frequencies_of_the_model(name, steps):
     assert scipy.stats.chisquare(counts[seen], 20_000 * expected[seen]).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_an_exact_model_draws_the_data():
     chain, examples = BinomialChain(HarmonicBetas(100), p=0.2), Heartbeat().examples
     x = np.asarray(sgm.sample(chain, Enumerated(chain, examples), jr.key(0), 2000))

@@ -11,6 +11,7 @@ from sgm.evaluation import c2st
 
 
 class TestC2ST:
+    @pytest.mark.slow_except("1.0")
     @pytest.mark.parametrize("distance", [0.0, 1.0, 3.0])
     def test_the_accuracy_of_two_gaussians_is_that_of_the_best_classifier(self, distance):
         """Phi(distance / 2), within the error of 2000 samples and of a classifier that is trained on 1600."""
@@ -24,13 +25,13 @@ class TestC2ST:
         from sklearn.model_selection import KFold, cross_val_score
         from sklearn.neural_network import MLPClassifier
 
-        x, y = np.random.default_rng(1).normal(size=(2, 150, 3))
+        x, y = np.random.default_rng(1).normal(size=(2, 40, 3))
         y = 3 + 2 * y
         z = (np.concatenate([x, y]) - x.mean(0)) / x.std(0, ddof=1)
         classifier = MLPClassifier((30, 30), activation="relu", solver="adam", max_iter=10_000, random_state=2)
-        folds = KFold(4, shuffle=True, random_state=2)
-        scores = cross_val_score(classifier, z, np.repeat([0, 1], 150), cv=folds, scoring="accuracy")
-        assert c2st(x, y, seed=2, folds=4) == pytest.approx((scores.mean(), scores.std(ddof=1)))
+        folds = KFold(3, shuffle=True, random_state=2)
+        scores = cross_val_score(classifier, z, np.repeat([0, 1], 40), cv=folds, scoring="accuracy")
+        assert c2st(x, y, seed=2, folds=3) == pytest.approx((scores.mean(), scores.std(ddof=1)))
 
     @pytest.mark.slow
     def test_a_shared_condition_does_not_mislead_the_classifier(self):

@@ -144,15 +144,24 @@ def test_what_is_not_finite_is_left_out_and_said():
 
 
 def test_log_likelihoods_are_those_of_the_library():
-    report = run(LogLikelihood(sgm.Exact()))
+    report = run(LogLikelihood(sgm.Exact()), batch_size=10)
     x, _ = DATA.rows("test", 0, 10)
-    expected = np.asarray(sgm.log_prob(sgm.VP(), MODEL, x, trace=sgm.Exact()))
+    expected = np.asarray(sgm.log_prob(sgm.VP(), MODEL, x, jr.key(0), trace=sgm.Exact()))
     np.testing.assert_allclose(report.columns["log_prob"], expected, rtol=1e-4)
     assert report["log_prob"].value == pytest.approx(expected.mean(), rel=1e-4)
     assert report["minus_entropy"].value == pytest.approx(-DATA.entropy)
     assert report["log_prob"].value < -DATA.entropy
 
 
+def test_values_that_are_not_accurate_are_counted():
+    report = run(LogLikelihood(sgm.Exact()), batch_size=10)
+    context, ((_, found),) = report.context, report.parts
+    rows = LogLikelihood(sgm.Exact()).rows(context, found | {"converged": np.arange(10) > 2})
+    assert [row.value for row in rows if row.name == "inaccurate"] == [3]
+    assert "inaccurate" not in [row.name for row in LogLikelihood(sgm.Exact()).rows(context, found)]
+
+
+@pytest.mark.slow
 def test_what_misses_the_accuracy_is_told():
     report = run(LogLikelihood(sgm.Exact(), accuracy=1e-9))
     assert np.all(np.isfinite(report.columns["log_prob"])) and not report.columns["converged"].all()

@@ -17,10 +17,10 @@ _to_jax = partial(jnp.asarray, dtype=jnp.float32)
 
 
 class TestLocalC2ST:
-    METRIC = LocalC2ST(observation=(0.4,), nulls=19)
+    METRIC, N = LocalC2ST(observation=(0.4,), nulls=19), 200
 
     def test_an_exact_posterior_passes(self, reports):
-        report = reports("exact", self.METRIC, (1,))
+        report = reports("exact", self.METRIC, (1,), self.N)
         assert report["local_c2st_p"].value > 0.05
         # As the note says, the statistic is of the size of those of permuted labels, not 0.
         said = re.search(r"; ([\d.]+) of permuted labels, as of an exact model$", report["local_c2st"].note)
@@ -30,19 +30,19 @@ class TestLocalC2ST:
     @pytest.mark.parametrize("name", WRONG)
     def test_a_wrong_posterior_fails(self, reports, name):
         """With 19 nulls the p-value is 1 / 20 at least."""
-        report = reports(name, self.METRIC, (1,))
+        report = reports(name, self.METRIC, (1,), self.N)
         assert report["local_c2st_p"].value == pytest.approx(0.05)
-        assert report["local_c2st"].value > 5 * reports("exact", self.METRIC, (1,))["local_c2st"].value
+        assert report["local_c2st"].value > 5 * reports("exact", self.METRIC, (1,), self.N)["local_c2st"].value
 
     def test_draws_are_those_at_the_observation(self, reports):
-        drawn = reports("narrow", self.METRIC, (1,)).columns["local_observed_draws"]
-        assert drawn.mean() == pytest.approx(0.4 / (1 + NOISE**2), abs=4 * 0.5 * STD / 20)
-        assert drawn.std() == pytest.approx(0.5 * STD, rel=4 / 800**0.5)
+        drawn = reports("narrow", self.METRIC, (1,), self.N).columns["local_observed_draws"]
+        assert drawn.mean() == pytest.approx(0.4 / (1 + NOISE**2), abs=4 * 0.5 * STD / self.N**0.5)
+        assert drawn.std() == pytest.approx(0.5 * STD, rel=4 / (2 * self.N) ** 0.5)
 
     def test_a_record_is_an_observation(self, reports):
-        drawn = reports("exact", LocalC2ST(7, nulls=1), (1,)).columns["local_observed_draws"]
+        drawn = reports("exact", LocalC2ST(7, nulls=1), (1,), self.N).columns["local_observed_draws"]
         x = Noisy((1,)).rows("test", 7, 8)[1]["params"][0, 0]
-        assert drawn.mean() == pytest.approx(x / (1 + NOISE**2), abs=4 * STD / 20)
+        assert drawn.mean() == pytest.approx(x / (1 + NOISE**2), abs=4 * STD / self.N**0.5)
 
     @pytest.mark.slow
     def test_only_the_place_where_the_posterior_is_wrong_fails(self):
@@ -91,7 +91,7 @@ class TestLocalC2ST:
         parts = np.random.default_rng(0).normal(size=(4, 30, 2)).astype(np.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # of float64 that JAX does not have
-            found, same = (local_c2st(*map(to, parts), to(np.zeros(2)), nulls=1) for to in (np.asarray, _to_jax))
+            found, same = (local_c2st(*map(to, parts), to(np.zeros(2)), nulls=0) for to in (np.asarray, _to_jax))
         assert same.statistic == pytest.approx(found.statistic, rel=1e-3)
 
     @pytest.mark.usefixtures("types_unchecked")

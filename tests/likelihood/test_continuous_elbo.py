@@ -17,6 +17,7 @@ X = np.float32(stats.multivariate_normal(np.float64(MODEL.mean), COVARIANCE).rvs
 ALL = {**PROCESSES, "pure noise": sgm.Rectified(t1=1.0)}
 
 
+@pytest.mark.slow_except("VP", "pure noise")
 @pytest.mark.parametrize("sde", ALL.values(), ids=ALL.keys())
 def test_the_bound_of_an_exact_model_is_log_p(sde):
     truth = stats.multivariate_normal(np.float64(MODEL.mean), COVARIANCE).logpdf(np.float64(X))
@@ -25,6 +26,7 @@ def test_the_bound_of_an_exact_model_is_log_p(sde):
     assert np.all(np.abs(result.value - truth) < 4 * result.stderr + 2e-3)
 
 
+@pytest.mark.slow_except("VP", "pure noise")
 @pytest.mark.parametrize("name", ["VP", "VE", "pure noise"])
 def test_the_bound_of_a_wrong_gaussian_is_that_of_its_closed_form(name):
     """One dimension, the model N(0, v): E (noise - E[noise | u])^2 is a quadratic in x0, integrated in float64."""

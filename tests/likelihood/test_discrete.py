@@ -13,6 +13,7 @@ COUNT = 8
 WIDTH = 2 / COUNT
 MODEL = Gaussian(jnp.asarray([0.2, -0.3]), jnp.diag(jnp.asarray([0.3, 0.15]) ** 2))
 LEVELS = jnp.asarray([[4, 2], [5, 3], [3, 1], [6, 2]])
+SOLVES = 6400  # As many in several calls, so that they share a compilation.
 
 
 def process(sigma):
@@ -29,8 +30,9 @@ def truth(sde):
     return np.log(upper - lower).sum(1)
 
 
-def bound(sde, dequantisation, samples, draws=400):
+def bound(sde, dequantisation, samples):
     """The mean and its standard error, over draws, of the bound on each of the levels."""
+    draws = SOLVES // (samples * len(LEVELS))
     repeated = jnp.broadcast_to(LEVELS, (draws, *LEVELS.shape))
     prior = MODEL.marginal(sde, sde.t1)
     options = {"dequantisation": dequantisation, "samples": samples, "trace": sgm.Exact(), "prior": prior}
@@ -49,7 +51,7 @@ def test_the_bound_rises_with_samples_to_the_truth(sde, dequantisation):
     exact = truth(sde)
     one, error_one = bound(sde, dequantisation, 1)
     few, error_few = bound(sde, dequantisation, 4)
-    many, error_many = bound(sde, dequantisation, 64, draws=50)
+    many, error_many = bound(sde, dequantisation, 64)
     assert np.all(one < exact + 4 * error_one) and np.all(few < exact + 4 * error_few + 2e-3)
     assert one.mean() < few.mean() < many.mean()
     np.testing.assert_allclose(many, exact, atol=0.02 + 4 * error_many.max())
@@ -82,6 +84,7 @@ def test_bits_do_not_depend_on_levels_range_or_type(dtype, count, low, high):
     np.testing.assert_allclose(sgm.bits_per_dim(value, 3, levels=None), -flat / 3 / np.log(2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_error_bars_pass_through():
     model, sde = gaussian(16), sgm.VP()
     levels = jr.randint(jr.key(1), (3, 16), 0, COUNT)
@@ -93,9 +96,10 @@ def test_error_bars_pass_through():
 
 
 def test_the_error_of_several_draws_is_that_of_their_mean():
-    levels = jnp.broadcast_to(jnp.asarray([4, 2]), (500, 2))
-    options = {"count": COUNT, "samples": 50, "trace": sgm.Exact(), "full": True}
-    result = discrete_log_prob(sgm.VP(), MODEL, levels, jr.key(3), **options)
+    sde, samples = sgm.VP(), 16
+    levels = jnp.broadcast_to(jnp.asarray([4, 2]), (SOLVES // samples, 2))
+    options = {"count": COUNT, "samples": samples, "trace": sgm.Exact(), "full": True}
+    result = discrete_log_prob(sde, MODEL, levels, jr.key(3), prior=MODEL.marginal(sde, sde.t1), **options)
     np.testing.assert_allclose(float(jnp.mean(result.stderr**2)) ** 0.5, float(result.value.std()), rtol=0.1)
 
 
@@ -109,6 +113,7 @@ def test_each_image_has_its_condition():
         discrete_log_prob(sgm.VP(), Shifted(0.3), LEVELS, jr.key(0), cond=cond, **options)
 
 
+@pytest.mark.slow
 def test_a_missed_accuracy_is_told():
     with pytest.warns(UserWarning, match=r"discrete_log_prob: \d of 4 values are not known to accuracy = 1e-09"):
         discrete_log_prob(sgm.VP(), MODEL, LEVELS, jr.key(0), count=COUNT, trace=sgm.Exact(), accuracy=1e-9)

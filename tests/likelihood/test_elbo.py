@@ -15,8 +15,10 @@ from sgm.sde import DiscreteChain, cosine_betas, linear_betas
 
 MODEL = gaussian(2)
 FIXED = pytest.mark.parametrize("variance", [FixedSmall(), FixedLarge()], ids=lambda variance: type(variance).__name__)
+MOSTLY_SMALL = pytest.mark.slow_except("FixedSmall")
 
 
+@MOSTLY_SMALL
 @FIXED
 def test_the_bound_is_below_the_truth_by_the_closed_form(variance):
     chain = even_chain(5)
@@ -26,6 +28,7 @@ def test_the_bound_is_below_the_truth_by_the_closed_form(variance):
     assert abs(gap - expected) < 4 * stderr
 
 
+@pytest.mark.slow
 @FIXED
 def test_the_closed_form_falls_as_one_over_the_steps(variance):
     """For centred data, whose prior at t1 is as good as exact."""
@@ -79,7 +82,7 @@ def test_bins_have_the_probability_of_the_gaussian():
     estimate = MODEL.predict(jnp.asarray(-1.2), jnp.asarray([0.2, 0.4]))
     middles = jnp.stack(jnp.meshgrid(*[-1 + (2 * jnp.arange(17) + 1) / 17] * 2), -1).reshape(-1, 2)
     rule = DiscretisedGaussian(count)
-    log_probs = jax.vmap(lambda x0: rule.log_prob(x0, x0, level, estimate, log_variance))(middles)
+    log_probs = jax.jit(jax.vmap(lambda x0: rule.log_prob(x0, x0, level, estimate, log_variance)))(middles)
     np.testing.assert_allclose(float(jnp.exp(log_probs).sum()), 1, rtol=1e-5)
     edges = np.concatenate([[-np.inf], np.linspace(-1, 1, 18)[1:-1], [np.inf]])
     cdf = stats.norm.cdf(edges[:, None], np.asarray(estimate.denoised, np.float64), math.exp(-1.5))
@@ -96,8 +99,9 @@ def test_bins_far_from_the_mean_have_finite_gradients():
     def log_prob(x0):
         return rule.log_prob(x0, x0, jnp.asarray(-5.0), estimate, jnp.asarray(-10.0))
 
+    compiled = jax.jit(jax.value_and_grad(log_prob))
     for x0 in (jnp.asarray([-0.99, 0.99]), estimate.denoised):
-        value, gradient = jax.value_and_grad(log_prob)(x0)
+        value, gradient = compiled(x0)
         assert bool(jnp.isfinite(value)) and bool(jnp.all(jnp.isfinite(gradient)))
 
 

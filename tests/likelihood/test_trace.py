@@ -81,6 +81,11 @@ def test_probing_is_exact_where_strides_are_the_axes():
     assert float(stderr) < 1e-5 and float(dof) > 1
 
 
+def test_a_single_probe_has_no_error_bar():
+    value, stderr, _ = sgm.Hutchinson(1).combine(jnp.asarray([2.0]))
+    assert float(value) == 2 and bool(jnp.isnan(stderr))
+
+
 def test_small_spreads_have_degrees_of_freedom():
     trace = sgm.Probing((2,), 3)
     products = 1e-13 * jnp.asarray([1.0, 2.0, 1.5, 0.5, 0.7, 3.0])

@@ -241,13 +241,18 @@ class OfOne(AbstractModel):
         return Gaussian(self.units.standardise(cond.params), jnp.full((1, 1), std**2)).predict(level, u)
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_prior_in_other_units_is_named():
+    cond = sgm.Condition(params=jnp.asarray([[113.0]]))
+    with pytest.raises(ValueError, match=r"different units; pass .*, or an exact one as prior.in_units\(model.units\)"):
+        Observations(OfOne(4.0), cond, Uniform((70.0,), (150.0,)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 8])
 def test_observations_under_a_uniform_prior_have_the_closed_form_posterior(count):
     prior, model = Uniform((70.0,), (150.0,)), OfOne(4.0)
     y = np.random.default_rng(0).normal(113.0, 4.0, (count, 1)).astype(np.float32)
     cond = sgm.Condition(params=jnp.asarray(y))
-    with pytest.raises(ValueError, match=r"different units; pass .*, or an exact one as prior.in_units\(model.units\)"):
-        Observations(model, cond, prior)
     composed = Observations(model, cond, prior.in_units(model.units))
     x = np.asarray(sgm.sample(sgm.VP(), composed, jr.key(0), 4000, method=sgm.DPMSolverPP(20)))[:, 0]
     assert scipy.stats.kstest(x, "norm", (y.mean(), 4.0 / count**0.5)).pvalue > 1e-3

@@ -39,7 +39,7 @@ def many(betas):
 def test_the_reverse_mean_is_that_of_2015(float64, name):
     betas, k = BETAS[name], many(BETAS[name])
     levels, beta = levels_of(betas), betas[k - 1][:, None]
-    means = jax.vmap(lambda s, t: reverse_mean(DiscreteChain(betas), s, t))(levels[k - 1], levels[k])
+    means = jax.jit(jax.vmap(lambda s, t: reverse_mean(DiscreteChain(betas), s, t)))(levels[k - 1], levels[k])
     np.testing.assert_allclose(means, np.sqrt(1 - beta) * X + np.sqrt(beta) * C, rtol=1e-9)
 
 
@@ -47,7 +47,7 @@ def test_the_reverse_mean_is_that_of_2015(float64, name):
 def test_the_reverse_mean_in_single_precision(name):
     betas, k = BETAS[name], many(BETAS[name])
     levels, beta = jnp.asarray(levels_of(betas), jnp.float32), betas[k - 1][:, None]
-    means = jax.vmap(lambda s, t: reverse_mean(DiscreteChain(betas), s, t))(levels[k - 1], levels[k])
+    means = jax.jit(jax.vmap(lambda s, t: reverse_mean(DiscreteChain(betas), s, t)))(levels[k - 1], levels[k])
     # The kernel knows a step by the difference of two levels, to about four digits, of which beta is small.
     np.testing.assert_allclose(means, np.sqrt(1 - beta) * X + np.sqrt(beta) * C, atol=3e-5)
 
@@ -117,7 +117,7 @@ def test_levels_beyond_the_chain_are_finite(level):
     def velocity(level):
         return prediction.estimate(lambda u: u, level, u).velocity
 
-    value, slope = jax.jvp(velocity, (jnp.asarray(level),), (jnp.ones(()),))
+    value, slope = jax.jit(lambda level: jax.jvp(velocity, (level,), (jnp.ones(()),)))(jnp.asarray(level))
     first, last = (np.sqrt((1 - beta) / beta) for beta in BETAS["2015"][[0, -1]])
     np.testing.assert_allclose(value, -np.exp(level) * (first if level < 0 else last), rtol=1e-3)
     assert bool(jnp.all(jnp.isfinite(slope)))
@@ -150,7 +150,7 @@ class TestModelOf2015:
         model = eqx.tree_at(lambda model: model.network.outlet.bias, self.model(), bias)
         k, u = 11, jr.normal(jr.key(1), self.shape)
         s, t = (jnp.asarray(level, jnp.float32) for level in levels_of(BETAS["2015"])[[k - 1, k]])
-        estimate = model.predict(self.chain.level(k), u)
+        estimate = eqx.filter_jit(model.predict)(self.chain.level(k), u)
         beta = BETAS["2015"][k - 1]
         np.testing.assert_allclose(
             posterior_mean(s, t, u, estimate.denoised), np.sqrt(1 - beta) * u + np.sqrt(beta) * 0.5, atol=2e-5
@@ -158,6 +158,7 @@ class TestModelOf2015:
         expected = 1 / (1 + (1 - beta) / beta * np.exp(2 / np.sqrt(40)))
         np.testing.assert_allclose(jnp.exp(Learned(40).log_variance(s, t, estimate)), expected, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_a_new_model_samples_isotropic_gaussian_data(self):
         method = sgm.Ancestral(39, variance=Learned(40))
         x = sgm.sample(self.chain, self.model(), jr.key(2), 64, method=method)

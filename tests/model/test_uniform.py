@@ -28,6 +28,18 @@ def by_quadrature(level, u):
     return mode - offset, apart + kappa * offset, second / mass - offset**2
 
 
+@jax.jit
+def estimates_and_slopes(level, u):
+    """Of several u, under the prior in one dimension, with the derivatives of E[x0 | u]."""
+    slope = jax.grad(lambda u: PRIOR.predict(level, u[None]).denoised[0])
+    return jax.vmap(lambda u: (PRIOR.predict(level, u[None]), slope(u)))(u)
+
+
+@jax.jit
+def log_probs_and_scores(marginal, x):
+    return jax.vmap(jax.value_and_grad(lambda x: marginal.log_prob(x)))(x)
+
+
 @pytest.mark.parametrize("level", [-20.0, -12.0, -6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0, 12.0, 20.0])
 def test_estimates_are_those_of_a_quadrature(level):
     cos, sin = 1 / np.sqrt(1 + np.exp(2 * level)), 1 / np.sqrt(1 + np.exp(-2 * level))
@@ -35,8 +47,7 @@ def test_estimates_are_those_of_a_quadrature(level):
     outside = [place for far in (0.01, 1.0, 30.0, 1e4) for place in (cos * HIGH + far, cos * LOW - far)]
     near = [cos * HIGH + far * sin for far in (-2.0, -0.5, 0.5, 2.0, 6.0)]
     u = jnp.asarray(np.concatenate([inside, outside, near]), jnp.float32)
-    estimate = jax.vmap(lambda u: PRIOR.predict(jnp.asarray(level), u[None]))(u)
-    slopes = jax.vmap(jax.grad(lambda u: PRIOR.predict(jnp.asarray(level), u[None]).denoised[0]))(u)
+    estimate, slopes = estimates_and_slopes(jnp.asarray(level), u)
     truth = np.asarray([by_quadrature(level, float(place)) for place in u])
     # u has a rounding of its own, of so many standard deviations of the noise, to which e moves by as much.
     rounding = 4 * EPS * (np.abs(u) + cos * (HIGH - LOW)) / sin
@@ -67,16 +78,17 @@ def test_pure_noise_tells_nothing():
     np.testing.assert_allclose(estimate.velocity, [-0.75, -1.25], rtol=1e-6)
 
 
+@pytest.mark.slow_except("VP", "VE")
 @pytest.mark.parametrize("process", FOUR)
 def test_score_is_the_gradient_of_the_marginal(process):
     sde = PROCESSES[process]
+    scores = jax.jit(jax.vmap(lambda t, x: TWO.score(sde, t, x), (None, 0)))
     for fraction in (0.05, 0.3, 0.9):
         t = sde.t0 + fraction * (sde.t1 - sde.t0)
         marginal = TWO.marginal(sde, t)
         x = jnp.concatenate([marginal.sample(jr.key(0), 20), 2 * marginal.sample(jr.key(1), 20)])
-        expected = jax.vmap(jax.grad(marginal.log_prob))(x)
-        found = jax.vmap(TWO.score, in_axes=(None, None, 0))(sde, t, x)
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        _, expected = log_probs_and_scores(marginal, x)
+        np.testing.assert_allclose(scores(t, x), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("std", [1e-3, 0.2, 3.0])
@@ -86,17 +98,18 @@ def test_the_noised_density_is_a_difference_of_normal_distributions(std):
     ends = [scipy.stats.norm.cdf((x - end) / std) for end in (TWO.low, TWO.high)]
     expected = np.log((ends[0] - ends[1]) / np.asarray(TWO.high - TWO.low)).sum(axis=1)
     kept = np.isfinite(expected)
-    found = np.asarray(jax.vmap(marginal.log_prob)(jnp.asarray(x, jnp.float32)))
+    found = np.asarray(log_probs_and_scores(marginal, jnp.asarray(x, jnp.float32))[0])
     # An edge that is a standard deviation wide moves log p by the rounding of x over it.
     np.testing.assert_allclose(found[kept], expected[kept], atol=1e-5 + 10 * EPS / std)
 
 
 def test_the_noised_density_keeps_its_digits_where_the_distributions_differ_by_none():
-    marginal, x = NoisedUniform(PRIOR.low, PRIOR.high, jnp.full(1, 0.1)), jnp.asarray([12.0])
+    marginal = NoisedUniform(PRIOR.low, PRIOR.high, jnp.full(1, 0.1))
+    (found,), (score,) = log_probs_and_scores(marginal, jnp.asarray([[12.0]]))
     logs = [scipy.stats.norm.logcdf(-(12.0 - end) / 0.1) for end in (HIGH, LOW)]
     expected = logs[0] + np.log1p(-np.exp(logs[1] - logs[0])) - np.log(HIGH - LOW)
-    assert float(marginal.log_prob(x)) == pytest.approx(expected, rel=1e-5)
-    assert float(jax.grad(marginal.log_prob)(x)[0]) == pytest.approx(-10.0 / 0.1**2, rel=1e-3)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert float(score[0]) == pytest.approx(-10.0 / 0.1**2, rel=1e-3)
 
 
 def test_a_noised_uniform_is_a_model_whose_marginals_are_those_of_the_uniform():
@@ -105,16 +118,16 @@ def test_a_noised_uniform_is_a_model_whose_marginals_are_those_of_the_uniform():
     scale, std = sde.transition(jnp.asarray(0.1), jnp.asarray(t))
     on = NoisedUniform(scale * first.low, scale * first.high, jnp.sqrt(scale**2 * first.std**2 + std**2))
     x = TWO.marginal(sde, t).sample(jr.key(3), 20)
-    np.testing.assert_allclose(jax.vmap(on.log_prob)(x), jax.vmap(TWO.marginal(sde, t).log_prob)(x), atol=1e-4)
-    score = jax.vmap(first.score, in_axes=(None, None, 0))(sde, t, x)
-    again = first.marginal(sde, t)
-    np.testing.assert_allclose(score, jax.vmap(jax.grad(again.log_prob))(x), rtol=1e-3, atol=1e-3)
+    found, expected = (log_probs_and_scores(marginal, x)[0] for marginal in (on, TWO.marginal(sde, t)))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    score = jax.jit(jax.vmap(lambda x: first.score(sde, t, x)))(x)
+    np.testing.assert_allclose(score, log_probs_and_scores(first.marginal(sde, t), x)[1], rtol=1e-3, atol=1e-3)
 
 
 def test_at_pure_noise_the_marginal_is_the_noise():
     sde = sgm.VP(sgm.sde.Cosine(ratio_max=jnp.inf))
     x = jnp.asarray([0.3, -2.0])
-    found, slope = jax.value_and_grad(TWO.marginal(sde, sde.t1).log_prob)(x)
+    (found,), (slope,) = log_probs_and_scores(TWO.marginal(sde, sde.t1), x[None])
     assert float(found) == pytest.approx(float(scipy.stats.norm.logpdf(np.asarray(x)).sum()), rel=1e-5)
     np.testing.assert_allclose(slope, -x, rtol=1e-5)
 

@@ -63,7 +63,8 @@ def gaps(x, y=Y, matrix=A, std=STD):
     return (x.mean(axis=1) - np.stack(means)) / stds, x.std(axis=1) / stds
 
 
-# Of each method, how far means and standard deviations are off: 0.02 and 0.016 are the errors of so many draws.
+# Of each method, how far means and standard deviations are off: 0.02 and 0.016 are the errors of so many draws, of half
+# of which those of 0.1 and more are measured.
 METHODS = {
     "MMPS": (MMPS(), 0.08, 0.06),
     "MMPS by Heun": (MMPS(sampler=sgm.EDMHeun(30)), 0.08, 0.06),
@@ -79,8 +80,9 @@ METHODS = {
 @pytest.mark.slow_except("MMPS", "PiGDM", "SplitGibbs", "TwistedSMC")
 @pytest.mark.parametrize(("method", "mean", "std"), METHODS.values(), ids=METHODS.keys())
 def test_draws_have_the_posterior_of_a_gaussian(method, mean, std):
-    x = sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), DRAWS, method=method)
-    assert x.shape == (2, DRAWS, DIM)
+    draws = DRAWS if std < 0.1 else DRAWS // 2
+    x = sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), draws, method=method)
+    assert x.shape == (2, draws, DIM)
     offsets, ratios = gaps(x)
     assert np.max(np.abs(offsets)) < mean and np.max(np.abs(ratios - 1)) < std
 
@@ -88,11 +90,38 @@ def test_draws_have_the_posterior_of_a_gaussian(method, mean, std):
 def test_the_guided_estimate_of_mmps_is_that_of_the_posterior():
     mean, cov, _ = posterior(Y[0])
     exact = WithUnits(Gaussian(jnp.asarray((mean - 2) / 3, jnp.float32), jnp.asarray(cov / 9, jnp.float32)), UNITS)
-    guided, u = MMPS().guide(MODEL, Linear(operator, Y[0], STD)), jnp.asarray([0.3, -1.0, 0.4, 0.2])
-    for level in (-2.0, 0.0, 3.0, jnp.inf):
-        found, expected = (model.predict(jnp.asarray(level), u) for model in (guided, exact))
-        np.testing.assert_allclose(found.denoised, expected.denoised, atol=2e-4)
-        np.testing.assert_allclose(found.velocity, expected.velocity, atol=2e-4 / np.sin(np.arctan(np.exp(level))))
+    found, expected = guided_estimates(Linear(operator, Y[0], STD)), estimates(exact)
+    np.testing.assert_allclose(found.denoised, expected.denoised, atol=2e-4)
+    sines = np.sin(np.arctan(np.exp(LEVELS)))[:, None]
+    assert np.all(np.abs(found.velocity - expected.velocity) < 2e-4 / sines)
+
+
+LEVELS = np.asarray([-2.0, 0.0, 3.0, np.inf], np.float32)
+
+
+def estimates(model):
+    """At a few levels."""
+    u = jnp.asarray([0.3, -1.0, 0.4, 0.2])
+    return jax.jit(jax.vmap(lambda level: model.predict(level, u)))(LEVELS)
+
+
+def guided_estimates(evidence):
+    return estimates(MMPS().guide(MODEL, evidence))
+
+
+WITH_GAPS = Linear(lambda x: x, jnp.asarray([3.0, jnp.nan, 1.0, jnp.nan]), STD)
+SEEN = Linear(Mask(np.asarray([True, False, True, False])), jnp.asarray([3.0, 1.0]), STD)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "same"),
+    [(WITH_GAPS, SEEN), (Nonlinear(operator, Y[0], STD), Linear(operator, Y[0], STD))],
+    ids=["nan", "nonlinear"],
+)
+def test_the_guided_estimate_is_that_of_the_same_evidence_in_another_form(evidence, same):
+    found, expected = map(guided_estimates, (evidence, same))
+    np.testing.assert_allclose(found.denoised, expected.denoised, atol=1e-5)
+    np.testing.assert_allclose(found.noise, expected.noise, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -184,11 +213,10 @@ def _velocity(level, u, mean):
     return Gaussian(mean, jnp.eye(1) / 4).predict(level, u).velocity
 
 
+@pytest.mark.slow
 def test_nan_is_no_observation():
     method, key = MMPS(sampler=sgm.DDIM(20)), jr.key(0)
-    whole = Linear(lambda x: x, jnp.asarray([3.0, jnp.nan, 1.0, jnp.nan]), STD)
-    masked = Linear(Mask(np.asarray([True, False, True, False])), jnp.asarray([3.0, 1.0]), STD)
-    found, expected = (sgm.sample_posterior(SDE, MODEL, each, key, 3, method=method) for each in (whole, masked))
+    found, expected = (sgm.sample_posterior(SDE, MODEL, each, key, 3, method=method) for each in (WITH_GAPS, SEEN))
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -202,6 +230,7 @@ def modes(y, std):
     return np.exp(terms - np.logaddexp(*terms)), np.logaddexp(*terms) - 0.5 * np.log(2 * np.pi)
 
 
+@pytest.mark.slow
 def test_twisted_smc_has_the_weights_of_modes_and_the_evidence():
     evidence = Linear(lambda x: x[:1], jnp.asarray([[0.15]]), 0.5)
     draws = sgm.sample_posterior(SDE, MODES, evidence, jr.key(0), 2000, method=TwistedSMC(), full=True)
@@ -221,7 +250,8 @@ def test_the_error_of_the_log_evidence_that_is_told_holds_that_of_few_steps():
 
 
 def test_the_log_evidence_of_a_gaussian_is_its_closed_form():
-    draws = sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), 10, method=TwistedSMC(particles=256), full=True)
+    method = METHODS["TwistedSMC"][0]
+    draws = sgm.sample_posterior(SDE, MODEL, EVIDENCE, jr.key(0), DRAWS // 2, method=method, full=True)
     np.testing.assert_allclose(draws.log_evidence, [posterior(each)[2] for each in Y], atol=0.1)
 
 
@@ -244,10 +274,11 @@ def test_counts_have_their_posterior(method):
 def test_a_likelihood_of_ones_own_moves_the_draws(method):
     evidence = Custom(lambda x: -0.5 * jnp.sum((x - 1.0) ** 2) / 0.25)
     x = sgm.sample_posterior(SDE, MODES, evidence, jr.key(0), 64, method=method)
-    prior = sgm.sample(SDE, MODES, jr.key(0), 64)
+    prior = MODES.sample(jr.key(0), 64)
     assert float(jnp.mean(jnp.abs(x - 1))) < 0.7 * float(jnp.mean(jnp.abs(prior - 1)))
 
 
+@pytest.mark.slow
 def test_a_nonlinear_function_that_is_linear_is_a_linear_one():
     method = MMPS(sampler=sgm.DDIM(20))
     found = sgm.sample_posterior(SDE, MODEL, Nonlinear(operator, Y[0], STD), jr.key(0), 3, method=method)
@@ -256,8 +287,11 @@ def test_a_nonlinear_function_that_is_linear_is_a_linear_one():
 
 
 def test_the_way_of_2015_is_under_the_same_call():
-    evidence, method = MatchedDenoising(jnp.ones((3, DIM)), 0.5), ToldTransitions(steps=20)
-    assert sgm.sample_posterior(SDE, MODEL, evidence, jr.key(0), 2, method=method).shape == (3, 2, DIM)
+    def draw(observed, key):
+        evidence, method = MatchedDenoising(observed, 0.5), ToldTransitions(steps=20)
+        return sgm.sample_posterior(SDE, MODEL, evidence, key, 2, method=method)
+
+    assert jax.eval_shape(draw, jnp.ones((3, DIM)), jr.key(0)).shape == (3, 2, DIM)
 
 
 WRONG = [

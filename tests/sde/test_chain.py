@@ -108,7 +108,7 @@ def test_a_chain_is_a_process_in_continuous_time_and_back():
     chain = DiscreteChain(TABLES["cosine"])
     continuous = chain.continuous()
     t = jnp.linspace(1, 1000, 777)
-    np.testing.assert_allclose(continuous.theta(t / 1000), chain.theta(t), rtol=2e-6)
+    np.testing.assert_allclose(jax.jit(continuous.theta)(t / 1000), jax.jit(chain.theta)(t), rtol=2e-6)
     again = DiscreteChain.at_times(continuous, np.arange(1, 1001) / 1000)
     np.testing.assert_allclose(again.betas.values, chain.betas.values, rtol=1e-6)
 
