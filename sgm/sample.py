@@ -203,7 +203,7 @@ def _started(sde, model, start):
     check_time("sample: start", sde, t)
     model.check_batch("sample: start", x)
     check_finite("sample: start", x)
-    if not is_traced((sde, t)) and not t > sde.t0:
+    if not is_traced((sde, t)) and not float(t) > float(sde.t0):
         raise ValueError(f"sample: start at t = {t}, which is t0 = {sde.t0}; pass t > t0, from which there is a step.")
     return sde.until(t), x if model.takes_levels else model.units.standardise(x)
 

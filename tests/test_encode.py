@@ -111,6 +111,12 @@ def test_a_sample_begins_at_a_noised_example(sde):
     assert float(x.var()) == pytest.approx(4 * variance, rel=0.12)
 
 
+def test_a_start_from_outside_of_a_trace_may_be_used_within():
+    start = (jnp.asarray(0.5), jnp.zeros(2))
+    draw = lambda key: sgm.sample(sgm.VP(), MODES, key, method=sgm.DDIM(3), start=start)  # noqa: E731
+    assert jax.eval_shape(draw, jr.key(0)).shape == (2,)
+
+
 def test_a_chain_starts_at_one_of_its_own_steps():
     chain = ALL["chain"]
     method = sgm.Ancestral(39, grid=ChainGrid())

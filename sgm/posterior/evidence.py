@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from sgm.checks import is_traced
@@ -48,7 +49,7 @@ class AbstractEvidence(eqx.Module):
     def check(self, call: str, shape: tuple[int, ...]) -> None:
         """Raise ValueError where it is no evidence about examples of `shape`, or has infinite entries."""
         self.batch_axes(call, shape)
-        if not is_traced(self.y) and bool(jnp.any(jnp.isinf(self.y))):
+        if not is_traced(self.y) and np.any(np.isinf(self.y)):
             raise ValueError(f"{call}: y has infinite entries; pass finite ones, and nan where nothing was measured.")
 
     def complete(self, x: Example) -> Example:
@@ -58,7 +59,7 @@ class AbstractEvidence(eqx.Module):
 
 def check_std(call: str, std: Float[Array, "..."], exact: str = "Exactly(mask, known)") -> None:
     """Raise ValueError for a standard deviation that is not positive; `exact` is the evidence without noise."""
-    if not is_traced(std) and not bool(jnp.all(std > 0)):
+    if not is_traced(std) and not np.all(np.asarray(std) > 0):
         raise ValueError(f"{call}: std = {std}; pass std > 0, or {exact} for entries known exactly.")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from sgm.checks import is_traced
@@ -34,8 +35,8 @@ class Poisson(AbstractGaussianLikelihood):
 
     def __init__(self, function: Callable, y: Num[ArrayLike, "..."]):
         self.function, self.y = function, jnp.asarray(y, jnp.result_type(float))
-        if not is_traced(self.y) and bool(jnp.any(self.y < 0)):
-            raise ValueError(f"Poisson: y has the entry {jnp.nanmin(self.y)}; pass counts of 0 or more.")
+        if not is_traced(self.y) and np.any(np.asarray(self.y) < 0):
+            raise ValueError(f"Poisson: y has the entry {np.nanmin(self.y)}; pass counts of 0 or more.")
 
     def predicted(self, x):
         return self.function(x)

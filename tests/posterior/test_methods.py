@@ -286,6 +286,12 @@ def test_a_nonlinear_function_that_is_linear_is_a_linear_one():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("evidence", [EVIDENCE, Poisson(jnp.exp, jnp.ones(DIM))])
+def test_evidence_from_outside_of_a_trace_may_be_used_within(evidence):
+    draw = lambda key: sgm.sample_posterior(SDE, MODEL, evidence, key, 2, method=DPS(sampler=sgm.DDIM(3)))  # noqa: E731
+    assert jax.eval_shape(draw, jr.key(0)).shape[-2:] == (2, DIM)
+
+
 def test_the_way_of_2015_is_under_the_same_call():
     def draw(observed, key):
         evidence, method = MatchedDenoising(observed, 0.5), ToldTransitions(steps=20)
