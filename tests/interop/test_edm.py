@@ -103,10 +103,7 @@ def gap(found, wanted):
     return np.linalg.norm(np.asarray(found) - wanted) / np.linalg.norm(wanted)
 
 
-@pytest.mark.slow_except(
-    *("ddpm++", "ncsn++", "skip_filter", "fourier", "augmented", "one_level"),
-    *("adm", "adm_augmented"),
-)
+@pytest.mark.slow_except("ncsn++", "skip_filter", "augmented", "adm_augmented")
 @pytest.mark.parametrize("case", CASES)
 def test_the_output_is_that_of_torch(case):
     name, config = CASES[case]
@@ -147,7 +144,7 @@ def test_an_image_that_is_not_augmented_does_not_read_map_augment(case):
     assert not torch.allclose(network(x, timestep), network(x, timestep, None, zeros + 1))
 
 
-@pytest.mark.slow_except("ddpm++", "adm")
+@pytest.mark.slow_except("ddpm++")
 @pytest.mark.parametrize("case", ["ddpm++", "ncsn++", "adm"])
 def test_images_of_other_sizes(case):
     name, config = CASES[case]

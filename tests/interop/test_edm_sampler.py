@@ -46,6 +46,7 @@ def test_levels_are_those_of_edm(kind):
     np.testing.assert_allclose(np.exp(scheduler.sampler.levels(sde)), table(kind), rtol=5e-6)
 
 
+@pytest.mark.slow_except("EDMPrecond", "iDDPMPrecond")
 @pytest.mark.parametrize("kind", READERS)
 def test_samples_are_those_of_algorithm_1(kind):
     scheduler = READERS[kind](Fields({}, kind))

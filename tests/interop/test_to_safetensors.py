@@ -62,18 +62,23 @@ KINDS = {
 }
 
 
-@pytest.mark.slow_except("EDMPrecond")
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_pickle_of_edm_denoises_as_in_torch(kind, tool, tmp_path):
+def converted(kind, tool, tmp_path):
+    """A network of torch, what its pickle is loaded as, and a label for both where they read one."""
     name, changes = KINDS[kind]
     theirs = getattr(edm_torch, kind)(getattr(edm_torch, name)(**CONFIG | changes))
     path = pickled(tmp_path / "model.pkl", theirs)
     tool.main(["edm", str(path), str(tmp_path / "folder")])
-    sde, model, scheduler = load(tmp_path / "folder", progress=False)
-    assert type(sde) is {"VPPrecond": VP, "iDDPMPrecond": DiscreteChain}.get(kind, VE)
-    x0 = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
     labels = torch.eye(5)[3][None] if "label_dim" in changes else None
     cond = None if labels is None else sgm.Condition(label=jnp.asarray(3))
+    return theirs, load(tmp_path / "folder", progress=False), labels, cond
+
+
+@pytest.mark.slow_except("EDMPrecond")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pickle_of_edm_denoises_as_in_torch(kind, tool, tmp_path):
+    theirs, (sde, model, _), labels, cond = converted(kind, tool, tmp_path)
+    assert type(sde) is {"VPPrecond": VP, "iDDPMPrecond": DiscreteChain}.get(kind, VE)
+    x0 = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
     denoise = eqx.filter_jit(lambda model, level, u: model.predict(level, u, cond).denoised)
     # At the levels of the chain, where EDM does not take the nearest for its timestep.
     sigmas = theirs.levels()[[0, 20, 45]].tolist() if kind == "iDDPMPrecond" else [0.03, 0.7, 60.0]
@@ -82,6 +87,12 @@ def test_a_pickle_of_edm_denoises_as_in_torch(kind, tool, tmp_path):
         wanted = theirs(torch.from_numpy(x).movedim(-1, 0)[None], sigma, labels)[0].movedim(0, -1).numpy()
         found = denoise(model, jnp.log(jnp.asarray(sigma)), jnp.asarray(x / np.hypot(1, sigma), jnp.float32))
         assert np.linalg.norm(found - wanted) < 2e-5 * np.linalg.norm(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pickle_of_edm_draws_images(kind, tool, tmp_path):
+    _, (sde, model, scheduler), _, cond = converted(kind, tool, tmp_path)
     drawn = sgm.sample(sde, model, jr.key(0), 2, method=scheduler.sampler, cond=cond)
     assert drawn.shape == (2, 8, 8, 3) and jnp.all(jnp.isfinite(drawn))
 

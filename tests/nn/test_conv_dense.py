@@ -61,7 +61,8 @@ class TestReadout:
         coefficients = np.asarray(eqx.filter_jit(network.coefficients)(U), np.float64)
         assert coefficients.shape == (8, 8, 6, 4)
         k = np.unique(np.linspace(1, steps, 12).astype(int))
-        outputs = jax.vmap(lambda level: network(level, U))(jnp.asarray(levels_of(betas)[k - 1], jnp.float32))
+        levels = jnp.asarray(levels_of(betas)[k - 1], jnp.float32)
+        outputs = jax.jit(jax.vmap(lambda level: network(level, U)))(levels)
         expected = np.einsum("hwij,kj->khwi", coefficients, basis(steps, 4)[k - 1])
         np.testing.assert_allclose(outputs, expected, atol=2e-4 * np.abs(expected).max())
 
@@ -124,12 +125,12 @@ class TestNetwork:
         network = built(upper=1)
         conv, dense = U, U.reshape(-1)
         for layer in network.convolution_layers:
-            conv = layer(conv)
+            conv = call(layer, conv)
         for layer in network.dense_layers:
             dense = jnp.where((y := dense @ layer.linear.kernel + layer.linear.bias) > 0, y, 0.05 * y)
         features = np.concatenate([conv / np.sqrt(6), dense.reshape(8, 8, 2) / np.sqrt(2)], axis=-1)
         expected = (features @ network.outlet.kernel + network.outlet.bias).reshape(8, 8, 6, 4)
-        np.testing.assert_allclose(network.coefficients(U), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(call(network.coefficients, U), expected, rtol=1e-4, atol=1e-4)
 
     def test_parameters_add_up(self):
         # The network for CIFAR-10 of the published code, layer by layer, on smaller images.
@@ -237,7 +238,7 @@ class TestCondition:
     def test_the_level_enters_by_the_readout_alone(self):
         # With as many levels as bumps, the outputs at their centres are all that those elsewhere are made of.
         network = built("planar", conditioning=EVERYTHING, noise_levels=np.linspace(-2, 2, 4))
-        at = jax.vmap(lambda level: network(level, example("planar"), COND))
+        at = jax.jit(jax.vmap(lambda level: network(level, example("planar"), COND)))
         weights = np.linalg.solve(basis(4, 4).T, np.asarray(bumps(network.position(jnp.asarray(0.6)), 4)))
         expected = np.einsum("k,ki->i", weights, at(jnp.linspace(-2, 2, 4)))
         np.testing.assert_allclose(at(jnp.asarray([0.6]))[0], expected, rtol=1e-3, atol=1e-4)

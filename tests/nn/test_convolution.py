@@ -45,7 +45,8 @@ def test_value_and_gradients_of_every_rank_are_those_of_the_definition(size, per
     def loss(x, kernel, function):
         return jnp.sum(jnp.sin(function(x, kernel, periodic)))
 
-    both = [jax.value_and_grad(loss, (0, 1))(x, kernel, function) for function in (convolve, by_definition)]
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)
+    both = [compiled(x, kernel, function) for function in (convolve, by_definition)]
     jax.tree.map(lambda ours, true: np.testing.assert_allclose(ours, true, rtol=1e-9, atol=1e-11), *both)
 
 
@@ -81,7 +82,8 @@ def test_derivatives_are_those_of_the_plain_convolution(size, differentiate, arg
     def derivative(function):
         # As networks call it: mapped over examples that share the kernel.
         one = lambda x, kernel: function(x[None], kernel)[0]  # noqa: E731
-        return differentiate(lambda x, kernel: jnp.sum(jnp.sin(jax.vmap(one, (0, None))(x, kernel))), argument)
+        total = lambda x, kernel: jnp.sum(jnp.sin(jax.vmap(one, (0, None))(x, kernel)))  # noqa: E731
+        return jax.jit(differentiate(total, argument))
 
     np.testing.assert_allclose(derivative(convolve)(x, kernel), derivative(plain)(x, kernel), rtol=1e-9, atol=1e-12)
 
@@ -97,7 +99,7 @@ def test_derivatives_of_both_orders_by_differences(size, float64):
 def test_the_kernels_gradient_is_the_same_in_any_chunks(size, share, float64, monkeypatch):
     x, kernel = operands(size)
     monkeypatch.setattr(convolution, "_CHUNK_BYTES", share * 5 * 4 * 3 * 4)
-    gradient = jax.grad(lambda kernel, f: jnp.sum(jnp.sin(f(x, kernel))), 0)
+    gradient = jax.jit(jax.grad(lambda kernel, f: jnp.sum(jnp.sin(f(x, kernel)))), static_argnums=1)
     np.testing.assert_allclose(gradient(kernel, convolve), gradient(kernel, plain), rtol=1e-10)
 
 
@@ -111,14 +113,15 @@ def test_many_kernels(size, float64):
         def loss(kernels, function, axes=axes, x=examples):
             return jnp.sum(jnp.sin(jax.vmap(function, axes)(x, kernels)))
 
-        outputs = [jax.value_and_grad(loss)(kernels, function) for function in (convolve, plain)]
+        compiled = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+        outputs = [compiled(kernels, function) for function in (convolve, plain)]
         np.testing.assert_allclose(outputs[0][0], outputs[1][0], rtol=1e-10)
         np.testing.assert_allclose(outputs[0][1], outputs[1][1], rtol=1e-9, atol=1e-12)
 
 
 def test_the_gradient_keeps_the_precision_of_the_kernel():
     x, kernel = (operand.astype(jnp.bfloat16) for operand in operands(3))
-    gradient = jax.grad(lambda kernel: jnp.sum(convolve(x, kernel)))(kernel)
+    gradient = jax.jit(jax.grad(lambda kernel: jnp.sum(convolve(x, kernel))))(kernel)
     assert gradient.dtype == jnp.bfloat16
     exact = jax.grad(lambda kernel: jnp.sum(plain(x.astype(jnp.float32), kernel)))(kernel.astype(jnp.float32))
     np.testing.assert_allclose(gradient.astype(jnp.float32), exact, rtol=2e-2, atol=0.1)
@@ -155,7 +158,7 @@ def test_a_kernel_gradient_of_groups_of_examples_is_that_of_all(devices, monkeyp
     x, kernel = operands(3, n=6)  # four devices do not share six examples
 
     def gradient(function):
-        return jax.grad(lambda kernel: jnp.sum(jnp.sin(function(x, kernel))))(kernel)
+        return jax.jit(jax.grad(lambda kernel: jnp.sum(jnp.sin(function(x, kernel)))))(kernel)
 
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     np.testing.assert_allclose(gradient(convolve), gradient(plain), rtol=1e-9)

@@ -147,7 +147,7 @@ def test_a_residual_block_keeps_the_variance_of_its_branches():
     block = ResidualBlock(4, 4, 8, 0.0, key=jr.key(0))
     x = jr.normal(jr.key(1), (4, 4, 4))
     # Its second convolution is zero, so the shortcut alone is left, over the root of two.
-    np.testing.assert_allclose(block(x, jnp.ones(8), None), x / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(call(block, x, jnp.ones(8), None), x / np.sqrt(2), rtol=1e-6)
 
 
 def test_blocks_of_a_dit_drop_out_units_of_their_own():
@@ -170,8 +170,7 @@ def test_blocks_of_a_dit_drop_out_units_of_their_own():
 @pytest.mark.parametrize("name", ["UNet", "DiT"])
 def test_rectangles(name):
     shape = (8, 16, 3)
-    network = randomised(NETWORKS[name](shape))
-    assert call(network, LEVEL, jnp.ones(shape)).shape == shape
+    assert eqx.filter_eval_shape(lambda: NETWORKS[name](shape)(LEVEL, jnp.ones(shape))).shape == shape
 
 
 def test_a_dit_keeps_rows_and_columns_apart():
@@ -245,7 +244,7 @@ def test_attention_is_softmax_attention():
     query, key = (part / jnp.sqrt((part**2).mean(-1, keepdims=True) + 1e-6) for part in (query, key))
     weights = jax.nn.softmax(jnp.einsum("phc,qhc->hpq", query, key) / 3**0.5)
     mixed = jnp.einsum("hpq,qhc->phc", weights, value).reshape(5, 6)
-    np.testing.assert_allclose(layer(x), layer.outlet(mixed), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(call(layer, x), layer.outlet(mixed), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +276,7 @@ def test_attention_is_softmax_attention():
 )
 def test_sizes_have_their_range(build, message):
     with pytest.raises(ValueError, match=message):
-        build()
+        eqx.filter_eval_shape(build)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +293,7 @@ def test_sizes_have_their_range(build, message):
 @pytest.mark.usefixtures("types_unchecked")
 def test_sizes_are_whole_numbers(build, message):
     with pytest.raises(TypeError, match=message):
-        build()
+        eqx.filter_eval_shape(build)
 
 
 @each_network
@@ -308,7 +307,8 @@ def test_an_unknown_precision_raises(name):
 def test_group_norm_normalises_each_group(channels, groups):
     norm = GroupNorm(channels)
     assert norm.groups == groups
-    y = norm(5 + 3 * jr.normal(jr.key(7), (6, 6, channels))).reshape(6, 6, groups, -1)
+    x = np.random.default_rng(7).normal(5, 3, (6, 6, channels)).astype(np.float32)
+    y = np.asarray(call(norm, x)).reshape(6, 6, groups, -1)
     np.testing.assert_allclose(y.mean((0, 1, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((0, 1, 3)), 1, atol=1e-3)
 
@@ -328,6 +328,7 @@ def test_group_norm_keeps_its_digits_far_from_zero():
     np.testing.assert_allclose(GroupNorm(8)(x + 1000), GroupNorm(8)(x), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_remat_saves_the_memory_of_a_dit():
     def memory(remat):
         weights, rest = eqx.partition(DiT((16, 16, 1), 32, 8, 2, 2, remat=remat, key=jr.key(0)), eqx.is_inexact_array)

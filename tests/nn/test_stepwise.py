@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from networks import randomised
+from networks import call, randomised
 
 from sgm.nn import Conditioning, StepwisePerceptron
 from sgm.sde import BinomialChain, HarmonicBetas
@@ -29,7 +29,7 @@ def test_it_is_layers_of_sigmoids_and_a_linear_readout():
     shares = [(place - 1) * parts // 9 for parts in network.parts]
     kernel = sum(np.asarray(kernels[share]) for kernels, share in zip(network.kernels, shares, strict=True))
     bias = sum(np.asarray(biases[share]) for biases, share in zip(network.biases, shares, strict=True))
-    found = network(jnp.asarray(0.0), jnp.asarray([[0.3], [-1.0]]))
+    found = call(network, jnp.asarray(0.0), jnp.asarray([[0.3], [-1.0]]))
     assert found.shape == (2, 2)
     np.testing.assert_allclose(found.reshape(-1), hidden @ kernel + bias, rtol=1e-4)
 
@@ -37,7 +37,7 @@ def test_it_is_layers_of_sigmoids_and_a_linear_readout():
 def test_it_begins_at_zero_with_sums_that_are_not_small():
     network = StepwisePerceptron((20,), key=jr.key(0))
     u = jr.rademacher(jr.key(1), (200, 20), jnp.float32)
-    assert float(jnp.abs(jax.vmap(lambda u: network(jnp.asarray(1.0), u))(u)).max()) == 0
+    assert float(jnp.abs(jax.jit(jax.vmap(lambda u: network(jnp.asarray(1.0), u)))(u)).max()) == 0
     hidden = u
     for layer in network.layers:
         sums = layer(hidden)

@@ -36,7 +36,8 @@ def test_waves_change_an_output_fast_only_where_noise_is_low():
     assert low > 10 * high
 
 
-@pytest.mark.parametrize("shape", [(4, 2), (4, 2, 1), (2, 2, 2, 1)])
+@pytest.mark.slow_except("signal")
+@pytest.mark.parametrize("shape", [(4, 2), (4, 2, 1), (2, 2, 2, 1)], ids=["signal", "image", "volume"])
 def test_a_unet_of_waves_alone_has_their_period(shape):
     network = randomised(UNet(shape, 4, (1,), 1, frequencies=2, key=jr.key(0)))
     of_u = (..., slice(shape[-1]), slice(None))  # The kernel of u itself.

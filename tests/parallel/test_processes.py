@@ -23,9 +23,18 @@ address, count, index, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]),
 if count > 1:
     sgm.parallel.initialise(address, count, index)
 
-data = sgm.data.Moons()
+class Data(sgm.data.Arrays):
+    '''Pairs of numbers, with a note of what is read for training.'''
+
+    def take(self, split, index):
+        if split == "train":
+            seen.append(len(index))
+        return super().take(split, index)
+
+seen = []
+data = Data(np.random.default_rng(0).normal(size=(400, 2)))
 sde = sgm.VP(sgm.sde.LearnedLogSNR())
-model = sgm.ScoreModel(sgm.nn.MLP((2,), 32, 2, dropout=0.1, key=jr.key(0)), data=data)
+model = sgm.ScoreModel(sgm.nn.MLP((2,), 32, 1, dropout=0.1, key=jr.key(0)), data=data)
 options = {"batch_size": 16, "log_every": 5, "checkpoint_every": 10, "progress": False}
 own = options | {"loss": sgm.Loss(times=sgm.training.UniformTime())}  # which a learned schedule is trained on
 
@@ -35,15 +44,6 @@ def weights(tree):
 TRAIN = (
     JOIN
     + """
-seen = []
-
-class Data(sgm.data.Digits):
-    '''The digits, with a note of what is read.'''
-
-    def take(self, split, index):
-        seen.append(len(index))
-        return super().take(split, index)
-
 class Sums(sgm.evaluation.AbstractMetric):
     def columns(self, context, x, fields, key):
         return {"sum": np.asarray(x).sum(1)}
@@ -51,9 +51,6 @@ class Sums(sgm.evaluation.AbstractMetric):
     def rows(self, context, columns):
         return [sgm.evaluation.Row.mean("sum", columns["sum"])]
 
-digits = Data()
-plain = sgm.ScoreModel(sgm.nn.MLP(digits.shape, 8, 1, key=jr.key(0)), data=digits)
-sgm.train(sgm.VP(), plain, digits, jr.key(3), steps=3, **options)
 trained, average, history = sgm.train(sde, model, data, jr.key(3), steps=20, run=folder, **own)
 report = sgm.evaluate(trained, average, data, [Sums()], jr.key(4), n=21, batch_size=4, progress=False)
 keys = jr.split(jr.key(5), 7)

@@ -79,7 +79,8 @@ def solve(sampler: AbstractSampler, sde: AbstractSDE, model: AbstractModel, x1: 
     """x at t0, by the sampler's own solve from `x1` at t1."""
     saveat, adjoint, progress = diffrax.SaveAt(t0=True), diffrax.RecursiveCheckpointAdjoint(), diffrax.NoProgressMeter()
     equation = sampler.equation(sde, model, None)
-    return sampler.solve(equation, jnp.asarray(x1), jr.key(0), saveat, adjoint, progress)[0][-1]
+    compiled = jax.jit(lambda x1: sampler.solve(equation, x1, jr.key(0), saveat, adjoint, progress)[0][-1])
+    return compiled(jnp.asarray(x1))
 
 
 def levels(chain: DiscreteChain, t: Float[np.ndarray, " times"]) -> Float[Array, " times"]:

@@ -17,6 +17,7 @@ def spread(sde, std, t):
     return np.sqrt(float(sde.alpha(t)) ** 2 * np.square(std, dtype=np.float64) + float(sde.sigma(t)) ** 2)
 
 
+@pytest.mark.slow_except("VP")
 @pytest.mark.parametrize("process", PROCESSES)
 def test_the_probability_flow_carries_every_width(process):
     sde, std = PROCESSES[process], jnp.asarray(WIDTHS)[:, None]

@@ -36,6 +36,7 @@ NETWORK = sgm.nn.MLP((2,), 8, 1, key=jr.key(0))
 def test_losses_and_their_gradients_are_finite(process, weighting, times):
     model = sgm.ScoreModel(NETWORK, Velocity(), shape=(2,))
 
+    @eqx.filter_jit
     @eqx.filter_value_and_grad
     def loss(model):
         return sgm.score_matching_loss(

@@ -132,6 +132,7 @@ EVALUATIONS = {
 }
 
 
+@pytest.mark.slow_except("Ancestral", "DDIM", "DPMSolverPP", "SingleDPMSolverPP 3", "EDMHeun", "PredictorCorrector")
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_evaluations_are_those_of_the_paper(name):
     """And one for the denoised end."""

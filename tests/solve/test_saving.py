@@ -36,7 +36,7 @@ METHODS = {
 }
 
 
-@pytest.mark.slow_except("EulerMaruyama", "ProbabilityFlow", "DPMSolverPP")
+@pytest.mark.slow_except("Ancestral", "ProbabilityFlow", "DPMSolverPP")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_variance_is_right_at_steps_and_between_them(method):
     """N(0, I) is so at all times of VP: 1 to three standard errors."""

@@ -43,7 +43,7 @@ def leaves(part):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))]
 
 
-@pytest.mark.slow_except("blocks-ends-optimiser1", "ends-blocks-optimiser0")
+@pytest.mark.slow_except("blocks-ends-optimiser1")
 # Decay of the weights would move frozen ones whose gradients are zero.
 @pytest.mark.parametrize("optimiser", [Adam(1e-2, warmup=1), Muon(1e-2, warmup=1, weight_decay=0.5)])
 @pytest.mark.parametrize(("frozen", "others"), [(blocks, ends), (ends, blocks)])

@@ -43,13 +43,13 @@ class TestSchedule:
 
     def test_log_snr_falls_between_the_ends(self, schedule):
         sde = sgm.VP(schedule, t0=0.0)
-        log_snr = sde.log_snr(self.t)
+        log_snr = jax.jit(lambda t: sde.log_snr(t))(self.t)
         assert np.all(np.diff(log_snr) < 0)
         np.testing.assert_allclose(log_snr[jnp.asarray([0, -1])], [2 * np.log(1e3), -2 * np.log(1e2)], rtol=1e-4)
 
     def test_time_inverts_the_noise_level(self, schedule):
         sde = sgm.VP(schedule, t0=0.0)
-        np.testing.assert_allclose(sde.time(sde.level(self.t)), self.t, atol=2e-5)
+        np.testing.assert_allclose(jax.jit(lambda t: sde.time(sde.level(t)))(self.t), self.t, atol=2e-5)
 
     def test_the_inverse_has_the_derivatives_of_a_root(self, schedule, float64):
         schedule = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), schedule)
@@ -58,9 +58,10 @@ class TestSchedule:
         def round_trip(schedule, t):
             return schedule.inverse(schedule.integral(t))
 
-        value, slope = jax.jvp(lambda t: round_trip(schedule, t), (t,), (jnp.ones_like(t),))
+        forwards = jax.jit(lambda t: jax.jvp(lambda t: round_trip(schedule, t), (t,), (jnp.ones_like(t),)))
+        value, slope = forwards(t)
         assert float(value) == pytest.approx(0.3, abs=1e-8) and float(slope) == pytest.approx(1, abs=1e-6)
-        for leaf in jax.tree.leaves(jax.grad(round_trip)(schedule, t)):
+        for leaf in jax.tree.leaves(jax.jit(jax.grad(round_trip))(schedule, t)):
             np.testing.assert_allclose(leaf, 0, atol=1e-6)
 
     def test_a_chain_has_its_levels(self, schedule):
@@ -73,7 +74,7 @@ class TestSchedule:
 def test_a_learned_schedule_begins_as_nearly_linear():
     sde, t = sgm.VP(LearnedLogSNR(), t0=0.0), jnp.linspace(0, 1, 101)
     straight = 2 * np.log(1e3) - t * 2 * np.log(1e5)
-    np.testing.assert_allclose(sde.log_snr(t), straight, atol=0.35)
+    np.testing.assert_allclose(jax.jit(lambda t: sde.log_snr(t))(t), straight, atol=0.35)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +120,12 @@ def closed_form(model, sde):
 def test_the_bound_is_that_of_the_closed_form(make):
     model, sde = gaussian(2), sgm.VP(make(1e-2, 3.0))
     x = model.sample(jr.key(0), 200_000)
-    perturbed = LOSS.perturb(sde, model, x, jr.key(1))
-    terms = closed_form(model, sde)
-    for values, expected in zip((LOSS.errors(sde, model, perturbed), end_terms(sde, x)), terms[:2], strict=True):
+
+    @eqx.filter_jit
+    def found(sde, x):
+        return LOSS.errors(sde, model, LOSS.perturb(sde, model, x, jr.key(1))), end_terms(sde, x)
+
+    for values, expected in zip(found(sde, x), closed_form(model, sde)[:2], strict=True):
         stderr = 2 * float(values.std()) / len(x) ** 0.5
         assert stderr < 0.03 and abs(2 * float(values.mean()) - expected) < 4 * stderr + 1e-4
 
@@ -165,6 +169,7 @@ def test_training_has_the_bounds_gradient_for_its_ends_and_the_variances_inside(
             np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_the_bound_does_not_depend_on_the_interior():
     """The mean gradient of the bound is zero but for noise, that of the square is not."""
     keys = jr.split(jr.key(2), 40)

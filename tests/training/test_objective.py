@@ -67,7 +67,7 @@ def test_the_hybrid_trains_the_mean_by_squares_and_the_variance_by_the_bound():
     bound = Bound(Interpolated())
 
     def gradient(objective):
-        return jax.grad(lambda estimate: objective.error(CHAIN, level, x0, noise, estimate))(estimate)
+        return jax.jit(jax.grad(lambda estimate: objective.error(CHAIN, level, x0, noise, estimate)))(estimate)
 
     hybrid, squared, by_bound = (gradient(objective) for objective in (Hybrid(bound), Squared(), bound))
     np.testing.assert_allclose(hybrid.log_variance, 1e-3 * by_bound.log_variance, rtol=1e-6)

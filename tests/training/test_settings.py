@@ -41,7 +41,7 @@ def test_muon_makes_the_singular_values_of_a_step_alike():
     weights = {"linear": jnp.ones((16, 8)), "stack": jnp.ones((3, 8, 8)), "convolution": convolution}
     gradients = jax.tree.map(lambda part: jr.normal(jr.key(part.size), part.shape), weights)
     rule = Muon(0.1, warmup=0).build(1000)
-    update, _ = rule.update(gradients, rule.init(weights), weights)
+    update = jax.jit(lambda *parts: rule.update(parts[0], rule.init(parts[1]), parts[1])[0])(gradients, weights)
     kernel = update["convolution"].kernel
     for matrix in (update["linear"], *update["stack"], kernel.reshape(-1, kernel.shape[-1])):
         values = jnp.linalg.svd(matrix / (0.1 * 0.2 * max(matrix.shape) ** 0.5), compute_uv=False)
@@ -58,7 +58,7 @@ def test_muon_takes_the_blocks_of_a_stack_one_by_one():
     def update(weights):
         gradients = jax.tree.map(lambda part: jnp.sin(100 * part) + part, weights)
         rule = Muon(0.1, warmup=0).unclipped().build(1000)
-        return rule.update(gradients, rule.init(weights), weights)[0]
+        return jax.jit(lambda *parts: rule.update(parts[0], rule.init(parts[1]), parts[1])[0])(gradients, weights)
 
     together = update(stacked).each
     for number, alone in enumerate(update(blocks)):

@@ -90,6 +90,7 @@ def test_a_tuned_model_is_saved_in_both_layouts(tuned, pipeline, tmp_path):
         assert eqx.tree_equal(again.network.network, trained.network.network)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_single_precision(pipeline):
     u, level = jr.normal(jr.key(0), (8, 8, 3)), jnp.asarray(-0.3)
     single, half = (

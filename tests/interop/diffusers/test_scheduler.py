@@ -95,7 +95,7 @@ DDIM = {
 }
 
 
-@pytest.mark.slow_except("leading", "trailing", "clipped", "zero trailing v")
+@pytest.mark.slow_except("leading", "clipped", "zero trailing v")
 @pytest.mark.parametrize("case", DDIM)
 def test_ddim_draws_the_same_image(case):
     theirs, ours = scheduler_of("DDIMScheduler", **{"clip_sample": False, **DDIM[case]})
@@ -265,6 +265,7 @@ STOCHASTIC = {
 }
 
 
+@pytest.mark.slow_except("ddpm range", "euler", "sde")
 @pytest.mark.parametrize("case", STOCHASTIC)
 def test_the_same_noise_leads_to_the_same_image(case, monkeypatch):
     name, config, module = STOCHASTIC[case]

@@ -47,7 +47,7 @@ ROUNDED = {
 }
 
 
-@pytest.mark.slow_except("karras", "zero karras")
+@pytest.mark.slow_except("zero karras")
 @pytest.mark.parametrize("case", ROUNDED)
 def test_what_differs_is_that_they_round_the_timesteps(case):
     """And that they begin at sigma/alpha = 4096, where the chain ends in pure noise."""
@@ -87,7 +87,7 @@ ZERO_CASES = {
 }
 
 
-@pytest.mark.slow_except("Euler karras trailing", "DPM trailing")
+@pytest.mark.slow_except("Euler karras trailing")
 @pytest.mark.parametrize("case", ZERO_CASES)
 def test_zero_terminal_snr_differs_by_where_the_first_step_begins(case):
     """Theirs begins at sigma/alpha = 4096, so that Euler's x, which is as large, has few digits below the point."""

@@ -92,6 +92,29 @@ CASES = {
     "one_head_relu": {"attention_head_dim": None, "act_fn": "ReLU"},
     "uneven_heads": {"attention_head_dim": 5},
     "centred_eps": {"center_input_sample": True, "norm_eps": 0.1},
+    # Options that do not touch one another.
+    "many": {
+        "sample_size": (8, 12),
+        "in_channels": 2,
+        "out_channels": 5,
+        "act_fn": "mish",
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "mid_block_scale_factor": 2.0,
+        "downsample_padding": 0,
+        "attention_head_dim": None,
+        "center_input_sample": True,
+        "norm_eps": 0.1,
+    },
+    "many_of_resnet": ATTENTION
+    | {
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "resnet_time_scale_shift": "scale_shift",
+        "class_embed_type": "timestep",
+        "num_class_embeds": 5,
+        "act_fn": "ReLU",
+    },
 }
 CIFAR10 = {
     "sample_size": 32,
@@ -161,10 +184,7 @@ def call(network, x, timestep, label=None, key=None):
     return network(jnp.asarray(x), jnp.asarray(timestep, jnp.float32), label, key)
 
 
-@pytest.mark.slow_except(
-    *("base", "skip_attention", "score_sde", "three_levels*", "oblong*", "middle_scale", "resnet_resampling"),
-    *("padding_0", "learned", "no_flip*", "fourier*", "one_head*", "centred*"),
-)
+@pytest.mark.slow_except("base", "score_sde", "three_levels*", "learned", "many", "many_of_resnet")
 @pytest.mark.parametrize("name", CASES)
 def test_output_is_diffusers(name):
     config = BASE | CASES[name]
