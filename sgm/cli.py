@@ -23,7 +23,7 @@ from sgm.parallel.meeting import initialise, leave_at_once
 from sgm.parallel.processes import ProcessLost, is_first
 from sgm.runs import is_begun, read_experiment
 from sgm.stages import STAGES, check_stages
-from sgm.training import CheckpointError, Preempted, TrainingDiverged
+from sgm.training import CheckpointError, Preempted, TrainingDiverged, keep_memory
 
 Stage = Literal["train", "sample", "evaluate", "film"]
 _DESCRIPTION = """Train a diffusion model, draw samples from it and evaluate it. --config takes the name of a shipped
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # What Orbax cannot write is said in one line below.
     _keep_compilations()
+    keep_memory()
     try:
         command, run = read_command(_join(sys.argv[1:] if arguments is None else arguments))
         check_stages(command.experiment, command.stages)

@@ -61,6 +61,7 @@ def test_one_example_has_the_latent_that_it_has_in_a_batch():
     np.testing.assert_allclose(sgm.decode(sgm.VP(), MODES, latent[1]), x[1], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_latent_is_that_of_log_prob_in_any_units():
     model = WithUnits(MODES, sgm.Units(jnp.asarray([300.0, -2.0]), jnp.asarray([50.0, 1e-3])))
     x = jnp.asarray([[280.0, -2.0005], [340.0, -1.9999]])
@@ -92,7 +93,7 @@ def test_a_sample_begins_at_a_latent():
     np.testing.assert_allclose(path[:, 0], latent, atol=1e-6)
 
 
-@pytest.mark.slow_except("VP", "chain")
+@pytest.mark.slow_except("chain")
 @each_process
 def test_a_sample_begins_at_a_noised_example(sde):
     """Draws given x_t of a Gaussian have its conditional mean and variance, here those of independent entries."""

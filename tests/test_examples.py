@@ -66,6 +66,7 @@ def test_nuts_on_the_exact_likelihood_finds_the_exact_posterior(infer_field, fie
     assert info.is_divergent.mean() < 0.01
 
 
+@pytest.mark.slow
 def test_learned_likelihood_of_the_exact_model_is_the_exact_one(infer_field):
     data = GaussianField(resolution=4)
 

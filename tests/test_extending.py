@@ -68,6 +68,7 @@ def test_a_command_has_every_part_of_the_page(run):
     assert np.isfinite(rows["log_prob"]["value"]) and rows["mean_error"]["value"] > 0
 
 
+@pytest.mark.slow
 def test_the_run_is_evaluated_later(run, script, capsys):
     """As by a new process, which knows no class of the file before the configuration is read."""
     del sys.modules["extending"]

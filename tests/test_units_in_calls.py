@@ -119,6 +119,7 @@ def test_the_bound_is_in_raw_units():
     np.testing.assert_allclose(*by_levels, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_accuracy_is_asked_in_raw_units():
     result = sgm.log_prob(SDE, GAUSSIAN, raw(4), jr.key(0), accuracy=0.01, full=True)
     mean, covariance = at_t0(RAW_COVARIANCE, MEAN)

@@ -13,6 +13,7 @@ from sgm.training.loss import score_matching_loss as score_matching_loss
 from sgm.training.masking import AbstractMasking as AbstractMasking
 from sgm.training.masking import FixedEntries as FixedEntries
 from sgm.training.masking import UniformSubsets as UniformSubsets
+from sgm.training.memory import keep_memory as keep_memory
 from sgm.training.metrics import TrainingDiverged as TrainingDiverged
 from sgm.training.metrics import best_step as best_step
 from sgm.training.objective import Absolute as Absolute

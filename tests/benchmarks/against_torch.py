@@ -4,7 +4,8 @@
     python tests/benchmarks/against_torch.py [unet] [dit] [--cores 1] [--seconds 60]
 
 Both libraries run in one process, float32, channels-last, in turn; the least time of `--seconds` of each is compared,
-which other work on the machine disturbs least. A step is the loss of noise, its gradients, their clipping and Adam;
+which other work on the machine disturbs least. The process keeps its memory from step to step, as the command line of
+sgm does, unless `--give-back`. A step is the loss of noise, its gradients, their clipping and Adam;
 ours also averages the weights. The networks are not quite the same, so the operations in products and convolutions of
 each are counted, and speeds compared beside times.
 """
@@ -20,6 +21,7 @@ def options():
     parser.add_argument("parts", nargs="*", help="unet, dit; by default both")
     parser.add_argument("--cores", type=int, default=1, help="Number of cores.")
     parser.add_argument("--seconds", type=float, default=60.0, help="Seconds for each thing that is timed.")
+    parser.add_argument("--give-back", action="store_true", help="Give the memory of a step back to Linux after it.")
     return parser.parse_args()
 
 
@@ -150,8 +152,9 @@ def dit(batch=8, depth=4):
 if __name__ == "__main__":
     jax.config.update("jax_enable_compilation_cache", False)
     torch.set_num_threads(OPTIONS.cores)
+    kept = not OPTIONS.give_back and sgm.training.keep_memory()
     versions = {"jax": jax.__version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
-    print(", ".join(map(" ".join, versions.items())) + f", cores: {OPTIONS.cores}\n")
+    print(", ".join(map(" ".join, versions.items())) + f", cores: {OPTIONS.cores}, memory kept: {kept}\n")
     parts = {"unet": unet, "dit": dit}
     for part in OPTIONS.parts or parts:
         parts[part]()

@@ -1,9 +1,8 @@
-"""A training step under ways in which glibc has memory, which the environment chooses: times, and pages asked of Linux.
+"""A training step with memory that is given back after it, or kept: times, and pages asked of Linux.
 
     taskset -c 0 python tests/benchmarks/kept_memory.py
 
-Each way is a process of its own, in turn, round by round. XLA asks for the memory of a step when the step begins and
-gives it back at its end, and glibc passes both on to Linux, which fills every page with zeros.
+Each way is a process of its own, in turn, round by round.
 """
 
 import json
@@ -17,17 +16,23 @@ import time
 import numpy as np
 
 ROUNDS, STEPS = 2, 12
-KEPT = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776"
-LARGE = "glibc.malloc.hugetlb=1"
-WAYS = {"as it is": "", "large pages": LARGE, "memory kept": KEPT, "both": f"{KEPT}:{LARGE}"}
+LARGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+WAYS = {
+    "given back": (["steps"], {}),
+    "given back, large pages": (["steps"], LARGE),
+    "kept": (["steps", "kept"], {}),
+    "kept, large pages": (["steps", "kept"], LARGE),
+}
 
 
-def steps():
+def steps(keep):
     """Time, system time and page faults of each step of the UNet of `configs/mnist.py`, and the largest memory."""
     import jax.random as jr
 
     import sgm
 
+    if keep:
+        assert sgm.training.keep_memory()
     data = sgm.data.Arrays(np.random.default_rng(0).standard_normal((256, 28, 28, 1), np.float32))
     network = sgm.nn.UNet(data.shape, width=32, multipliers=(1, 2, 2), blocks=1, key=jr.key(0))
     now = []
@@ -48,12 +53,12 @@ def main():
     with tempfile.TemporaryDirectory() as compiled:
         stored = {"JAX_COMPILATION_CACHE_DIR": compiled, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         for _ in range(ROUNDS):
-            for name, tunables in WAYS.items():
-                environment = os.environ | stored | {"GLIBC_TUNABLES": tunables}
-                child = [sys.executable, __file__, "steps"]
+            for name, (arguments, environment) in WAYS.items():
+                child = [sys.executable, __file__, *arguments]
+                environment = os.environ | stored | environment
                 printed = subprocess.run(child, env=environment, check=True, capture_output=True, text=True).stdout
                 found[name].append(json.loads(printed.splitlines()[-1]))
-    print("| GLIBC_TUNABLES | step, median (s) | ratio | in the kernel (s) | page faults | largest memory (MB) |")
+    print("| memory of a step | step, median (s) | ratio | in the kernel (s) | page faults | largest memory (MB) |")
     print("|---|---|---|---|---|---|")
     first = None
     for name, rounds in found.items():
@@ -65,4 +70,4 @@ def main():
 
 
 if __name__ == "__main__":
-    steps() if sys.argv[1:] else main()
+    steps("kept" in sys.argv) if sys.argv[1:] else main()

@@ -60,6 +60,7 @@ class TestSupport:
         )
         assert np.isnan(report["c2st"].value) and "400 of 400 draws are not finite" in report["c2st"].note
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("types_unchecked")
     def test_what_is_no_support_of_the_model_is_named(self):
         run = partial(sgm.evaluate, sgm.VP(), Posterior(), DATA, [Calibration(3)], jr.key(0), n=4, progress=False)

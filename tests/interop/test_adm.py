@@ -124,6 +124,7 @@ def test_the_output_is_that_of_torch(case, theirs):
     assert all(np.array_equal(back[name], tensor) for name, tensor in tensors.items())
 
 
+@pytest.mark.slow
 def test_images_of_other_sizes(theirs):
     network, tensors = network_of(theirs, **BASE)
     mine, x = eqx.filter_jit(ours(tensors, BASE)), image(12, 16)

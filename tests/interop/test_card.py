@@ -115,6 +115,7 @@ def test_a_report_names_its_data_and_lists_its_scores(tmp_path):
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures_of(folder))
 
 
+@pytest.mark.slow
 def test_the_card_has_the_training_of_a_run_of_train(tmp_path):
     run, data = tmp_path / "run", sgm.data.Arrays(NUMBERS[:, :2], params=NUMBERS[:, 2:])
     start = sgm.ScoreModel(MLP((2,), 8, conditioning=data.conditioning, key=jr.key(0)), data=data)

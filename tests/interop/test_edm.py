@@ -154,6 +154,7 @@ def test_images_of_other_sizes(case):
     assert gap(eqx.filter_jit(mine)(jnp.asarray(x), jnp.asarray(0.3)), wanted) < 1e-5
 
 
+@pytest.mark.slow
 def test_dropout_acts_with_a_key_alone():
     network = eqx.filter_jit(edm.SongUNet(**SONG | {"dropout": 0.5}, key=jr.key(0)))
     x, timestep = jnp.asarray(image()), jnp.asarray(0.3)

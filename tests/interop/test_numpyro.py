@@ -105,6 +105,7 @@ def test_it_goes_through_jit_as_an_argument():
     assert float(found) == pytest.approx(float(density.log_prob(jnp.ones(2))), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_probes_are_the_same_at_each_call():
     density, x = Density(SDE, EXACT, trace=sgm.Hutchinson(2), key=jr.key(3)), jnp.ones((4, 2))
     np.testing.assert_array_equal(density.log_prob(x), density.log_prob(x))

@@ -156,6 +156,7 @@ def test_arrays_have_readable_names(tmp_path):
     assert np.all(tensors["model.units.mean"] == [3.0, -1.0])
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_first_format_is_read():
     """It was saved by sgm 0.1.0; what its model estimated then is beside it."""
     sde, guided = sgm.load(FIXTURE, progress=False)

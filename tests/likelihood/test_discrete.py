@@ -71,6 +71,7 @@ def test_draws_lie_in_their_bins_with_the_density_that_they_say(dequantisation):
     np.testing.assert_allclose(np.mean(np.exp(-log_q) * middle), (high - low) / 2, rtol=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, np.int16])
 @pytest.mark.parametrize(("count", "low", "high"), [(256, -1.0, 1.0), (17, 0.0, 1.0), (2, -3.0, 5.0)])
 def test_bits_do_not_depend_on_levels_range_or_type(dtype, count, low, high):

@@ -105,6 +105,7 @@ def test_bins_far_from_the_mean_have_finite_gradients():
         assert bool(jnp.isfinite(value)) and bool(jnp.all(jnp.isfinite(gradient)))
 
 
+@pytest.mark.slow
 def test_normal_data_are_no_better_than_the_gaussian():
     normal = Gaussian(jnp.zeros(3), jnp.eye(3))
     bound = sgm.elbo(even_chain(50), normal, normal.sample(jr.key(6), 5000), jr.key(7), variance=FixedLarge())

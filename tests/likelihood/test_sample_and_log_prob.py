@@ -38,6 +38,7 @@ def test_draws_are_those_of_the_probability_flow():
     np.testing.assert_allclose(x, ends[:, 0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_example_and_the_error_bar():
     x, result = sgm.sample_and_log_prob(sgm.VP(), gaussian(16), jr.key(1), full=True)
     assert x.shape == (16,) and result.latent.shape == (16,)

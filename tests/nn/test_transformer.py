@@ -98,6 +98,7 @@ def test_samples_have_the_observed_values_in_their_own_units():
     assert float(draws[1, 1]) != pytest.approx(2.0, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_the_unobserved_alone_are_a_model():
     model, u = model_of(), U[jnp.asarray([0, 2, 3])]
     rest = Unobserved(model, (4, 1), jnp.asarray([0.5, 2.0]))

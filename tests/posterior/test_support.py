@@ -57,6 +57,7 @@ def test_the_density_within_integrates_to_one():
     assert np.exp(log_p).sum() * 0.025**2 == pytest.approx(1, abs=0.03)  # the ends are a cell wide
 
 
+@pytest.mark.slow
 def test_errors_of_the_trace_and_of_the_rate_are_joined():
     model, x = Gaussian(jnp.zeros(2), jnp.asarray([[1.0, 0.6], [0.6, 1.0]])), jnp.asarray([[0.3, -0.5], [9.0, 9.0]])
     acceptance, trace = Acceptance(30, 100), sgm.Hutchinson(4)

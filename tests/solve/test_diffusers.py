@@ -105,6 +105,7 @@ def test_ddim(prediction, first, to_data, number):
     assert total(x) == pytest.approx(number, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_ddim_from_noisy_data():
     """test_scheduler_ddim.py as above, the last two of its times."""
     chain = between(LINEAR, 0, 100)

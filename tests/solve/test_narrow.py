@@ -39,7 +39,7 @@ def test_the_reverse_sde_draws_every_width(process):
     np.testing.assert_allclose(np.std(x, axis=1) / spread(sde, std, sde.t0), 1, atol=0.01 + 3 / np.sqrt(2 * n))
 
 
-@pytest.mark.slow_except("0.002-VP", "10.0-VE")
+@pytest.mark.slow_except("0.002-VP")
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("std", [2e-3, 3e-3, 10.0])
 def test_no_draw_of_the_flow_is_thrown_out(process, std):

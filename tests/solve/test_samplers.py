@@ -34,7 +34,7 @@ STOCHASTIC = {
 CHAIN = sgm.DiscreteChain(linear_betas(1000))
 
 
-@pytest.mark.slow_except("DPMSolverPP 2", "SingleDPMSolverPP 3", "EDMHeun")
+@pytest.mark.slow_except("DPMSolverPP 2", "EDMHeun")
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_orders_of_convergence(name, float64):
     make, order = DETERMINISTIC[name]
@@ -65,6 +65,7 @@ def test_samplers_serve_every_process(process, method):
     moments_agree(np.asarray(sgm.sample(sde, model, jr.key(2), 5000, method=method)), model, 5000)
 
 
+@pytest.mark.slow
 def test_ancestral_sampling_is_exact_in_both_limits():
     """FixedLarge for data N(0, I), after any number of steps; FixedSmall for data that are one point."""
     normal = Gaussian(jnp.zeros(50), jnp.eye(50))

@@ -36,7 +36,7 @@ METHODS = {
 }
 
 
-@pytest.mark.slow_except("Ancestral", "ProbabilityFlow", "DPMSolverPP")
+@pytest.mark.slow_except("Ancestral", "DPMSolverPP")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_variance_is_right_at_steps_and_between_them(method):
     """N(0, I) is so at all times of VP: 1 to three standard errors."""
@@ -67,6 +67,7 @@ def test_saved_times_are_steps(float64):
     assert method.levels(SDE, diffrax.SaveAt(subs=subs)).shape == (23,)
 
 
+@pytest.mark.slow
 def test_times_may_be_a_list():
     draw = lambda ts: sgm.sample(SDE, NORMAL, jr.key(2), 3, saveat=diffrax.SaveAt(ts=ts))  # noqa: E731
     np.testing.assert_array_equal(draw([1.0, 0.5, 1e-5]), draw(jnp.asarray([1.0, 0.5, 1e-5])))
@@ -108,6 +109,7 @@ def test_frames_at_steps_come_with_their_number(method, float64):
     np.testing.assert_allclose(last, ends[:, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_frame_at_pure_noise_is_the_noise():
     """It is the prior's draw; from the step after, the path has the density of its level."""
     sde, method = sgm.Rectified(t1=1.0), sgm.Ancestral(20, FixedLarge())

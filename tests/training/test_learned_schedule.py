@@ -186,6 +186,7 @@ def test_the_bound_does_not_depend_on_the_interior():
     assert max(deviations(of_bound)) < 4.5 and min(deviations(of_square)) > 6
 
 
+@pytest.mark.slow
 def test_training_finds_the_schedule_of_least_variance():
     """For N(0, s^2 I) in many dimensions the error at log tan(theta) = l is s^2 / (s^2 + exp(2 l)) but for noise, so
     that the best t(l) is its integral from one end, over the whole."""

@@ -161,6 +161,7 @@ def test_any_optimiser_trains(optimiser):
     assert not np.array_equal(trained.network.outlet.bias, model(data=data).network.outlet.bias)
 
 
+@pytest.mark.slow
 def test_optimisers_that_promote_types_train_under_strict_promotion(tmp_path):
     with jax.numpy_dtype_promotion("strict"):
         _, _, history = train(Checkerboard(), steps=1, optimiser=optax.adam(1e-3), run=tmp_path)

@@ -174,6 +174,7 @@ def test_tensors_of_bfloat16_are_kept(pair):
         np.testing.assert_array_equal(back[name], tensor)
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key():
     network = built(SMALL | {"dropout": 0.5})
     x, timestep = jnp.asarray(examples(SMALL))[0], jnp.asarray(3.0)

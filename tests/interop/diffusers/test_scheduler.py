@@ -306,6 +306,7 @@ def test_the_predictor_of_score_sde_is_the_mean_of_our_transition():
     np.testing.assert_allclose(ours.sde.sigma(jnp.linspace(0.0, 1.0, 2000)), theirs.discrete_sigmas.numpy(), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_likelihoods_are_of_the_model_that_is_not_clipped():
     _, ours = scheduler_of(
         "DDIMScheduler", prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"

@@ -259,6 +259,7 @@ def test_gradients_are_diffusers(name):
         np.testing.assert_allclose(of_tensors[tensor], parameter.grad.numpy(), rtol=1e-3, atol=1e-5 * size)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32():
     network, x = ours(tensors_of(theirs(**BASE)), **BASE), image(BASE)
     output = call(network, jnp.asarray(x, jnp.bfloat16), 37.0)
