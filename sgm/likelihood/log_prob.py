@@ -220,7 +220,7 @@ def log_prob(
 
 def in_units(result: LogProb, units: Units, shape: tuple[int, ...]) -> LogProb:
     """The log-density of standardised examples as that of the same examples in their units."""
-    volume = units.log_volume(shape)
+    volume = jnp.asarray(units.log_volume(shape), result.value.dtype)
     value, error = result.value - volume, result.solver_error
     rounding = jnp.finfo(value.dtype).eps * jnp.abs(volume)
     return dataclasses.replace(result, value=value, solver_error=None if error is None else error + rounding)

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from sgm.checks import check_at_least, check_concrete, check_instance
+from sgm.checks import check_at_least, check_concrete, check_instance, is_traced
 from sgm.likelihood.categorical_elbo import term
 from sgm.model.categorical import check_categories
 from sgm.nn.condition import Condition, flat_condition
@@ -74,7 +74,10 @@ class CategoricalLoss(AbstractLoss):
 
     def check(self, sde):
         check_instance("CategoricalLoss", "sde", sde, AbstractCategoricalChain, "sgm.BinomialChain()")
-        mismatch = max(float(sde.prior_mismatch(jnp.asarray([category]))) for category in range(sde.categories))
+        if is_traced(sde):
+            return
+        with jax.ensure_compile_time_eval():  # The loss may be called inside of a trace.
+            mismatch = max(float(sde.prior_mismatch(jnp.asarray([category]))) for category in range(sde.categories))
         if mismatch > LARGEST_MISMATCH:
             warnings.warn(
                 f"CategoricalLoss: at the end of {type(sde).__name__} an entry is still up to {mismatch:.2g} nats from "

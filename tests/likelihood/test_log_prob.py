@@ -203,10 +203,17 @@ def test_integer_images_are_refused():
 
 def test_float32_works_in_a_float64_session(float64):
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gaussian(2))
-    x = jnp.ones((3, 2), jnp.float32)
-    result = sgm.log_prob(sgm.VP(), model, x, trace=sgm.Exact(), prior=model.marginal(PROCESSES["VP"], 1.0), full=True)
-    assert result.latent.dtype == jnp.float32
-    np.testing.assert_allclose(result.value, jax.jit(jax.vmap(model.log_prob))(x), atol=0.1)
+    in_units, x = sgm.model.WithUnits(model, sgm.Units(0.0, 2.0)), jnp.ones((3, 2), jnp.float32)
+
+    @eqx.filter_jit  # within which concrete numbers of double precision promote
+    def found(prior):
+        return sgm.log_prob(sgm.VP(), in_units, x, trace=sgm.Exact(), prior=prior, full=True)
+
+    for prior in (None, model.marginal(sgm.VP(), 1.0)):
+        result = found(prior)
+        assert result.value.dtype == result.latent.dtype == jnp.float32
+        expected = jax.jit(jax.vmap(model.log_prob))(x / 2) - float(np.log(4))
+        np.testing.assert_allclose(result.value, expected, atol=0.1)
 
 
 def test_the_mismatch_of_the_prior_is_the_divergence_of_two_gaussians():
