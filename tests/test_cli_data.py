@@ -34,7 +34,7 @@ def test_classes_that_come_with_parameters_are_drawn_as_they_come(tmp_path):
     assert is_picture(run / "samples.png")
 
 
-@pytest.mark.slow_except("shape2-*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "stages", "manner", "pictures"),
     [

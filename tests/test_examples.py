@@ -157,6 +157,7 @@ def test_the_table_of_samplers_is_read_whole():
     assert all(0 < error < distance for points in rows.values() for _, distance, error in points)
 
 
+@pytest.mark.slow
 def test_paths_of_all_processes_coincide():
     paths = runpy.run_path(str(EXAMPLES / "universal_path.py"))["paths"]
     scaled = []

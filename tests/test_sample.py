@@ -166,7 +166,7 @@ def test_gradients_with_respect_to_the_model_agree_with_finite_differences(float
     assert by_gradient == pytest.approx(by_differences, rel=1e-5)
 
 
-@pytest.mark.slow_except("ForwardMode")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adjoint", [diffrax.DirectAdjoint(), diffrax.ForwardMode()], ids=lambda part: type(part).__name__
 )

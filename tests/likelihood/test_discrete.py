@@ -40,7 +40,7 @@ def bound(sde, dequantisation, samples):
     return np.asarray(values.mean(0)), np.asarray(values.std(0)) / draws**0.5
 
 
-@pytest.mark.slow_except("uniform*")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sde", "dequantisation"),
     [(sgm.VP(), UniformDequantisation()), (process(WIDTH / 6), TruncatedNormalDequantisation())],

@@ -47,7 +47,7 @@ ROUNDED = {
 }
 
 
-@pytest.mark.slow_except("zero karras")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ROUNDED)
 def test_what_differs_is_that_they_round_the_timesteps(case):
     """And that they begin at sigma/alpha = 4096, where the chain ends in pure noise."""
