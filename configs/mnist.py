@@ -7,9 +7,9 @@ are whole fractions of a level long, which tell the noise from the level.
 from functools import partial
 
 from sgm.data import Images
-from sgm.evaluation import LogLikelihood
+from sgm.evaluation import ContinuousBound
 from sgm.experiment import Evaluation, Experiment
-from sgm.likelihood import Hutchinson, TruncatedNormalDequantisation
+from sgm.likelihood import TruncatedNormalDequantisation
 from sgm.model import Karras
 from sgm.nn import UNet
 from sgm.sde import VP
@@ -25,6 +25,6 @@ experiment = Experiment(
     loss=Loss(condition_dropout=0.1),
     training=Training(steps=12_000, batch_size=64, optimiser=Muon(3e-3), average_decay=0.999),
     sampler=EulerMaruyama(500),
-    metrics=(LogLikelihood(Hutchinson()),),
-    evaluation=Evaluation(n=1000, batch_size=50),
+    metrics=(ContinuousBound(noise_levels=8),),
+    evaluation=Evaluation(n=10_000, batch_size=50),
 )

@@ -1,6 +1,6 @@
 """Draw, guide, complete and interpolate the images of a run of mnist or fashion_mnist.
 
-    sgm --config mnist
+    sgm --config mnist --stages train
     python docs/examples/mnist.py runs/mnist
 
 It leaves in the folder figs, beginning with the name of the run's folder:
@@ -24,7 +24,7 @@ import numpy as np
 
 import sgm
 from sgm import plot
-from sgm.likelihood import dequantise
+from sgm.likelihood import TruncatedNormalDequantisation
 from sgm.model import ClassifierFree, Clipped
 from sgm.posterior import MMPS, Linear
 from sgm.runs import read_experiment
@@ -39,9 +39,11 @@ def clipped(model, data):
     return Clipped(model, -0.5, data.levels - 0.5)
 
 
-def first_images(data, n: int) -> jax.Array:
-    """The first test images, in their levels, as real numbers."""
-    return dequantise(data.rows("test", 0, n)[0], data.levels, jr.key(0), -0.5, data.levels - 0.5)
+def first_images(sde, model, data, n: int) -> jax.Array:
+    """The first test images, in their levels, with the noise under which the model was trained."""
+    levels = jnp.asarray(data.rows("test", 0, n)[0])
+    x, _ = TruncatedNormalDequantisation().draw(sde, levels, data.levels, jr.key(0), -1.0, 1.0)
+    return model.units.restore(x)
 
 
 def samples(sde, model, data, fast=FAST, slow=SLOW):
@@ -60,7 +62,7 @@ def guidance(sde, model, data):
 
 
 def inpainting(sde, model, data, method=MMPS(iterations=4, sampler=sgm.EulerMaruyama(100))):
-    x = first_images(data, CLASSES)
+    x = first_images(sde, model, data, CLASSES)
     upper = np.arange(model.shape[0])[:, None, None] < model.shape[0] // 2
     y = jnp.where(upper, x, jnp.nan)
     evidence = Linear(lambda x: jnp.where(upper, x, 0.0), y, 1.0)
@@ -70,7 +72,7 @@ def inpainting(sde, model, data, method=MMPS(iterations=4, sampler=sgm.EulerMaru
 
 
 def interpolation(sde, model, data):
-    x = first_images(data, 2 * PAIRS)
+    x = first_images(sde, model, data, 2 * PAIRS)
     first, last = sgm.encode(sde, model, x).reshape(2, PAIRS, *model.shape)
     angles = jnp.linspace(0, jnp.pi / 2, FRAMES)[:, *(None,) * len(model.shape)]
     arcs = jnp.cos(angles) * first[:, None] + jnp.sin(angles) * last[:, None]

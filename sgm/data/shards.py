@@ -18,6 +18,7 @@ import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from huggingface_hub.utils import httpx
 
 from sgm.data.base import DataUnavailable
 
@@ -166,6 +167,6 @@ def _parquet(file: str, look: Callable[[pyarrow.parquet.ParquetFile], Any]) -> A
     try:
         with fsspec.open(file, "rb") as stream, pyarrow.parquet.ParquetFile(stream) as opened:
             return look(opened)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, httpx.HTTPError, pyarrow.ArrowException) as error:
         said = (str(error) or type(error).__name__).strip().partition("\n")[0]
         raise DataUnavailable(f"{file} cannot be read ({said}): mend it, or leave it out") from None

@@ -23,7 +23,8 @@ _MOST_DIMENSIONS = 4096  # Of the Gaussian that is fitted as a reference.
 class LogLikelihood(AbstractMetric):
     """log p of real data, or the bound on log P of grey levels, with its references.
 
-    Examples with missing entries have none, and are left out.
+    Examples with missing entries have none, and are left out. With several draws of each example and random probes, the
+    noise of the probes raises the number, which is then no bound: its note says so.
 
     Arguments:
         trace: Estimator of the divergence.
@@ -86,6 +87,8 @@ class LogLikelihood(AbstractMetric):
     def rows(self, context, columns):
         data, dim = context.data, math.prod(context.data.shape)
         of_levels = "" if data.levels is None else "bound on log P(levels)"
+        if of_levels and self.samples > 1 and not isinstance(self.trace, Exact):
+            of_levels = "no bound: the noise of random probes raises the mean over several draws; samples=1 has none"
         rows = [Row.mean("log_prob", columns["log_prob"], "nats", of_levels)]
         missed = int(np.sum(np.isfinite(columns["log_prob"]) & ~columns["converged"]))
         if missed:

@@ -153,13 +153,19 @@ def _check_counts():
 
 
 def _leave_after_errors():
-    before = sys.excepthook
+    """Hear of errors that nothing catches, and of `sys.exit` with one, of which no hook of Python is told."""
+    show, leave = sys.excepthook, sys.exit
 
     def hook(kind, error, trace):
         leave_at_once()
-        before(kind, error, trace)
+        show(kind, error, trace)
 
-    sys.excepthook = hook
+    def leaving(status=None):
+        if status not in (None, 0):
+            leave_at_once()
+        leave(status)
+
+    sys.excepthook, sys.exit = hook, leaving
 
 
 def _part():

@@ -4,7 +4,10 @@ import contextlib
 import json
 import math
 import re
+import time
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -19,10 +22,22 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 # Bytes that are sent together; JAX counts entries with 32 bits.
 _AT_ONCE = 2**28
+_UNTIL_SEEN = 10  # seconds in which a shared disk shows a file that another machine has written
+# How XLA begins what it says of other processes.
+_OF_XLA = "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|DEADLINE_EXCEEDED): "
 
 
 class ProcessLost(RuntimeError):
     """Another process of the run has ended, or can no longer be reached."""
+
+
+def is_of_the_processes(error: BaseException) -> bool:
+    """Whether an error is of what several processes compute together. XLA raises ValueError for some."""
+    if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+        return False
+    return isinstance(error, jax.errors.JaxRuntimeError) or (
+        isinstance(error, ValueError) and re.match(_OF_XLA, str(error)) is not None
+    )
 
 
 @contextlib.contextmanager
@@ -30,10 +45,10 @@ def told_of_lost_processes(call: str) -> Iterator[None]:
     """Within it, an error of what the processes compute together names its likely cause."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in reason:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not is_of_the_processes(error):
             raise
+        reason = str(error).splitlines()[0]
         has = "has ended" if re.search("reset|closed|refused|heartbeat", reason, re.IGNORECASE) else "may have ended"
         raise ProcessLost(
             f"{call}: another process of the run {has}, or cannot be reached ({reason:.200}). Start all of them "
@@ -81,6 +96,27 @@ def gather(columns: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return [_read(row[:length]) for row, length in zip(np.concatenate(pieces, axis=1), lengths, strict=True)]
 
 
+def check_one_disk(call: str, file: Path, step: int) -> None:
+    """Raise unless all processes see the same file of a run, which the first has written, and the same newest step.
+
+    On a disk of each machine's own they would wait for each other at the first checkpoint, for ever.
+    """
+    if jax.process_count() == 1:
+        return
+    until = time.monotonic() + _UNTIL_SEEN
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    written = zlib.crc32(file.read_bytes()) if file.exists() else 0
+    with told_of_lost_processes(call):
+        seen = [part["seen"].tolist() for part in gather({"seen": np.asarray([written, step])})]
+    for number, of_process in enumerate(seen):
+        if of_process != seen[0]:
+            raise ValueError(
+                f"{call}: process {number} does not find in run = {str(file.parent)!r} what process 0 does; pass a "
+                "folder on a disk that all processes share."
+            )
+
+
 def _written(columns: dict[str, np.ndarray]) -> np.ndarray:
     """Arrays as bytes: the length of a head, the head, which says what they are, and their entries."""
     parts, head = [], []
@@ -121,6 +157,7 @@ def share(function: Callable[[Any], Any], each: PyTree) -> Any:
     Raises:
         TypeError: for what is no array.
         ValueError: for arrays of `each`, or of the function's result, that do not have as many rows as the others.
+        ProcessLost: where another process has ended.
 
     Example:
         >>> x = share(lambda keys: sgm.sample(sde, model, keys, method=sgm.DDIM(10)), jax.random.split(key, 8))
@@ -133,7 +170,8 @@ def share(function: Callable[[Any], Any], each: PyTree) -> Any:
     start, stop = np.linspace(0, n, count + 1).astype(int)[jax.process_index() :][:2].tolist()
     own = _results(function, jax.tree.map(lambda leaf: leaf[start:stop], each), stop - start)
     leaves, structure = jax.tree.flatten(own)
-    parts = gather({str(place): leaf for place, leaf in enumerate(leaves)})
+    with told_of_lost_processes("share"):
+        parts = gather({str(place): leaf for place, leaf in enumerate(leaves)})
     whole = [np.concatenate([part[str(place)] for part in parts]) for place in range(len(leaves))]
     return jax.tree.unflatten(structure, whole)
 

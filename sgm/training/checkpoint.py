@@ -11,7 +11,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
-from sgm.parallel.processes import ProcessLost, told_of_lost_processes
+from sgm.parallel.processes import ProcessLost, is_of_the_processes, told_of_lost_processes
 from sgm.training.writers import Writers
 
 State = TypeVar("State", bound=PyTree)
@@ -120,7 +120,7 @@ class Checkpoints:
             try:
                 write()
             except Exception as error:  # Orbax raises many kinds for what a disk refuses.
-                lost = [cause for cause in _causes(error) if isinstance(cause, jax.errors.JaxRuntimeError)]
+                lost = [cause for cause in _causes(error) if is_of_the_processes(cause)]
                 full = next(filter(None, map(_full_disk, _causes(error))), "")
                 if lost and not full:
                     raise lost[0] from error

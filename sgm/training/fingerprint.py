@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 from sgm.training.settings import AbstractOptimiser
 from sgm.training.step import updates_of
 
-_FILE = "fingerprint.json"
+FILE = "fingerprint.json"
 # Fields that change no result, but for rounding.
 _FREE = ("accumulate", "remat")
 # Lists of real numbers are the same where they agree to this share of the largest.
@@ -143,9 +143,9 @@ def _updates(optimiser, parameters):
 
 def write_fingerprint(run: Path, fingerprint: dict[str, Any]) -> None:
     """Write what a run is begun with to its folder, whole or not at all."""
-    part = run / (_FILE + ".part")
+    part = run / (FILE + ".part")
     part.write_text(json.dumps(fingerprint, indent=1) + "\n")
-    part.replace(run / _FILE)
+    part.replace(run / FILE)
 
 
 def check_same_run(call: str, run: Path, now: dict[str, Any]) -> None:
@@ -154,12 +154,12 @@ def check_same_run(call: str, run: Path, now: dict[str, Any]) -> None:
     Raises:
         RunMismatch: where they differ, naming the entries, or where the run's folder does not say.
     """
-    path = run / _FILE
+    path = run / FILE
     try:
         saved = json.loads(path.read_text())
     except FileNotFoundError:
         raise RunMismatch(
-            f"{call}: {run} has a checkpoint, but does not say what it was begun with ({_FILE} is missing); restore "
+            f"{call}: {run} has a checkpoint, but does not say what it was begun with ({FILE} is missing); restore "
             "that file, or begin in another folder."
         ) from None
     except json.JSONDecodeError as error:

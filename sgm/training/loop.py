@@ -26,12 +26,12 @@ from sgm.nn.conditioning import warn_of_params
 from sgm.parallel.devices import check_mesh, own_rows, replicate, shard
 from sgm.parallel.devices import mesh as all_devices
 from sgm.parallel.placement import AbstractPlacement, Sharded
-from sgm.parallel.processes import is_first, local, told_of_lost_processes, wait_for_all
+from sgm.parallel.processes import check_one_disk, is_first, local, told_of_lost_processes, wait_for_all
 from sgm.sde.base import AbstractSDE
 from sgm.sde.process import Process
 from sgm.training.base import AbstractLoss
 from sgm.training.checkpoint import Checkpoints, latest_step, restore_checkpoint
-from sgm.training.fingerprint import check_same_run, fingerprint, write_fingerprint
+from sgm.training.fingerprint import FILE, check_same_run, fingerprint, write_fingerprint
 from sgm.training.learned_schedule import ScheduleRecipe, has_learned_part
 from sgm.training.loss import Loss
 from sgm.training.metrics import History, TrainingDiverged, with_remedy
@@ -160,11 +160,12 @@ def train(
         begun_with = fingerprint(recipe, optimiser, steps, model, first)
         saved = latest_step(folder)
         wait_for_all("train: the run is found")
+        if saved is None and is_first():
+            write_fingerprint(folder, begun_with)
+        check_one_disk("train", folder / FILE, saved or 0)
         if saved is not None:
             check_same_run("train", folder, begun_with)
             start, state = saved, restore_checkpoint(folder, saved, state)
-        elif is_first():
-            write_fingerprint(folder, begun_with)
     history = History(folder, start)
     if start >= steps:
         print(f"train: nothing to train, since {start} of {steps} steps are done in {folder}", flush=True)
@@ -239,10 +240,17 @@ class _Loop:
                     # After the checkpoint: a callback that fails costs no training.
                     for callback in self.callbacks:
                         callback(step, values, state)
-                if stops and self.checkpoints is not None:
-                    self.checkpoints.wait()
-                    raise Preempted(f"train: stopped by SIGTERM; step {step} of {last} is saved in {self.history.run}.")
+                if stops:
+                    self._stop(step, last)
+        # After the last step is saved and shown, which takes a while.
+        if self.preemption is not None and self.preemption.is_due(last + 1):
+            self._stop(last, last)
         return state
+
+    def _stop(self, step: int, last: int) -> None:
+        assert self.checkpoints is not None, "runs without a folder do not listen"
+        self.checkpoints.wait()
+        raise Preempted(f"train: stopped by SIGTERM; step {step} of {last} is saved in {self.history.run}.")
 
 
 @functools.lru_cache(maxsize=8)

@@ -336,6 +336,18 @@ def test_a_data_set_of_the_hub(folder, monkeypatch):
     )
 
 
+def test_a_connection_that_is_lost_while_a_file_is_read_is_told(folder, monkeypatch):
+    data = stream(folder)
+    data.batch(0, 1, 0)
+
+    def lost(*_):
+        raise httpx.ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("sgm.data.shards.fsspec.open", lost)
+    with pytest.raises(DataUnavailable, match=r"cannot be read \(\[Errno -2\] Name or service not known\)"):
+        data.batch(1, SIZE, 0)
+
+
 def test_reading_a_file_over_a_network_address(folder):
     """Files of a hub have addresses; fsspec's memory stands in for one."""
     import fsspec

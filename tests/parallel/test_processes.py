@@ -163,6 +163,50 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path, kil
     assert "another process of the run has ended" in errors
 
 
+ALONE = {
+    "exit": (
+        """
+def leave(step, metrics, state):
+    if step == 6 and index == 1:
+        sys.exit(3)
+
+sgm.train(sde, model, data, jr.key(3), steps=2000, run=folder, callbacks=[leave], **own | {"log_every": 1})
+""",
+        (1, 1),
+        "another process of the run has ended",
+    ),
+    "killed while shared": (
+        """
+def of_rows(rows):
+    if index == 1:
+        os.kill(os.getpid(), 9)
+    return np.asarray(rows)
+
+sgm.parallel.share(of_rows, np.arange(8.0))
+""",
+        (1, -9),
+        "share: another process of the run",
+    ),
+    "folders apart": (
+        """
+sgm.train(sde, model, data, jr.key(3), steps=20, run=f"{folder}/{index}", **own)
+""",
+        (1, 1),
+        "train: process 1 does not find in run = ",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALONE)
+def test_what_one_process_does_alone_ends_the_other_with_a_clear_line(name, tmp_path):
+    program, codes, line = ALONE[name]
+    running = start(JOIN + program, 2, tmp_path)
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(lambda process: process.communicate(timeout=150), running))
+    assert line in said[0][1] and tuple(process.returncode for process in running) == codes
+
+
 @pytest.mark.slow
 def test_sigterm_to_one_process_saves_and_ends_both(tmp_path):
     running = start(LONG, 2, tmp_path)

@@ -86,6 +86,16 @@ def test_sigterm_saves_and_ends_and_the_run_goes_on(tmp_path):
     np.testing.assert_array_equal(weights(resumed), weights(train()[1]))
 
 
+def test_sigterm_after_the_last_step_ends_the_command_too(tmp_path):
+    def ask(step, metrics, state):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match=r"stopped by SIGTERM; step 12 of 12 is saved in"):
+        train(tmp_path, checkpoint_every=100, callbacks=[ask])
+    assert latest_step(tmp_path) == 12
+
+
 def test_the_step_is_on_disk_before_preemption_says_so(tmp_path, monkeypatch):
     class Noted(Preempted):
         def __init__(self, text):
