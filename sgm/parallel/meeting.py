@@ -113,7 +113,7 @@ def _meet(coordinator, processes, index, timeout, deadline):
                 processes,
                 index,
                 initialization_timeout=_LONG if coordinator is not None else int(timeout),
-                heartbeat_timeout_seconds=30,
+                heartbeat_timeout_seconds=60,
                 shutdown_timeout_seconds=30,
             )
         except Exception as error:

@@ -163,6 +163,46 @@ def test_a_process_that_is_killed_ends_the_other_with_a_clear_line(tmp_path, kil
     assert "another process of the run has ended" in errors
 
 
+# Ten batches. With "stop" each process ends as by a kill in its third.
+EVALUATE = (
+    JOIN
+    + """
+done = []
+
+class Sums(sgm.evaluation.AbstractMetric):
+    def columns(self, context, x, fields, key):
+        if sys.argv[5] == "stop" and len(done) == 2:
+            os._exit(9)
+        done.append(len(x))
+        return {"sum": np.asarray(x).sum(1) + np.asarray(jr.normal(key, (len(x),)))}
+
+    def rows(self, context, columns):
+        return [sgm.evaluation.Row.mean("sum", columns["sum"])]
+
+report = sgm.evaluate(sde, model, data, [Sums()], jr.key(4), n=40, batch_size=4, folder=folder, progress=False)
+print(json.dumps({"batches": len(done), "sums": report.columns["sum"].tolist()}))
+"""
+)
+
+
+def evaluated(count, folder, how):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return processes.start(count, ["-c", EVALUATE], folder, how, cwd=FOLDER, **pipes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_an_evaluation_goes_on_with_another_number_of_processes(before, after, tmp_path):
+    for process in evaluated(before, tmp_path / "cut", "stop"):
+        process.communicate(timeout=150)
+        assert process.returncode != 0
+    parts = printed(evaluated(after, tmp_path / "cut", "go"))
+    (whole,) = printed(evaluated(1, tmp_path / "whole", "go"))
+    assert whole["batches"] == 10 and sum(part["batches"] for part in parts) == 10 - 2 * before
+    for part in parts:
+        assert part["sums"] == whole["sums"]
+
+
 ALONE = {
     "exit": (
         """
