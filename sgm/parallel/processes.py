@@ -103,6 +103,7 @@ def check_one_disk(call: str, file: Path, step: int) -> None:
     """
     if jax.process_count() == 1:
         return
+    wait_for_all(f"{call}: the run is described")
     until = time.monotonic() + _UNTIL_SEEN
     while not file.exists() and time.monotonic() < until:
         time.sleep(0.1)

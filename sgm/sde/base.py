@@ -44,7 +44,7 @@ class Prior(eqx.Module):
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, ""]:
         """log N(x; 0, std^2 I) of one example, in nats."""
-        std = self.std.astype(x.dtype)  # of double precision in a session of it, where x may have less
+        std = jnp.asarray(self.std, x.dtype)  # of double precision in a session of it, where x may have less
         return -0.5 * jnp.sum((x / std) ** 2) - x.size * jnp.log(std * math.sqrt(2 * math.pi))
 
 

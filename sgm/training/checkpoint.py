@@ -120,8 +120,9 @@ class Checkpoints:
             try:
                 write()
             except Exception as error:  # Orbax raises many kinds for what a disk refuses.
-                lost = [cause for cause in _causes(error) if is_of_the_processes(cause)]
-                full = next(filter(None, map(_full_disk, _causes(error))), "")
+                causes = [*_causes(error)]
+                lost = [e for e in causes if isinstance(e, jax.errors.JaxRuntimeError) or is_of_the_processes(e)]
+                full = next(filter(None, map(_full_disk, causes)), "")
                 if lost and not full:
                     raise lost[0] from error
                 earlier = ", ".join(str(step) for step in saved_steps(self.run) if step != self._last)
