@@ -22,7 +22,6 @@ import sgm
 from sgm.cli import main
 from sgm.data import Digits
 from sgm.evaluation import LogLikelihood, read_columns
-from sgm.evaluation.log_likelihood import gaussian_bits_per_dim
 from sgm.experiment import Drawing, Evaluation, load_config
 from sgm.likelihood import Exact, Hutchinson
 from sgm.nn import MLP
@@ -393,13 +392,3 @@ def test_a_notebook_runs_the_experiment_of_the_command_line(digits):
     )
     assert to_json(read) == to_json(experiment)
     assert to_json(read) != to_json(dataclasses.replace(experiment, metrics=(LogLikelihood(Hutchinson()),)))
-
-
-def test_the_gaussian_of_the_digits():
-    reference = gaussian_bits_per_dim(Digits(), "test", 297, jax.random.key(0))
-    assert reference is not None and reference.value == pytest.approx(2.95, abs=0.03)
-
-
-def test_the_gaussian_needs_more_images_than_dimensions(monkeypatch):
-    monkeypatch.setattr("sgm.data.Digits.size", lambda self, split: 64)
-    assert gaussian_bits_per_dim(Digits(), "test", 10, jax.random.key(0)) is None

@@ -53,9 +53,9 @@ def main():
     with tempfile.TemporaryDirectory() as compiled:
         stored = {"JAX_COMPILATION_CACHE_DIR": compiled, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         for _ in range(ROUNDS):
-            for name, (arguments, environment) in WAYS.items():
+            for name, (arguments, tunables) in WAYS.items():
                 child = [sys.executable, __file__, *arguments]
-                environment = os.environ | stored | environment
+                environment = os.environ | stored | tunables
                 printed = subprocess.run(child, env=environment, check=True, capture_output=True, text=True).stdout
                 found[name].append(json.loads(printed.splitlines()[-1]))
     print("| memory of a step | step, median (s) | ratio | in the kernel (s) | page faults | largest memory (MB) |")
