@@ -204,7 +204,7 @@ def estimate_of(
     model: AbstractModel, level: Scalar, u: Example, cond: Condition | None = None, key: PRNGKeyArray | None = None
 ) -> Estimate:
     """`model.predict`, whose three means must be of the shape of u: others would be broadcast without a word."""
-    estimate = model.predict(level, u, cond, key)
+    estimate = _predict(model, level, u, cond, key)
     shapes = [jnp.shape(part) for part in (estimate.denoised, estimate.noise, estimate.velocity)]
     if any(shape != jnp.shape(u) for shape in shapes):
         raise ValueError(
@@ -212,6 +212,12 @@ def estimate_of(
             f"{', '.join(map(str, shapes))} for u of shape {jnp.shape(u)}; give them that shape."
         )
     return estimate
+
+
+@eqx.filter_jit
+def _predict(model, level, u, cond, key):
+    # Compiled as its own function, so that a solve that calls the model in several places traces it once.
+    return model.predict(level, u, cond, key)
 
 
 class AbstractWrapper(AbstractModel):
