@@ -16,7 +16,7 @@ from sgm.training.weightings import KarrasWeighting
 
 KEY, X, LEVELS = jr.key(0), jnp.ones((3, 2)), jnp.ones((3, 2), int)
 MODEL, CHAIN, EXACT = sgm.model.Gaussian(jnp.zeros(2), jnp.eye(2)), sgm.DiscreteChain(np.full(4, 0.1)), sgm.Exact()
-COMPILED = []
+COMPILED, TRACED = [], []
 
 
 def draw(sde=sgm.VP(), model=MODEL, **options):
@@ -94,3 +94,23 @@ def test_another_number_compiles_nothing(name):
     other = call(second)
     assert len(COMPILED) == compiled
     assert one.shape == other.shape
+
+
+class Counted(sgm.model.AbstractModel):
+    """Counts how often `model` is traced."""
+
+    model: sgm.model.AbstractModel
+    units = property(lambda self: self.model.units)
+    shape = property(lambda self: self.model.shape)
+
+    def predict(self, level, u, cond=None, key=None):
+        TRACED.append(level)
+        return self.model.predict(level, u, cond, key)
+
+
+@pytest.mark.parametrize("call", [draw, density], ids=lambda call: call.__name__)
+def test_a_solve_traces_its_model_once(call):
+    TRACED.clear()
+    with jax.numpy_dtype_promotion("standard"):  # Diffrax has it in its loop, and a trace is of one setting.
+        call(model=Counted(MODEL))
+    assert len(TRACED) == 1
